@@ -1,0 +1,44 @@
+"""Sharpness-aware minimization under domain shift, for JAX and Optax."""
+
+from importlib.metadata import version as _version
+
+# The methods.
+from disam_jax.methods import disam as disam
+from disam_jax.methods import gsam as gsam
+from disam_jax.methods import sagm as sagm
+from disam_jax.methods import sam as sam
+from disam_jax.sharpness import erm as erm
+
+# The engine, and what it reports.
+from disam_jax.sharpness import Evaluation as Evaluation
+from disam_jax.sharpness import SharpnessState as SharpnessState
+from disam_jax.sharpness import pop_evaluation as pop_evaluation
+from disam_jax.sharpness import sharpness_aware as sharpness_aware
+from disam_jax.sharpness import value_and_grad as value_and_grad
+
+# From a loss function to domain losses and weights.
+from disam_jax.domains import domain_means as domain_means
+from disam_jax.domains import domain_shares as domain_shares
+from disam_jax.domains import vmap_domains as vmap_domains
+
+# Objectives: (losses, weights) -> scalar.
+from disam_jax.objectives import domain_variance as domain_variance
+from disam_jax.objectives import variance_penalized as variance_penalized
+from disam_jax.objectives import vrex as vrex
+from disam_jax.objectives import weighted_mean as weighted_mean
+
+# Perturbations: ascent gradient -> displacement.
+from disam_jax.perturbations import ascend as ascend
+from disam_jax.perturbations import ascend_adaptively as ascend_adaptively
+from disam_jax.perturbations import ascend_and_match as ascend_and_match
+from disam_jax.perturbations import perturbation as perturbation
+
+# Combinations: (gradient at w, gradient at w + eps) -> gradient.
+from disam_jax.combinations import average as average
+from disam_jax.combinations import subtract_orthogonal as subtract_orthogonal
+from disam_jax.combinations import take_perturbed as take_perturbed
+
+# For new parts whose hyperparameter may be a schedule.
+from disam_jax.hyperparameters import follow_schedule as follow_schedule
+
+__version__ = _version("disam_jax")

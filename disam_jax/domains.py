@@ -1,0 +1,190 @@
+"""Domains: a loss function -> the vector of domain losses [M] and its weights [M]."""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from disam_jax import trees
+from disam_jax.trees import Tree
+
+LossFn = Callable[..., Any]
+DomainLossFn = Callable[[Tree], tuple[chex.Array, Any]]
+
+
+def vmap_domains(loss_fn: LossFn) -> LossFn:
+    """Turns the loss of one domain's batch into the losses [M] of a stacked batch.
+
+    losses[i] = loss_fn(params, batch[i]). The model sees one domain at a time, so
+    BatchNorm under it normalizes each domain by itself, and an aux comes back stacked.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> def loss_fn(params, batch):
+      ...     return jnp.mean((batch @ params) ** 2)
+      >>> batch = jnp.ones((3, 8, 2))  # 3 domains of 8 examples
+      >>> vmap_domains(loss_fn)(jnp.ones(2), batch).shape
+      (3,)
+
+    Args:
+      loss_fn: (params, *batch of one domain) -> scalar, or (scalar, aux).
+
+    Returns:
+      (params, *batch) -> losses [M], or (losses [M], aux with a leading axis M), where
+      every array after params has a leading axis of length M.
+    """
+
+    def losses_fn(params: Tree, *batch: Any) -> Any:
+        return jax.vmap(loss_fn, in_axes=(None, *(0 for _ in batch)))(params, *batch)
+
+    return losses_fn
+
+
+def domain_means(
+    example_losses: chex.Array, domain_ids: chex.Array, num_domains: int
+) -> tuple[chex.Array, chex.Array]:
+    """The mean loss of each domain in a flat, mixed batch, and each domain's share of it.
+
+    losses[i] is the mean of `example_losses` over the examples with `domain_ids == i`,
+    and weights[i] their number / the number of all, so that sum(weights * losses) is the
+    batch mean. An absent domain has loss 0 and weight 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> losses, weights = domain_means(
+      ...     jnp.array([1.0, 2.0, 6.0]), jnp.array([0, 0, 2]), num_domains=3
+      ... )
+      >>> print(losses, weights)
+      [1.5 0.  6. ] [0.67 0.   0.33]
+
+    Args:
+      example_losses: [B].
+      domain_ids: [B], integers in [0, num_domains). Under `jit`, where ids cannot be
+        looked at, an example with any other id (-1 for padding, say) takes no part.
+      num_domains: M, static.
+
+    Returns:
+      losses [M] and weights [M], in at least float32.
+
+    Raises:
+      ValueError: the shapes differ, num_domains < 1, or an id is out of range where that
+        can be seen.
+      TypeError: the ids are not integers.
+
+    References:
+      Zhang et al., ICLR 2024, Eq. 3, with the batch's counts for the data sets' sizes, as
+      in the released code.
+    """
+    example_losses = trees.at_least_float32(jnp.asarray(example_losses))
+    if example_losses.ndim != 1 or example_losses.shape != np.shape(domain_ids):
+        raise ValueError(
+            "example_losses and domain_ids must both have shape [B]; got "
+            f"{example_losses.shape} and {np.shape(domain_ids)}."
+        )
+    member = _membership(domain_ids, num_domains)
+    # A masked sum and not a product: the NaN of one example stays in its own domain. Not
+    # a scatter either, whose order of additions is not fixed on a GPU.
+    sums = jnp.sum(jnp.where(member, example_losses, 0.0), axis=1)
+    counts = jnp.sum(member, axis=1, dtype=example_losses.dtype)
+    return trees.safe_divide(sums, counts), trees.safe_divide(counts, jnp.sum(counts))
+
+
+def domain_shares(domain_ids: chex.Array, num_domains: int) -> chex.Array:
+    """Each domain's share of a batch: its number of examples / the number of all.
+
+    To be passed as `domain_weights` next to a loss function that calls `domain_means`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(domain_shares(jnp.array([0, 0, 0, 2]), num_domains=3))
+      [0.75 0.   0.25]
+
+    Args:
+      domain_ids: [B], integers in [0, num_domains); see `domain_means`.
+      num_domains: M, static.
+
+    Returns:
+      weights [M], float32 (float64 under x64), sum 1; zeros for a batch of padding alone.
+
+    Raises:
+      ValueError: num_domains < 1, the ids are not a vector, or one is out of range where
+        that can be seen.
+      TypeError: the ids are not integers.
+    """
+    counts = jnp.sum(_membership(domain_ids, num_domains), axis=1, dtype=float)
+    return trees.safe_divide(counts, jnp.sum(counts))
+
+
+def _membership(domain_ids: chex.Array, num_domains: int) -> chex.Array:
+    """Returns bool [M, B]: does example j belong to domain i?"""
+    if num_domains < 1:
+        raise ValueError(f"num_domains must be at least 1; got {num_domains}.")
+    if np.ndim(domain_ids) != 1:
+        raise ValueError(f"domain_ids must have shape [B]; got {np.shape(domain_ids)}.")
+    if not jnp.issubdtype(jnp.asarray(domain_ids).dtype, jnp.integer):
+        raise TypeError(
+            f"domain_ids must be integers; got {jnp.asarray(domain_ids).dtype}."
+        )
+    if not isinstance(domain_ids, Tracer):
+        seen = np.asarray(domain_ids)
+        wrong = np.unique(seen[(seen < 0) | (seen >= num_domains)])
+        if wrong.size:
+            raise ValueError(
+                f"domain_ids must lie in [0, {num_domains}) for num_domains="
+                f"{num_domains}; got {wrong.tolist()}."
+            )
+    return jnp.arange(num_domains)[:, None] == jnp.asarray(domain_ids)[None, :]
+
+
+def as_domain_loss_fn(loss_fn: LossFn | None, has_aux: bool) -> DomainLossFn:
+    """Returns params -> (losses [M] in at least float32, aux), with checks."""
+    if loss_fn is None:
+        raise ValueError(
+            "loss_fn is missing: this transformation takes the gradients itself. Call "
+            "tx.update(None, state, params, loss_fn=loss_fn), or, where the optimizer's "
+            "call is not yours (TrainState.apply_gradients, nnx.Optimizer), take the "
+            "gradients with disam_jax.value_and_grad and give them to the optimizer."
+        )
+
+    def domain_loss_fn(params: Tree) -> tuple[chex.Array, Any]:
+        output = loss_fn(params)
+        if isinstance(output, tuple) != has_aux or (has_aux and len(output) != 2):
+            expected = "a pair (losses, aux)" if has_aux else "losses alone"
+            raise TypeError(
+                f"loss_fn must return {expected} with has_aux={has_aux}; "
+                f"got {type(output).__name__}."
+            )
+        losses, aux = output if has_aux else (output, None)
+        losses = jnp.asarray(losses)
+        if losses.ndim > 1 or not jnp.issubdtype(losses.dtype, jnp.floating):
+            raise ValueError(
+                "loss_fn must return a floating-point scalar or vector of domain losses; "
+                f"got {losses.dtype}{list(losses.shape)}. Average over the examples of "
+                "each domain, e.g. with disam_jax.domain_means."
+            )
+        return trees.at_least_float32(jnp.atleast_1d(losses)), aux
+
+    return domain_loss_fn
+
+
+def as_weights(domain_weights: chex.Array | None, losses: chex.Array) -> chex.Array:
+    """Returns the weights [M] of `losses` [M], scaled to sum 1; uniform for None."""
+    if domain_weights is None:
+        return jnp.full_like(losses, 1.0 / losses.size)
+    if np.shape(domain_weights) != losses.shape:
+        raise ValueError(
+            f"domain_weights must have one entry per domain loss, shape {losses.shape}; "
+            f"got {np.shape(domain_weights)}."
+        )
+    if not isinstance(domain_weights, Tracer):
+        seen = np.asarray(domain_weights, dtype=np.float64)
+        if not (np.isfinite(seen).all() and (seen >= 0).all()):
+            raise ValueError(
+                f"domain_weights must be finite and >= 0; got {seen.tolist()}."
+            )
+    weights = jnp.asarray(domain_weights, losses.dtype)
+    return trees.safe_divide(weights, jnp.sum(weights))

@@ -1,0 +1,108 @@
+"""Hyperparameters: checked numbers, and schedules that the other parts follow.
+
+`rho`, `alpha` and `lam` may each be a float, a scalar array or an Optax schedule
+(a function of the step count). Perturbations are Optax transformations and count
+their own steps; objectives and combinations are plain functions, and one whose
+hyperparameter is a schedule is held as a `Scheduled` until the step is known.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+Number = Any  # float | chex.Array, which checkers refuse to subtract
+Schedule = Callable[[Number], Number]
+Hyperparameter = Number | Schedule
+
+
+def check_hyperparameter(name: str, value: Hyperparameter) -> Hyperparameter:
+    """Returns `value` if it can be a non-negative hyperparameter.
+
+    Schedules and traced values (under `jit`, `vmap` or `inject_hyperparams`) have
+    no number to look at yet and pass as they are.
+
+    Args:
+      name: what to call it in the error.
+      value: a float, a scalar array or a schedule.
+
+    Returns:
+      `value`, unchanged.
+
+    Raises:
+      TypeError: `value` is not a number, an array or a schedule.
+      ValueError: `value` is negative, not finite, or not a scalar.
+    """
+    if callable(value) or isinstance(value, Tracer):
+        return value
+    if isinstance(value, bool | str) or not isinstance(
+        value, int | float | np.number | np.ndarray | jax.Array
+    ):
+        raise TypeError(
+            f"{name} must be a number, a scalar array or a schedule; "
+            f"got {value!r} ({type(value).__name__})."
+        )
+    if np.ndim(value) != 0:
+        raise ValueError(
+            f"{name} must be a scalar; got shape {np.shape(value)}. "
+            "To try several values at once, jax.vmap over the whole step."
+        )
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(
+            f"{name} must be finite and >= 0; got {value}. "
+            f"Use {name}=0 to switch its effect off."
+        )
+    return value
+
+
+def at_count(value: Hyperparameter, count: Number) -> Number:
+    """Returns the number that `value` stands for at step `count`."""
+    return value(count) if callable(value) else value
+
+
+class Scheduled(NamedTuple):
+    """An objective or combination whose hyperparameter is a schedule.
+
+    Attributes:
+      make: hyperparameter value -> objective or combination.
+      schedule: step count -> hyperparameter value.
+    """
+
+    make: Callable[[Number], Callable[..., Any]]
+    schedule: Schedule
+
+    def at(self, count: Number) -> Callable[..., Any]:
+        """Returns the function that holds at step `count`."""
+        return self.make(self.schedule(count))
+
+
+def follow_schedule(
+    make: Callable[[Number], Callable[..., Any]], value: Hyperparameter
+) -> Callable[..., Any] | Scheduled:
+    """Returns `make(value)`, or a `Scheduled` of it where `value` is a schedule.
+
+    With this a new objective or combination takes schedules in one line:
+
+    >>> import optax
+    >>> def power_mean(power):
+    ...     return lambda losses, weights: (weights @ losses**power) ** (1 / power)
+    >>> objective = follow_schedule(power_mean, optax.linear_schedule(1.0, 2.0, 10))
+    >>> at_step(objective, 10).__name__
+    '<lambda>'
+
+    Args:
+      make: hyperparameter value -> objective or combination.
+      value: a float, a scalar array or a schedule.
+
+    Returns:
+      A function, or a `Scheduled` that the engine resolves at each step.
+    """
+    return Scheduled(make, value) if callable(value) else make(value)
+
+
+def at_step(part: Callable[..., Any] | Scheduled, count: Number) -> Callable[..., Any]:
+    """Returns `part` as it is at step `count`."""
+    return part.at(count) if isinstance(part, Scheduled) else part

@@ -1,0 +1,180 @@
+"""Objectives: the vector of domain losses and its weights -> one scalar.
+
+An objective is a function `(losses [M], weights [M]) -> scalar`. The gradient of the
+ascent objective with respect to the losses is the weight of each domain in the
+perturbation (the paper's beta); it always costs one backward pass, whatever the
+objective. Weights sum to 1, and a domain of weight 0 is absent: it takes part in
+neither the mean nor the variance, whatever its loss is.
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax.numpy as jnp
+
+from disam_jax.hyperparameters import (
+    Hyperparameter,
+    Number,
+    Scheduled,
+    check_hyperparameter,
+    follow_schedule,
+)
+
+ObjectiveFn = Callable[[chex.Array, chex.Array], chex.Array]
+Objective = ObjectiveFn | Scheduled
+
+
+def weighted_mean(losses: chex.Array, weights: chex.Array) -> chex.Array:
+    """The pooled loss, sum(weights * losses): what ERM descends and SAM climbs.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(weighted_mean(jnp.array([1.0, 3.0]), jnp.array([0.75, 0.25])))
+      1.5
+
+    Args:
+      losses: [M], the mean loss of each domain.
+      weights: [M], sum 1; 0 marks an absent domain.
+
+    Returns:
+      A scalar in the dtype of `losses`.
+
+    References:
+      Zhang et al., Domain-Inspired Sharpness-Aware Minimization, ICLR 2024, Eq. 3.
+    """
+    return jnp.sum(jnp.where(weights > 0, weights * losses, 0.0))
+
+
+def _uniform(weights: chex.Array) -> chex.Array:
+    present = (weights > 0).astype(weights.dtype)
+    return present / jnp.maximum(jnp.sum(present), 1.0)
+
+
+def _count_weighted(weights: chex.Array) -> chex.Array:
+    return weights
+
+
+VARIANCES = {"uniform": _uniform, "count_weighted": _count_weighted}
+
+
+def domain_variance(
+    losses: chex.Array, weights: chex.Array, variance: str = "uniform"
+) -> chex.Array:
+    """The variance of the domain losses, sum(shares * (losses - mean)**2).
+
+    `"uniform"`: every present domain has the same share, 1 / (domains present), as in
+    the paper. `"count_weighted"`: shares are the weights.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> losses, weights = jnp.array([1.0, 3.0]), jnp.array([0.75, 0.25])
+      >>> print(domain_variance(losses, weights))
+      1.0
+      >>> print(domain_variance(losses, weights, "count_weighted"))
+      0.75
+
+    Args:
+      losses: [M], the mean loss of each domain.
+      weights: [M], sum 1; 0 marks an absent domain.
+      variance: `"uniform"` or `"count_weighted"`.
+
+    Returns:
+      A scalar in the dtype of `losses`.
+
+    Raises:
+      ValueError: `variance` is neither of the two.
+
+    References:
+      Zhang et al., ICLR 2024, Eq. 6. The released code iterates over a Python set of
+      label tensors, which merges nothing, and so computes the count-weighted form.
+    """
+    check_variance(variance)
+    shares = VARIANCES[variance](weights)
+    losses = jnp.where(weights > 0, losses, 0.0)
+    mean = jnp.sum(shares * losses)
+    return jnp.sum(shares * (losses - mean) ** 2)
+
+
+def check_variance(variance: str) -> None:
+    """Raises a ValueError unless `variance` names one."""
+    if variance not in VARIANCES:
+        known = " or ".join(repr(name) for name in VARIANCES)
+        raise ValueError(f"variance must be {known}; got {variance!r}.")
+
+
+def variance_penalized(lam: Hyperparameter = 0.1, variance: str = "uniform") -> Objective:
+    """DISAM's ascent objective, weighted_mean - lam * domain_variance.
+
+    Its gradient gives domain i the weight
+    `weights[i] - 2 * lam * shares[i] * (losses[i] - mean)`: a domain of above-average
+    loss is climbed less. These weights sum to 1 and may be negative. lam = 0, equal
+    losses or a single domain give the weighted mean.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> objective = variance_penalized(lam=0.5)
+      >>> losses, weights = jnp.array([1.0, 2.0]), jnp.array([0.5, 0.5])
+      >>> print(jax.grad(objective)(losses, weights))
+      [0.75 0.25]
+
+    Args:
+      lam: >= 0, a float, array or schedule. The paper's default is 0.1, stable within
+        [0.1, 0.7] (its Fig. 5).
+      variance: `"uniform"` (the paper) or `"count_weighted"` (the released code).
+
+    Returns:
+      The objective.
+
+    Raises:
+      ValueError: lam is negative or not finite, or `variance` is unknown.
+
+    References:
+      Zhang et al., ICLR 2024, Eq. 6 and 7.
+    """
+    check_variance(variance)
+    return follow_schedule(
+        lambda lam: _mean_plus_variance(-lam, variance),
+        check_hyperparameter("lam", lam),
+    )
+
+
+def vrex(beta: Hyperparameter, variance: str = "uniform") -> Objective:
+    """V-REx's objective, weighted_mean + beta * domain_variance.
+
+    Meant for the descent, e.g. `disam(0.05, 0.1, descent=vrex(1.0))`; the opposite sign
+    of `variance_penalized`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(vrex(beta=2.0)(jnp.array([1.0, 2.0]), jnp.array([0.5, 0.5])))
+      2.0
+
+    Args:
+      beta: >= 0, a float, array or schedule.
+      variance: `"uniform"` (as published) or `"count_weighted"`.
+
+    Returns:
+      The objective.
+
+    Raises:
+      ValueError: beta is negative or not finite, or `variance` is unknown.
+
+    References:
+      Krueger et al., Out-of-Distribution Generalization via Risk Extrapolation, ICML
+      2021; as tabulated in Zhang et al., ICLR 2024, Table 4. Krueger et al. take the
+      sum of the domain losses where this takes their weighted mean, so their beta for M
+      domains is M times this one.
+    """
+    check_variance(variance)
+    return follow_schedule(
+        lambda beta: _mean_plus_variance(beta, variance),
+        check_hyperparameter("beta", beta),
+    )
+
+
+def _mean_plus_variance(coefficient: Number, variance: str) -> ObjectiveFn:
+    def objective(losses: chex.Array, weights: chex.Array) -> chex.Array:
+        spread = domain_variance(losses, weights, variance)
+        return weighted_mean(losses, weights) + coefficient * spread
+
+    return objective

@@ -1,0 +1,232 @@
+"""Perturbations: the ascent gradient -> the displacement eps, as Optax transformations.
+
+A perturbation's `update(ascent_grad, state, params)` returns the displacement that is
+*added* to the parameters. Any Optax transformation will do, for instance
+`optax.scale(rho)` for unnormalized SAM; `perturbation` makes one from a formula.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from disam_jax import trees
+from disam_jax.hyperparameters import Hyperparameter, at_count, check_hyperparameter
+from disam_jax.trees import Tree
+
+Rule = Callable[[Tree, Tree, chex.Array], Tree]
+Mask = Tree | Callable[[Tree], Tree] | None
+
+
+class PerturbationState(NamedTuple):
+    """State of a perturbation.
+
+    Attributes:
+      count: int32 scalar, the steps done; schedules read it.
+    """
+
+    count: chex.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+def perturbation(rule: Rule, *, mask: Mask = None) -> optax.GradientTransformation:
+    """Makes an Optax transformation of a rule (ascent_grad, params, count) -> eps.
+
+    The rule sees leaves in at least float32 and, with a mask, only the leaves whose mask
+    is True: the others do not move and do not count in any norm.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> sign_ascent = perturbation(
+      ...     lambda grad, params, count: jax.tree.map(lambda g: 0.1 * jnp.sign(g), grad)
+      ... )
+      >>> params = {"kernel": jnp.array([1.0, 2.0])}
+      >>> grad = {"kernel": jnp.array([-3.0, 4.0])}
+      >>> eps, _ = sign_ascent.update(grad, sign_ascent.init(params), params)
+      >>> print(eps["kernel"])
+      [-0.1  0.1]
+
+    Args:
+      rule: (ascent_grad, params, count) -> eps, three trees of one structure and the
+        int32 step count.
+      mask: a tree of bools (or a prefix of one), or a function from the parameters to
+        such a tree; None perturbs all.
+
+    Returns:
+      The transformation; its state counts the steps.
+
+    Raises:
+      ValueError: at `update`, the parameters are missing.
+      TypeError: at `update`, a mask leaf is not a bool.
+    """
+
+    def init(params: Tree) -> PerturbationState:
+        del params
+        return PerturbationState(count=jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: Tree,
+        state: PerturbationState,
+        params: Tree | None = None,
+    ) -> tuple[Tree, PerturbationState]:
+        if params is None:
+            raise ValueError("A perturbation needs params: update(grad, state, params).")
+        moves = _as_bools(mask, params)
+        grad, params = trees.at_least_float32((updates, params))
+        eps = rule(_select(moves, grad), _select(moves, params), state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        return _fill_with_zeros(eps, grad), PerturbationState(count)
+
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _as_bools(mask: Mask, params: Tree) -> Tree:
+    """Returns the mask as a tree of bools, a prefix of the parameters' tree."""
+    bools = mask(params) if callable(mask) else mask
+    for flag in jax.tree.leaves(bools):
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(f"mask must hold bools; got {flag!r} ({type(flag).__name__}).")
+    return True if mask is None else bools
+
+
+def _select(moves: Tree, tree: Tree) -> Tree:
+    """Returns `tree` with None, which is no leaf, where the mask is False."""
+    return jax.tree.map(
+        lambda flag, part: part if flag else jax.tree.map(lambda _: None, part),
+        moves,
+        tree,
+    )
+
+
+def _fill_with_zeros(eps: Tree, like: Tree) -> Tree:
+    return jax.tree.map(
+        lambda leaf, g: jnp.zeros_like(g) if leaf is None else leaf,
+        eps,
+        like,
+        is_leaf=lambda node: node is None,
+    )
+
+
+def ascend(
+    rho: Hyperparameter = 0.05, *, mask: Mask = None
+) -> optax.GradientTransformation:
+    """SAM's perturbation, eps = rho * grad / norm(grad).
+
+    The norm is over all (unmasked) leaves together, so that norm(eps) = rho. A zero
+    gradient gives eps = 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> grad = params = jnp.array([3.0, 4.0])
+      >>> tx = ascend(rho=0.5)
+      >>> print(tx.update(grad, tx.init(params), params)[0])
+      [0.3 0.4]
+
+    Args:
+      rho: >= 0, the radius; a float, array or schedule.
+      mask: which parameters move; see `perturbation`.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: rho is negative or not finite.
+
+    References:
+      Foret et al., Sharpness-Aware Minimization, ICLR 2021, Eq. 2 with p = 2. Released
+      codes add 1e-12 to the norm; here only an exact zero is special, so that tiny
+      gradients still move by rho.
+    """
+    check_hyperparameter("rho", rho)
+
+    def rule(grad: Tree, params: Tree, count: chex.Array) -> Tree:
+        del params
+        return optax.tree.scale(
+            trees.safe_divide(at_count(rho, count), trees.norm(grad)), grad
+        )
+
+    return perturbation(rule, mask=mask)
+
+
+def ascend_adaptively(
+    rho: Hyperparameter = 0.5, *, mask: Mask = None
+) -> optax.GradientTransformation:
+    """ASAM's perturbation, eps = rho * T**2 * grad / norm(T * grad) with T = |params|.
+
+    Scaling the parameters of a layer scales its perturbation along, so that
+    norm(eps / T) = rho. A gradient that is zero wherever the parameters are not gives
+    eps = 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> grad, params = jnp.array([3.0, 2.0]), jnp.array([1.0, -2.0])
+      >>> tx = ascend_adaptively(rho=0.5)
+      >>> print(tx.update(grad, tx.init(params), params)[0])
+      [0.3 0.8]
+
+    Args:
+      rho: >= 0, the radius in units of the parameters' size; about ten times SAM's.
+      mask: which parameters move; see `perturbation`.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: rho is negative or not finite.
+
+    References:
+      Kwon et al., ASAM, ICML 2021, the element-wise form. Their code adds eta = 0.01 to T
+      and leaves biases unscaled; the DISAM release's SAM, followed here, does neither.
+    """
+    check_hyperparameter("rho", rho)
+
+    def rule(grad: Tree, params: Tree, count: chex.Array) -> Tree:
+        scaled_grad = jax.tree.map(lambda g, w: jnp.abs(w) * g, grad, params)
+        scale = trees.safe_divide(at_count(rho, count), trees.norm(scaled_grad))
+        return jax.tree.map(lambda tg, w: scale * jnp.abs(w) * tg, scaled_grad, params)
+
+    return perturbation(rule, mask=mask)
+
+
+def ascend_and_match(
+    rho: Hyperparameter = 0.05, alpha: Hyperparameter = 1e-3, *, mask: Mask = None
+) -> optax.GradientTransformation:
+    """SAGM's perturbation, eps = (rho / norm(grad) - alpha) * grad.
+
+    SAM's ascent less a descent step of length alpha, which makes the gradients at both
+    points agree. alpha = 0 gives `ascend`; a zero gradient gives eps = 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> grad = params = jnp.array([3.0, 4.0])
+      >>> tx = ascend_and_match(rho=0.5, alpha=0.05)
+      >>> print(tx.update(grad, tx.init(params), params)[0])
+      [0.15 0.2 ]
+
+    Args:
+      rho: >= 0, the radius; a float, array or schedule.
+      alpha: >= 0, the step back, in units of a learning rate.
+      mask: which parameters move; see `perturbation`.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: rho or alpha is negative or not finite.
+
+    References:
+      Wang et al., Sharpness-Aware Gradient Matching for Domain Generalization, CVPR 2023;
+      the form of the authors' code.
+    """
+    check_hyperparameter("rho", rho)
+    check_hyperparameter("alpha", alpha)
+
+    def rule(grad: Tree, params: Tree, count: chex.Array) -> Tree:
+        del params
+        radius_scale = trees.safe_divide(at_count(rho, count), trees.norm(grad))
+        return optax.tree.scale(radius_scale - at_count(alpha, count), grad)
+
+    return perturbation(rule, mask=mask)

@@ -1,0 +1,47 @@
+"""Arithmetic on trees of arrays in at least float32, safe at zero.
+
+In bfloat16 a norm keeps two digits, and in float16 it overflows at 65504: the length
+of a perturbation must not depend on that. The rest of the tree arithmetic is
+`optax.tree`'s.
+"""
+
+from typing import Any, TypeAlias
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+# A tree of arrays. chex and Optax each spell it as a union, the two differ, and neither
+# admits the trees of Flax NNX.
+Tree: TypeAlias = Any
+
+
+def at_least_float32(tree: Tree) -> Tree:
+    """Returns `tree` with half-precision leaves as float32, others as they are."""
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.promote_types(leaf.dtype, jnp.float32)), tree
+    )
+
+
+def dot(a: Tree, b: Tree) -> chex.Array:
+    """Returns sum(a * b) over all leaves, a scalar in at least float32."""
+    return jnp.asarray(optax.tree.vdot(at_least_float32(a), at_least_float32(b)))
+
+
+def norm(tree: Tree) -> chex.Array:
+    """Returns the l2 norm over all leaves; its derivative at zero is zero, not NaN."""
+    square = dot(tree, tree)
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+
+
+def safe_divide(numerator: float | chex.Array, denominator: chex.Array) -> chex.Array:
+    """Returns numerator / denominator, and 0 where the denominator is 0."""
+    nonzero = denominator != 0
+    return jnp.where(nonzero, numerator / jnp.where(nonzero, denominator, 1.0), 0.0)
+
+
+def cast_like(tree: Tree, other: Tree) -> Tree:
+    """Returns `tree` in the dtypes of `other`'s leaves."""
+    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), tree, other)
