@@ -1,0 +1,1 @@
+"""Leave-one-domain-out experiments with disam_jax: data, models, training, reports."""

@@ -1,0 +1,98 @@
+"""Balanced batches of the source domains, drawn and augmented in JAX.
+
+A batch is a function of (seed, step) alone, so a run goes on anywhere as if it had never
+stopped.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data import DomainData
+
+
+class Sources(NamedTuple):
+    """The training images of M source domains on the device, one after another.
+
+    Attributes:
+      images: uint8 [N, H, W, 3].
+      labels: int32 [N].
+      starts: int32 [M], where each domain begins.
+      counts: int32 [M], how many images it has.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    starts: jax.Array
+    counts: jax.Array
+
+
+class Batch(NamedTuple):
+    """A balanced batch.
+
+    Attributes:
+      images: float32 [M, B, H, W, 3] in [-1, 1].
+      labels: int32 [M, B].
+    """
+
+    images: jax.Array
+    labels: jax.Array
+
+
+def put_on_device(data: DomainData, domains: list[int]) -> Sources:
+    """Returns the images of the domains with these indices, on the device."""
+    counts = np.array([len(data.labels[d]) for d in domains], np.int32)
+    return Sources(
+        images=jnp.asarray(np.concatenate([data.images[d] for d in domains])),
+        labels=jnp.asarray(np.concatenate([data.labels[d] for d in domains])),
+        starts=jnp.asarray(np.cumsum(counts) - counts, jnp.int32),
+        counts=jnp.asarray(counts),
+    )
+
+
+def scale_pixels(images: jax.Array) -> jax.Array:
+    """Uint8 in [0, 255] -> float32 in [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+def draw_batch(
+    sources: Sources, key: jax.Array, step: int, batch_size: int, shift: int, flip: bool
+) -> Batch:
+    """Draws batch_size examples of every domain, with replacement, and augments them.
+
+    Args:
+      sources: the training images.
+      key: of the run.
+      step: of the batch; the same key and step give the same batch.
+      batch_size: examples per domain, B.
+      shift: images move by up to this many pixels along each axis.
+      flip: whether half of the images are mirrored.
+
+    Returns:
+      The batch, [M, B, ...].
+    """
+    picked, flipped, shifted = jax.random.split(jax.random.fold_in(key, step), 3)
+    shape = (len(sources.counts), batch_size)
+    within = jax.random.randint(picked, shape, 0, sources.counts[:, None])
+    index = sources.starts[:, None] + within
+    images = scale_pixels(sources.images[index.reshape(-1)])
+    if flip:
+        mirror = jax.random.bernoulli(flipped, shape=(len(images), 1, 1, 1))
+        images = jnp.where(mirror, images[:, :, ::-1], images)
+    if shift:
+        images = random_shift(shifted, images, shift)
+    return Batch(images.reshape(*shape, *images.shape[1:]), sources.labels[index])
+
+
+def random_shift(key: jax.Array, images: jax.Array, shift: int) -> jax.Array:
+    """Moves each image by up to `shift` pixels; its edge is repeated where it leaves."""
+    offsets = jax.random.randint(key, (len(images), 2), 0, 2 * shift + 1)
+    margin = ((0, 0), (shift, shift), (shift, shift), (0, 0))
+    padded = jnp.pad(images, margin, mode="edge")
+
+    def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (*offset, 0), images.shape[1:])
+
+    return jax.vmap(crop)(padded, offsets)

@@ -1,0 +1,113 @@
+"""Metrics of a run: JSON lines, and the same numbers for TensorBoard."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+import disam_jax as dj
+
+
+class RunDivergedError(RuntimeError):
+    """A loss or gradient is not finite; the last good checkpoint is kept."""
+
+
+def train_line(
+    step: int, domains: list[str], window: list[dj.Evaluation], learning_rate: float
+) -> dict[str, Any]:
+    """One line of the metrics: the means over a window of steps.
+
+    Args:
+      step: the last step of the window, counted from 1.
+      domains: names of the source domains, in the order of the losses.
+      window: the evaluations of the steps in the window, on the host.
+      learning_rate: at the last step.
+
+    Returns:
+      A flat mapping; `loss/DOMAIN` is the loss at w and `perturbed_loss/DOMAIN` at w + eps.
+
+    Raises:
+      RunDivergedError: something in the window is not finite; the message names the first
+        step and the domains.
+    """
+    losses = np.stack([e.losses for e in window])
+    perturbed = np.stack([e.perturbed_losses for e in window])
+    _refuse_not_finite(step - len(window) + 1, domains, window)
+    line: dict[str, Any] = {"step": step, "kind": "train"}
+    for i, domain in enumerate(domains):
+        line[f"loss/{domain}"] = float(losses[:, i].mean())
+    for i, domain in enumerate(domains):
+        line[f"perturbed_loss/{domain}"] = float(perturbed[:, i].mean())
+    line["loss_spread"] = float(losses.std(axis=1).mean())
+    for name in ("gradient_norm", "perturbation_norm", "perturbed_gradient_norm", "cosine"):
+        line[name] = float(np.mean([getattr(e, name) for e in window]))
+    return line | {"learning_rate": learning_rate}
+
+
+def _refuse_not_finite(
+    first_step: int, domains: list[str], window: list[dj.Evaluation]
+) -> None:
+    for step, seen in enumerate(window, start=first_step):
+        for what, values in (
+            ("loss", seen.losses),
+            ("perturbed loss", seen.perturbed_losses),
+        ):
+            wrong = [
+                d for d, ok in zip(domains, np.isfinite(values), strict=True) if not ok
+            ]
+            if wrong:
+                raise RunDivergedError(
+                    f"the {what} of domain {', '.join(wrong)} is not finite at step {step}"
+                )
+        norms = (seen.gradient_norm, seen.perturbed_gradient_norm)
+        if not np.isfinite(norms).all():
+            raise RunDivergedError(
+                f"the gradient of {', '.join(domains)} is not finite at step {step}"
+            )
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of the metrics; a line cut short by a kill is left out."""
+    file = folder / "metrics.jsonl"
+    if not file.exists():
+        return []
+    text = file.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+class MetricsLog:
+    """Appends lines to `metrics.jsonl` and TensorBoard.
+
+    Args:
+      folder: of the run.
+      step: the step the run goes on from; what was logged after it is dropped, since it
+        will be measured again.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        kept = [line for line in read_metrics(folder) if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        rewritten = folder / "metrics.jsonl.tmp"
+        rewritten.write_text(text)
+        rewritten.replace(folder / "metrics.jsonl")
+        self._file = (folder / "metrics.jsonl").open("a")
+        # TensorBoard drops events from this step on when it reads the folder.
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Appends one line; it is on the disk when this returns."""
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for name, value in line.items():
+            if name not in ("step", "kind"):
+                self._events.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        """Ends the files."""
+        self._file.close()
+        self._events.close()

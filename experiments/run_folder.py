@@ -1,0 +1,179 @@
+"""A folder that holds one run: what it is, where it stands, what it measured.
+
+config.json        what the run is; a run of another config refuses the folder
+environment.json   versions, commit and machine, of the process that ran it last
+metrics.jsonl      a line per logged window and per evaluation
+tensorboard/       the same for TensorBoard
+checkpoints/       Orbax, the last one
+result.json        the record, once the run is finished
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from experiments.config import RunConfig
+from experiments.training import TrainState
+
+PACKAGES = (
+    "disam_jax",
+    "jax",
+    "jaxlib",
+    "optax",
+    "chex",
+    "flax",
+    "orbax-checkpoint",
+    "numpy",
+)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".tmp")
+    with unfinished.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, whole or not at all."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and machine: what one must know to make the numbers again."""
+    device = jax.devices()[0]
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpu_count": os.cpu_count(),
+        "device": {"platform": device.platform, "kind": device.device_kind},
+        "device_count": jax.device_count(),
+    }
+
+
+def _commit() -> str:
+    """The commit, with a mark where tracked files differ from it; 'unknown' without git."""
+    here = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        found = subprocess.run(
+            command, cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+class RunFolder:
+    """Opens, or goes on with, the folder of a run.
+
+    Args:
+      path: the folder; made when it is missing.
+      config: of the run.
+
+    Raises:
+      ValueError: the folder holds a run of another config; the message lists the fields
+        that differ.
+    """
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        self.path = path
+        self.config = config
+        _refuse_another_config(path, config)
+        write_json(path / "config.json", dataclasses.asdict(config))
+        write_json(path / "environment.json", environment())
+        # Not asynchronous: the next step donates the buffers that would still be written.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        )
+        self._checkpoints = ocp.CheckpointManager(
+            (path / "checkpoints").resolve(), options=options
+        )
+
+    def result(self) -> dict[str, Any] | None:
+        """The record of the finished run, or None."""
+        return read_result(self.path)
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """Keeps the record: from here on the run is finished."""
+        write_json(self.path / "result.json", record)
+
+    def save(self, state: TrainState) -> None:
+        """Keeps the state in place of the one before."""
+        self._checkpoints.save(int(state.step), args=ocp.args.StandardSave(state._asdict()))
+
+    def restore(self, fresh: TrainState) -> TrainState:
+        """The state of the last checkpoint, or `fresh` where there is none."""
+        step = self._checkpoints.latest_step()
+        if step is None:
+            return fresh
+        target = ocp.args.StandardRestore(fresh._asdict())
+        return TrainState(**self._checkpoints.restore(step, args=target))
+
+    def close(self) -> None:
+        """Ends what the checkpoints keep open."""
+        self._checkpoints.close()
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """The record of the run in this folder, or None when it is not finished."""
+    file = path / "result.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def _refuse_another_config(path: Path, config: RunConfig) -> None:
+    file = path / "config.json"
+    if not file.exists():
+        if path.exists() and any(path.iterdir()):
+            raise ValueError(
+                f"{path} is not empty and holds no run; choose another folder."
+            )
+        return
+    # Through JSON, so that tuples and lists compare alike.
+    found = _flat(json.loads(file.read_text()))
+    wanted = _flat(json.loads(json.dumps(dataclasses.asdict(config))))
+    names = sorted(found.keys() | wanted.keys())
+    differing = [
+        f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} asked"
+        for name in names
+        if found.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"{path} holds a run of another config ({'; '.join(differing)}). "
+            "Choose another folder, or ask for the same config to go on with it."
+        )
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
