@@ -11,12 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.batches import draw_batch, put_on_device
+import disam_jax as dj
+from experiments.batches import Batch, draw_batch, put_on_device
 from experiments.config import RunConfig
 from experiments.data import DomainData, load, split_groups
-from experiments.metrics import MetricsLog, RunDivergedError, train_line
+from experiments.metrics import MetricsLog, RunDivergedError, read_metrics, train_line
 from experiments.run_folder import RunFolder
-from experiments.training import accuracies, learning_rate_schedule, make_program
+from experiments.training import (
+    Program,
+    TrainState,
+    accuracies,
+    learning_rate_schedule,
+    make_program,
+)
 
 Progress = Callable[[int, dict[str, Any]], None]
 
@@ -39,7 +46,7 @@ def train(
       progress: called with (steps done, last metrics line) after every logged window.
 
     Returns:
-      The record: config, accuracies as fractions, seconds per step.
+      The record: what was run, accuracies as fractions, seconds per step.
 
     Raises:
       ValueError: the unseen domain is not one of the data set's, or the folder holds a
@@ -52,14 +59,16 @@ def train(
     with contextlib.closing(folder):
         record = folder.result()
         if record is None:
-            record = _train(config, data, unseen, folder, progress)
+            seconds_per_step = _train(config, data, unseen, folder, progress)
+            record = _record(config, read_metrics(path), seconds_per_step)
             folder.finish(record)
     return record
 
 
 def _train(
     config: RunConfig, data: DomainData, unseen: int, folder: RunFolder, progress: Progress
-) -> dict[str, Any]:
+) -> float | None:
+    """Takes the steps that are missing; returns the median seconds of one."""
     preset = config.preset
     train_data, heldout = split_groups(
         data, holdout_fraction=config.holdout_fraction, seed=config.seed
@@ -68,46 +77,45 @@ def _train(
     names = [data.domains[d] for d in sources]
     program = make_program(config.method, config.hyperparameters, preset, len(data.classes))
     init_key, batch_key = jax.random.split(jax.random.key(config.seed))
+    draw = functools.partial(
+        draw_jitted,
+        put_on_device(train_data, sources),
+        batch_key,
+        batch_size=preset.batch_size,
+        shift=preset.shift,
+        flip=data.flip,
+    )
     state = folder.restore(program.init(init_key, data.images[0].shape[1:]))
-    on_device = put_on_device(train_data, sources)
     rate = learning_rate_schedule(preset)
-    first_step = int(state.step)
-    window, line, times = [], {}, []
-    log = MetricsLog(folder.path, first_step)
-    with contextlib.closing(log):
-        started = time.perf_counter()
-        for step in range(first_step, preset.steps):
-            batch = draw_jitted(
-                on_device,
-                batch_key,
-                step,
-                batch_size=preset.batch_size,
-                shift=preset.shift,
-                flip=data.flip,
-            )
-            state, evaluation = program.train_step(state, batch)
-            window.append(evaluation)
-            done = step + 1
-            if done % config.log_every == 0 or done == preset.steps:
-                try:
-                    line = train_line(
-                        done, names, jax.device_get(window), float(jnp.asarray(rate(step)))
-                    )
-                except RunDivergedError as error:
-                    raise RunDivergedError(
-                        f"{config.name}: {error}.{_mend(folder)}"
-                    ) from None
-                times.append((time.perf_counter() - started) / len(window))
-                log.write(line)
-                progress(done, line)
-                window = []
+    done, times = int(state.step), []
+    with contextlib.closing(MetricsLog(folder.path, done)) as log:
+        while done < preset.steps:
+            started = time.perf_counter()
+            end = min(done + config.log_every, preset.steps)
+            state, window = _take_steps(program, state, draw, range(done, end))
+            times.append((time.perf_counter() - started) / len(window))
+            done = end
+            last_rate = float(jnp.asarray(rate(done - 1)))
+            try:
+                line = train_line(done, names, window, last_rate)
+            except RunDivergedError as error:
+                raise RunDivergedError(f"{config.name}: {error}.{_mend(folder)}") from None
+            log.write(line)
             if done % config.checkpoint_every == 0 or done == preset.steps:
-                log.write(_evaluate(program, state, data, heldout, unseen, done))
+                log.write(_evaluation_line(program, state, data, heldout, unseen))
                 folder.save(state)
-            if not window:
-                started = time.perf_counter()
-    final = _evaluate(program, state, data, heldout, unseen, preset.steps)
-    return _record(config, final, line, names, times)
+            progress(done, line)
+    return float(np.median(times)) if times else None
+
+
+def _take_steps(
+    program: Program, state: TrainState, draw: Callable[[int], Batch], steps: range
+) -> tuple[TrainState, list[dj.Evaluation]]:
+    window = []
+    for step in steps:
+        state, evaluation = program.train_step(state, draw(step))
+        window.append(evaluation)
+    return state, jax.device_get(window)
 
 
 def _mend(folder: RunFolder) -> str:
@@ -117,16 +125,16 @@ def _mend(folder: RunFolder) -> str:
     )
 
 
-def _evaluate(program, state, data, heldout, unseen: int, step: int) -> dict[str, Any]:
-    """A line of accuracies: each domain's held-out part, and the unseen domain whole."""
+def _evaluation_line(
+    program: Program, state: TrainState, data: DomainData, heldout: DomainData, unseen: int
+) -> dict[str, Any]:
+    """Accuracies on each domain's held-out part, and on the whole unseen domain."""
     parts = list(zip(heldout.images, heldout.labels, strict=True))
     parts.append((data.images[unseen], data.labels[unseen]))
     *by_domain, whole = accuracies(program, state, parts)
-    line: dict[str, Any] = {"step": step, "kind": "evaluation"}
-    line |= {
-        f"heldout_accuracy/{domain}": accuracy
-        for domain, accuracy in zip(data.domains, by_domain, strict=True)
-    }
+    line: dict[str, Any] = {"step": int(state.step), "kind": "evaluation"}
+    for domain, accuracy in zip(data.domains, by_domain, strict=True):
+        line[f"heldout_accuracy/{domain}"] = accuracy
     line["in_domain_accuracy"] = float(np.mean(np.delete(by_domain, unseen)))
     line["out_of_domain_accuracy"] = whole
     line["out_of_domain_heldout_accuracy"] = by_domain[unseen]
@@ -134,22 +142,17 @@ def _evaluate(program, state, data, heldout, unseen: int, step: int) -> dict[str
 
 
 def _record(
-    config: RunConfig,
-    final: dict[str, Any],
-    line: dict[str, Any],
-    names: list[str],
-    times: list[float],
+    config: RunConfig, lines: list[dict[str, Any]], seconds_per_step: float | None
 ) -> dict[str, Any]:
+    last_train = [line for line in lines if line["kind"] == "train"][-1]
+    last_evaluation = [line for line in lines if line["kind"] == "evaluation"][-1]
     return {
         "method": config.method,
         "data": config.data,
         "unseen_domain": config.unseen,
         "seed": config.seed,
         "steps": config.preset.steps,
-        "in_domain_accuracy": final["in_domain_accuracy"],
-        "out_of_domain_accuracy": final["out_of_domain_accuracy"],
-        "out_of_domain_heldout_accuracy": final["out_of_domain_heldout_accuracy"],
-        "in_domain_accuracies": {d: final[f"heldout_accuracy/{d}"] for d in names},
-        "final_losses": {d: line[f"loss/{d}"] for d in names} if line else {},
-        "seconds_per_step": float(np.median(times)) if times else None,
+        **{k: v for k, v in last_evaluation.items() if k not in ("step", "kind")},
+        **{k: v for k, v in last_train.items() if k.startswith("loss")},
+        "seconds_per_step": seconds_per_step,
     }

@@ -1,0 +1,106 @@
+"""Methods x unseen domains x seeds, each a run in its own folder, gathered into records."""
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from experiments.config import RunConfig
+from experiments.metrics import RunDivergedError, read_metrics
+from experiments.run_folder import environment, write_json, write_whole
+from experiments.train import train
+
+Watch = Callable[[RunConfig, int, dict[str, Any]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+      configs: of the runs asked for, finished or not.
+      records: one per finished run, in the order of the configs.
+      failures: (run, reason) of the runs that diverged.
+      curves: run -> its lines of metrics.
+    """
+
+    configs: list[RunConfig]
+    records: list[dict[str, Any]]
+    failures: list[tuple[RunConfig, str]]
+    curves: dict[str, list[dict[str, Any]]]
+
+
+def run_matrix(
+    configs: Iterable[RunConfig], out: Path, watch: Watch = lambda config, step, line: None
+) -> Comparison:
+    """Finishes every run of the matrix under `out/runs`; finished ones are only read.
+
+    Args:
+      configs: of the runs.
+      out: the folder of the comparison.
+      watch: called with (config, steps done, metrics line) after every logged window.
+
+    Returns:
+      The comparison. A run that diverges is named among the failures and does not stop
+      the others.
+
+    Raises:
+      ValueError: a run's folder holds a run of another config.
+    """
+    configs = list(configs)
+    records, failures, curves = [], [], {}
+    for config in configs:
+        folder = out / "runs" / config.name
+        try:
+            records.append(
+                train(config, folder, lambda step, line, c=config: watch(c, step, line))
+            )
+        except RunDivergedError as error:
+            failures.append((config, str(error)))
+            continue
+        watch(config, config.preset.steps, {})
+        curves[config.name] = read_metrics(folder)
+    return Comparison(configs, records, failures, curves)
+
+
+def write_results(comparison: Comparison, out: Path, command: str) -> None:
+    """Writes `results.json` and `results.csv`, each whole or not at all.
+
+    Args:
+      comparison: to write.
+      out: the folder.
+      command: that makes the results again.
+    """
+    seen = {
+        json.dumps(dataclasses.asdict(c.preset), sort_keys=True) for c in comparison.configs
+    }
+    hyperparameters = {
+        c.method: dataclasses.asdict(c.hyperparameters) for c in comparison.configs
+    }
+    write_json(
+        out / "results.json",
+        {
+            "command": command,
+            "records": comparison.records,
+            "failures": [
+                {"run": config.name, "reason": why} for config, why in comparison.failures
+            ],
+            "presets": [json.loads(text) for text in sorted(seen)],
+            "hyperparameters": hyperparameters,
+            "environment": environment(),
+        },
+    )
+    write_whole(out / "results.csv", _as_csv(comparison.records))
+
+
+def _as_csv(records: list[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(itertools.chain.from_iterable(records)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()

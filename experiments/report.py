@@ -1,0 +1,128 @@
+"""The report of a comparison: Markdown tables around the figures."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from experiments import figures
+from experiments.compare import Comparison
+from experiments.run_folder import environment, write_whole
+from experiments.summary import Row, summarize
+
+LEGEND = """\
+In-domain: held-out groups of the source domains. Out-of-domain: all images of the unseen
+domain; held out: only its groups that were held out in every domain. Both are means over
+the unseen domains at the last step: nothing was selected. Worst: the unseen domain of
+lowest accuracy. Loss spread: standard deviation over the source domains of the training
+loss, mean of the last logged steps."""
+
+Column = tuple[str, Callable[[Row], str]]
+
+
+def write_report(comparison: Comparison, out: Path, command: str) -> list[Row]:
+    """Writes `report.md` and its PNGs.
+
+    Args:
+      comparison: to report.
+      out: the folder.
+      command: that makes the numbers again.
+
+    Returns:
+      The rows of the table.
+    """
+    rows = summarize(comparison.records)
+    if rows:
+        methods = [row.method for row in rows]
+        unseen = list(rows[0].by_domain)
+        figures.bars(rows, out / "accuracy.png")
+        figures.spread(comparison.curves, methods, unseen, out / "spread.png")
+        for domain in unseen:
+            path = out / f"convergence_{domain}.png"
+            figures.convergence(comparison.curves, methods, domain, path)
+    write_whole(out / "report.md", _markdown(comparison, rows, command))
+    return rows
+
+
+def headline_columns(rows: Sequence[Row]) -> list[Column]:
+    """The columns of the main table."""
+    erm = next((row.seconds_per_step for row in rows if row.method == "erm"), None)
+
+    def time(row: Row) -> str:
+        if row.seconds_per_step is None:
+            return ""
+        absolute = f"{1e3 * row.seconds_per_step:.1f} ms"
+        return f"{absolute} ({row.seconds_per_step / erm:.2f}x)" if erm else absolute
+
+    return [
+        ("method", lambda row: figures.label(row.method)),
+        ("in-domain %", lambda row: row.in_domain.percent()),
+        ("out-of-domain %", lambda row: row.out_of_domain.percent()),
+        ("held out %", lambda row: row.out_of_domain_heldout.percent()),
+        (
+            "worst %",
+            lambda row: f"{row.worst_domain[1].percent()} ({row.worst_domain[0]})",
+        ),
+        ("loss spread", lambda row: row.loss_spread.plain()),
+        ("step", time),
+    ]
+
+
+def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    lines = [
+        "| " + " | ".join(name for name, _ in columns) + " |",
+        "|" + "---|" * len(columns),
+    ]
+    lines += ["| " + " | ".join(cell(row) for _, cell in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _domain_columns(rows: Sequence[Row]) -> list[Column]:
+    def column(domain: str) -> Column:
+        return domain, lambda row: row.by_domain[domain].percent()
+
+    average: Column = ("average", lambda row: row.out_of_domain.percent())
+    names = [column(domain) for domain in rows[0].by_domain]
+    return [("method", lambda row: figures.label(row.method)), *names, average]
+
+
+def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
+    first = comparison.configs[0]
+    machine, preset = environment(), first.preset
+    parts = [f"# {first.data}: leave one domain out"]
+    if rows:
+        parts += [
+            f"Each method is trained on all domains but one and tested on that one; "
+            f"{rows[0].seeds} seed(s), mean ± standard deviation over seeds.",
+            _table(headline_columns(rows), rows),
+            LEGEND,
+            "## By unseen domain",
+            _table(_domain_columns(rows), rows),
+            "![Out-of-domain accuracy by unseen domain](accuracy.png)",
+            "## Do the domains converge alike?",
+            "![Spread of the domain losses](spread.png)",
+            *(
+                f"![Convergence with {domain} unseen](convergence_{domain}.png)"
+                for domain in rows[0].by_domain
+            ),
+        ]
+    if comparison.failures:
+        parts += [
+            "## Runs that did not finish",
+            "\n".join(f"- `{config.name}`: {why}" for config, why in comparison.failures),
+        ]
+    hyperparameters = {c.method: c.hyperparameters for c in comparison.configs}
+    parts += [
+        "## How it was made",
+        f"    {command}",
+        f"Commit {machine['commit']}; {machine['processor']}, {machine['cpu_count']} CPUs, "
+        f"{machine['device_count']} {machine['device']['kind']} device(s); "
+        + ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
+        + ".",
+        f"{preset.steps} steps of {preset.batch_size} images of each source domain, "
+        f"{preset.image_size} px; {preset.model}; {preset.optimizer}, learning rate "
+        f"{preset.learning_rate}, weight decay {preset.weight_decay}.",
+        "\n".join(
+            f"- {figures.label(name)}: rho {h.rho}, alpha {h.alpha}, lam {h.lam}"
+            for name, h in hyperparameters.items()
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
