@@ -81,6 +81,12 @@ class RunConfig:
                 f"checkpoint_every must be a positive multiple of log_every "
                 f"({self.log_every}); got {self.checkpoint_every}."
             )
+        multiple = MODELS[self.preset.model].size_multiple
+        if self.preset.image_size % multiple:
+            raise ValueError(
+                f"image_size must be a multiple of {multiple} for {self.preset.model}; "
+                f"got {self.preset.image_size}."
+            )
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0; got {self.seed}.")
         find_method(self.method).make(self.hyperparameters)

@@ -29,6 +29,8 @@ class PatchNet(nn.Module):
     widths: tuple[int, ...] = (24, 64, 160)
     hidden: int = 128
 
+    size_multiple = 16  # what three stages of patches divide an image by
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Returns the logits; training and evaluation are the same here."""
@@ -74,6 +76,8 @@ class ResNet(nn.Module):
     num_classes: int
     widths: tuple[int, ...] = (16, 32, 64)
     blocks: int = 1
+
+    size_multiple = 4
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from experiments import figures
 from experiments.compare import Comparison
@@ -100,7 +101,7 @@ def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
             "## Do the domains converge alike?",
             "![Spread of the domain losses](spread.png)",
             *(
-                f"![Convergence with {domain} unseen](convergence_{domain}.png)"
+                f"![Convergence with {domain} unseen](convergence_{quote(domain)}.png)"
                 for domain in rows[0].by_domain
             ),
         ]
@@ -109,11 +110,12 @@ def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
             "## Runs that did not finish",
             "\n".join(f"- `{config.name}`: {why}" for config, why in comparison.failures),
         ]
+    commits = ", ".join(sorted({r["commit"] for r in comparison.records})) or "none"
     hyperparameters = {c.method: c.hyperparameters for c in comparison.configs}
     parts += [
         "## How it was made",
         f"    {command}",
-        f"Commit {machine['commit']}; {machine['processor']}, {machine['cpu_count']} CPUs, "
+        f"Commit {commits}; {machine['processor']}, {machine['cpu_count']} CPUs, "
         f"{machine['device_count']} {machine['device']['kind']} device(s); "
         + ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
         + ".",

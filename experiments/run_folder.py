@@ -105,7 +105,8 @@ class RunFolder:
         self.config = config
         _refuse_another_config(path, config)
         write_json(path / "config.json", dataclasses.asdict(config))
-        write_json(path / "environment.json", environment())
+        if self.result() is None:
+            write_json(path / "environment.json", environment())
         # Not asynchronous: the next step donates the buffers that would still be written.
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True

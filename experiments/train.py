@@ -16,7 +16,7 @@ from experiments.batches import Batch, draw_batch, put_on_device
 from experiments.config import RunConfig
 from experiments.data import DomainData, load, split_groups
 from experiments.metrics import MetricsLog, RunDivergedError, read_metrics, train_line
-from experiments.run_folder import RunFolder
+from experiments.run_folder import RunFolder, environment
 from experiments.training import (
     Program,
     TrainState,
@@ -61,6 +61,7 @@ def train(
         if record is None:
             seconds_per_step = _train(config, data, unseen, folder, progress)
             record = _record(config, read_metrics(path), seconds_per_step)
+            record["commit"] = environment()["commit"]
             folder.finish(record)
     return record
 
