@@ -1,0 +1,1 @@
+"""Measurements of what a step costs; results are kept as JSON with the machine named."""
