@@ -372,7 +372,8 @@ def _gradient_source(
 
 def _move(params: Tree, eps: Tree) -> Tree:
     """Returns params + eps in the parameters' dtypes."""
-    return trees.cast_like(jax.tree.map(jnp.add, params, eps), params)
+    wide = trees.at_least_float32(params)
+    return trees.cast_like(jax.tree.map(jnp.add, wide, eps), params)
 
 
 def _evaluation(

@@ -19,9 +19,12 @@ Tree: TypeAlias = Any
 
 def at_least_float32(tree: Tree) -> Tree:
     """Returns `tree` with half-precision leaves as float32, others as they are."""
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.promote_types(leaf.dtype, jnp.float32)), tree
-    )
+
+    def widen(leaf: chex.Array) -> chex.Array:
+        half = jnp.finfo(leaf.dtype).bits < 32
+        return jnp.asarray(leaf, jnp.float32 if half else leaf.dtype)
+
+    return jax.tree.map(widen, tree)
 
 
 def dot(a: Tree, b: Tree) -> chex.Array:

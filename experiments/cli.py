@@ -37,31 +37,35 @@ console = Console()
 
 Data = Annotated[str, typer.Option(help="Data set; `datasets` lists them.")]
 Steps = Annotated[
-    int | None, typer.Option(help="Optimizer steps. [default: the data set's]")
+    int | None, typer.Option(help="Optimizer steps (default: the data set's).")
 ]
-Rho = Annotated[float | None, typer.Option(help="Radius. [default: the method's]")]
+Rho = Annotated[float | None, typer.Option(help="Radius (default: the method's).")]
 Alpha = Annotated[
-    float | None, typer.Option(help="Of SAGM and GSAM. [default: the method's]")
+    float | None, typer.Option(help="Of SAGM and GSAM (default: the method's).")
 ]
-Lam = Annotated[float | None, typer.Option(help="Of DISAM. [default: the method's]")]
+Lam = Annotated[float | None, typer.Option(help="Of DISAM (default: the method's).")]
 Model = Annotated[
-    str | None, typer.Option(help="patchnet or resnet. [default: the data set's]")
+    str | None, typer.Option(help="patchnet or resnet (default: the data set's).")
 ]
 ImageSize = Annotated[
-    int | None, typer.Option(help="Pixels along a side. [default: the data set's]")
+    int | None, typer.Option(help="Pixels along a side (default: the data set's).")
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(help="Images of each domain. [default: the data set's]")
+    int | None, typer.Option(help="Images of each domain (default: the data set's).")
 ]
 Optimizer = Annotated[
-    str | None, typer.Option(help="adamw or sgd. [default: the data set's]")
+    str | None, typer.Option(help="adamw or sgd (default: the data set's).")
 ]
 LearningRate = Annotated[
-    float | None, typer.Option(help="Peak of the schedule. [default: the data set's]")
+    float | None, typer.Option(help="Peak of the schedule (default: the data set's).")
 ]
-LogEvery = Annotated[int | None, typer.Option(help="Steps per line of the metrics.")]
+LogEvery = Annotated[
+    int | None,
+    typer.Option(help="Steps averaged into a line of the metrics (default: 10)."),
+]
 CheckpointEvery = Annotated[
-    int | None, typer.Option(help="Steps between evaluations and checkpoints.")
+    int | None,
+    typer.Option(help="Steps between evaluations and checkpoints (default: 200)."),
 ]
 
 
@@ -70,7 +74,7 @@ def train_command(
     data: Data = "emoji_styles",
     method: Annotated[str, typer.Option(help="Method; `methods` lists them.")] = "disam",
     unseen: Annotated[
-        str, typer.Option(help="Domain to leave out. [default: the last]")
+        str, typer.Option(help="Domain to leave out (default: the last).")
     ] = "",
     seed: Annotated[int, typer.Option(help="Of weights, batches and hold-out.")] = 0,
     steps: Steps = None,
@@ -121,7 +125,7 @@ def compare_command(
         str, typer.Option(help="Methods, with commas between.")
     ] = "erm,sam,sagm,disam",
     unseen: Annotated[
-        str, typer.Option(help="Domains to leave out, with commas between. [default: all]")
+        str, typer.Option(help="Domains to leave out, with commas between (default: all).")
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ...")] = 3,
     steps: Steps = None,
@@ -168,7 +172,7 @@ def compare_command(
     rows = write_report(comparison, out, command)
     if rows:
         columns = headline_columns(rows)
-        title = f"{data}, {rows[0].seeds} seed(s), mean ± std"
+        title = f"{data}, seeds: {rows[0].seeds}, mean ± std"
         table = Table(*(name for name, _ in columns), title=title)
         for row in rows:
             table.add_row(*(cell(row) for _, cell in columns))

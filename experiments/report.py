@@ -91,8 +91,8 @@ def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
     parts = [f"# {first.data}: leave one domain out"]
     if rows:
         parts += [
-            f"Each method is trained on all domains but one and tested on that one; "
-            f"{rows[0].seeds} seed(s), mean ± standard deviation over seeds.",
+            "Each method is trained on all domains but one and tested on that one; "
+            f"seeds: {rows[0].seeds}; mean ± standard deviation over seeds.",
             _table(headline_columns(rows), rows),
             LEGEND,
             "## By unseen domain",

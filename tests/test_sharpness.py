@@ -373,3 +373,17 @@ def test_value_and_grad_of_another_optimizer():
     grad_fn = dj.value_and_grad(lambda p: p, optax.sgd(0.1))
     with pytest.raises(ValueError, match="with one disam_jax transformation"):
         grad_fn(1.0, optax.sgd(0.1).init(1.0))
+
+
+@every_method
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_needs_no_implicit_promotion(method, dtype):
+    params = to_tree(start(), dtype)
+    tx = method.tx()
+
+    def losses(p):
+        return jnp.stack([jnp.sum(to_flat(p) * scale) for scale in (1.0, 2.0, 3.0)])
+
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        updates, _ = tx.update(None, tx.init(params), params, loss_fn=losses, record=True)
+    assert jnp.isfinite(to_flat(updates)).all()
