@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from experiments import figures
 from experiments.compare import Comparison
+from experiments.methods import METHODS
 from experiments.run_folder import environment, write_whole
 from experiments.summary import Row, summarize
 
@@ -123,8 +124,10 @@ def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
         f"{preset.image_size} px; {preset.model}; {preset.optimizer}, learning rate "
         f"{preset.learning_rate}, weight decay {preset.weight_decay}.",
         "\n".join(
-            f"- {figures.label(name)}: rho {h.rho}, alpha {h.alpha}, lam {h.lam}"
+            f"- {figures.label(name)}: "
+            + ", ".join(f"{key} {getattr(h, key)}" for key in METHODS[name].reads)
             for name, h in hyperparameters.items()
+            if METHODS[name].reads
         ),
     ]
     return "\n\n".join(parts) + "\n"

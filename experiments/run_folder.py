@@ -9,6 +9,7 @@ result.json        the record, once the run is finished
 """
 
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -51,6 +52,7 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
+@functools.cache  # of the code that runs, whatever is committed meanwhile
 def environment() -> dict[str, Any]:
     """Versions, commit and machine: what one must know to make the numbers again."""
     device = jax.devices()[0]
