@@ -173,7 +173,9 @@ def compare_command(
     if rows:
         columns = headline_columns(rows)
         title = f"{data}, seeds: {rows[0].seeds}, mean ± std"
-        table = Table(*(name for name, _ in columns), title=title)
+        table = Table(title=title)
+        for name, _ in columns:  # blanks for hyphens: a narrow terminal breaks lines there
+            table.add_column(name.replace("-", " "), no_wrap=name == "method")
         for row in rows:
             table.add_row(*(cell(row) for _, cell in columns))
         console.print(table)

@@ -129,9 +129,13 @@ class RunFolder:
         """Keeps the state in place of the one before."""
         self._checkpoints.save(int(state.step), args=ocp.args.StandardSave(state._asdict()))
 
+    def checkpoint_step(self) -> int | None:
+        """The step of the last checkpoint, or None where there is none."""
+        return self._checkpoints.latest_step()
+
     def restore(self, fresh: TrainState) -> TrainState:
         """The state of the last checkpoint, or `fresh` where there is none."""
-        step = self._checkpoints.latest_step()
+        step = self.checkpoint_step()
         if step is None:
             return fresh
         target = ocp.args.StandardRestore(fresh._asdict())
@@ -151,7 +155,8 @@ def read_result(path: Path) -> dict[str, Any] | None:
 def _refuse_another_config(path: Path, config: RunConfig) -> None:
     file = path / "config.json"
     if not file.exists():
-        if path.exists() and any(path.iterdir()):
+        # A run killed while its config was being written leaves that unfinished file.
+        if path.exists() and any(p.name != "config.json.tmp" for p in path.iterdir()):
             raise ValueError(
                 f"{path} is not empty and holds no run; choose another folder."
             )

@@ -177,6 +177,11 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         train(config(), tmp_path)
 
 
+def test_a_run_killed_while_its_config_was_written_starts_anew(tmp_path):
+    (tmp_path / "config.json.tmp").write_text('{"data": "rotat')
+    assert train(config(steps=5), tmp_path)["steps"] == 5
+
+
 def test_divergence_names_step_and_domain_and_keeps_the_last_good_checkpoint(tmp_path):
     def save_then_stop(step, line):
         if step == 10:
@@ -194,7 +199,7 @@ def test_divergence_names_step_and_domain_and_keeps_the_last_good_checkpoint(tmp
     folder.close()
     message = (
         r"disam/75/seed0: the loss of domain 0, 15, 30, 45, 60 is not finite at step 11\. "
-        r".*checkpoint before it is kept.*smaller rho"
+        r".*checkpoint of step 10 is kept in .*smaller rho"
     )
     with pytest.raises(RunDivergedError, match=message):
         train(config(), tmp_path / "nan")
@@ -254,3 +259,9 @@ def test_unknown_domain_lists_the_known(tmp_path):
 
 def test_the_data_sets_are_of_the_expected_kind():
     assert isinstance(load("rotated_digits"), DomainData)
+
+
+def test_divergence_before_any_checkpoint_says_so(tmp_path):
+    message = r"not finite at step \d\. No checkpoint had been made yet\. Try a smaller rho"
+    with pytest.raises(RunDivergedError, match=message):
+        train(config("sam", rho=1e38), tmp_path)
