@@ -1,6 +1,8 @@
 """Conventions of the public surface, checked on every public name."""
 
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +61,13 @@ def test_what_is_not_a_papers_symbol_is_keyword_only(name):
     for parameter in inspect.signature(PUBLIC[name]).parameters.values():
         if parameter.name not in {"rho", "alpha", "lam", "perturbation"}:
             assert parameter.kind is parameter.KEYWORD_ONLY
+
+
+def test_experiments_and_benchmarks_use_public_names_only():
+    root = Path(__file__).parents[1]
+    for folder in ("experiments", "benchmarks"):
+        for file in (root / folder).rglob("*.py"):
+            text = file.read_text()
+            assert "disam_jax." not in text, file
+            used = set(re.findall(r"\bdj\.(\w+)", text))
+            assert used <= PUBLIC.keys(), (file, used - PUBLIC.keys())
