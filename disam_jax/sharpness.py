@@ -91,7 +91,8 @@ def sharpness_aware(
 
     - `loss_fn`: params -> losses [M] (a scalar is one domain), or (losses, aux);
     - `domain_weights=None`: [M], >= 0, scaled to sum 1; None is uniform. A domain of
-      weight 0 is absent and takes part in nothing;
+      weight 0 is absent and takes part in nothing. Its loss may be anything whose
+      derivative is finite (0 times NaN is NaN), as `domain_means` sees to;
     - `has_aux=False`: whether `loss_fn` returns an aux;
     - `record=False`: whether the new state holds the `Evaluation`, for `pop_evaluation`.
 

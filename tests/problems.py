@@ -77,6 +77,7 @@ _ALL = {"rho": RHO, "alpha": ALPHA, "lam": LAM}
 _COUNT = {"variance": "count_weighted"}
 
 METHODS = {
+    "erm": Method(dj.erm, {}, "erm"),
     "sam": Method(dj.sam, _SAM, "sam"),
     "asam": Method(_asam, _SAM, "asam"),
     "gsam": Method(dj.gsam, _ALPHA, "gsam"),

@@ -79,6 +79,10 @@ def sagm_eps(g, w, rho, alpha):
     return (rho / length(g) - alpha) * g
 
 
+def no_eps(g, w, rho, alpha=0.0):
+    return 0.0 * g
+
+
 def sam_combine(g, g_perturbed, alpha=0.0):
     return g_perturbed
 
@@ -93,8 +97,9 @@ def gsam_combine(g, g_perturbed, alpha):
     return g_perturbed - alpha * (g - along * unit)
 
 
-EPS = {"sam": sam_eps, "asam": asam_eps, "gsam": sam_eps, "sagm": sagm_eps}
+EPS = {"erm": no_eps, "sam": sam_eps, "asam": asam_eps, "gsam": sam_eps, "sagm": sagm_eps}
 COMBINE = {
+    "erm": sam_combine,
     "sam": sam_combine,
     "asam": sam_combine,
     "gsam": gsam_combine,
@@ -103,7 +108,7 @@ COMBINE = {
 
 
 def gradient(
-    problem, w, weights, kind, rho, alpha=0.0, lam=0.0, variance="uniform", pure=False
+    problem, w, weights, kind, rho=0.0, alpha=0.0, lam=0.0, variance="uniform", pure=False
 ):
     """One step's combined gradient and its eps; `pure` combines with the plain gradient."""
 

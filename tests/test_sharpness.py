@@ -160,7 +160,7 @@ def test_relabelled_domains_change_nothing(x64, method):
 
 
 @every_method
-def test_an_absent_domain_changes_nothing_even_when_it_is_nan(x64, method):
+def test_an_absent_domain_changes_nothing_even_when_its_loss_overflows(x64, method):
     present = reference.Quadratics(PROBLEM.hessians[:2], PROBLEM.centers[:2])
     broken = reference.Quadratics(
         PROBLEM.hessians, np.concatenate([PROBLEM.centers[:2], np.full((1, 5), 1e300)])
