@@ -9,7 +9,8 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.step_cost import measure, mlp
-from experiments.run_folder import environment, write_json
+from experiments.files import write_json
+from experiments.run_folder import environment
 
 app = typer.Typer(help="What a step costs beside ERM's.", pretty_exceptions_enable=False)
 

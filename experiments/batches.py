@@ -1,4 +1,4 @@
-"""Balanced batches of the source domains, drawn and augmented in JAX.
+"""Balanced batches from images held on the device, drawn and augmented in JAX.
 
 A batch is a function of (seed, step) alone, so a run goes on anywhere as if it had never
 stopped.
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data import DomainData
+from experiments.models import scale_pixels
 
 
 class Sources(NamedTuple):
@@ -30,15 +31,19 @@ class Sources(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A balanced batch.
+    """A batch of examples, each with its domain.
 
     Attributes:
-      images: float32 [M, B, H, W, 3] in [-1, 1].
-      labels: int32 [M, B].
+      images: float32 [N, H, W, 3] in [0, 1].
+      labels: int32 [N].
+      domains: int32 [N], positions among the source domains.
+      key: of this step, for dropout.
     """
 
     images: jax.Array
     labels: jax.Array
+    domains: jax.Array
+    key: jax.Array
 
 
 def put_on_device(data: DomainData, domains: list[int]) -> Sources:
@@ -50,11 +55,6 @@ def put_on_device(data: DomainData, domains: list[int]) -> Sources:
         starts=jnp.asarray(np.cumsum(counts) - counts, jnp.int32),
         counts=jnp.asarray(counts),
     )
-
-
-def scale_pixels(images: jax.Array) -> jax.Array:
-    """Uint8 in [0, 255] -> float32 in [-1, 1]."""
-    return images.astype(jnp.float32) / 127.5 - 1.0
 
 
 def draw_batch(
@@ -71,9 +71,10 @@ def draw_batch(
       flip: whether half of the images are mirrored.
 
     Returns:
-      The batch, [M, B, ...].
+      The batch, N = M * batch_size, domain after domain.
     """
-    picked, flipped, shifted = jax.random.split(jax.random.fold_in(key, step), 3)
+    key = jax.random.fold_in(key, step)
+    picked, flipped, shifted, kept = jax.random.split(key, 4)
     shape = (len(sources.counts), batch_size)
     within = jax.random.randint(picked, shape, 0, sources.counts[:, None])
     index = sources.starts[:, None] + within
@@ -83,7 +84,8 @@ def draw_batch(
         images = jnp.where(mirror, images[:, :, ::-1], images)
     if shift:
         images = random_shift(shifted, images, shift)
-    return Batch(images.reshape(*shape, *images.shape[1:]), sources.labels[index])
+    domains = jnp.repeat(jnp.arange(shape[0]), batch_size)
+    return Batch(images, sources.labels[index.reshape(-1)], domains, kept)
 
 
 def random_shift(key: jax.Array, images: jax.Array, shift: int) -> jax.Array:

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import RunConfig
+from experiments.data import DomainData
+from experiments.data.prepare import Prepared
+from experiments.files import write_json, write_whole
 from experiments.metrics import RunDivergedError, read_metrics
-from experiments.run_folder import environment, write_json, write_whole
+from experiments.run_folder import environment, flatten
 from experiments.train import train
 
 Watch = Callable[[RunConfig, int, dict[str, Any]], None]
@@ -35,12 +38,16 @@ class Comparison:
 
 
 def run_matrix(
-    configs: Iterable[RunConfig], out: Path, watch: Watch = lambda config, step, line: None
+    configs: Iterable[RunConfig],
+    data: DomainData | Prepared,
+    out: Path,
+    watch: Watch = lambda config, step, line: None,
 ) -> Comparison:
     """Finishes every run of the matrix under `out/runs`; finished ones are only read.
 
     Args:
       configs: of the runs.
+      data: that they name.
       out: the folder of the comparison.
       watch: called with (config, steps done, metrics line) after every logged window.
 
@@ -57,7 +64,9 @@ def run_matrix(
         folder = out / "runs" / config.name
         try:
             records.append(
-                train(config, folder, lambda step, line, c=config: watch(c, step, line))
+                train(
+                    config, data, folder, lambda step, line, c=config: watch(c, step, line)
+                )
             )
         except RunDivergedError as error:
             failures.append((config, str(error)))
@@ -98,9 +107,10 @@ def write_results(comparison: Comparison, out: Path, command: str) -> None:
 
 
 def _as_csv(records: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(itertools.chain.from_iterable(records)))
+    rows = [flatten(record) for record in records]
+    columns = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows(rows)
     return text.getvalue()

@@ -1,44 +1,13 @@
-"""What a run is: a frozen dataclass, checked when it is made, and a preset per data set."""
+"""What a run is: data, method, unseen domain, seed, and how it is trained."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-from experiments.data import DATASETS
+from experiments.fields import check_at_least, option
 from experiments.methods import Hyperparameters, find_method
-from experiments.models import MODELS
-
-OPTIMIZERS = ("adamw", "sgd")
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """How a data set is trained on unless told otherwise.
-
-    Attributes:
-      steps: optimizer steps.
-      model: a name in `MODELS`.
-      image_size: pixels along a side.
-      batch_size: examples of each source domain in a batch.
-      optimizer: a name in `OPTIMIZERS`.
-      learning_rate: peak; warmed up over the first 5 % and then a cosine to 0.
-      weight_decay: decoupled (AdamW); for SGD, added to the gradient.
-      shift: augmentation, largest shift in pixels.
-    """
-
-    steps: int
-    model: str = "patchnet"
-    image_size: int = 32
-    batch_size: int = 32
-    optimizer: str = "adamw"
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    shift: int = 4
-
-
-PRESETS = {
-    "emoji_styles": Preset(steps=400),
-    "rotated_digits": Preset(steps=200, image_size=16, shift=1),
-    "colored_digits": Preset(steps=200, image_size=16, shift=1),
-}
+from experiments.presets import Preset
+from experiments.protocols import find_protocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,66 +15,59 @@ class RunConfig:
     """One run: a method trained on all domains but one.
 
     Attributes:
-      data: a name in `DATASETS`.
+      data: name of the data set.
       method: a name in `METHODS`.
       unseen: the domain that is left out of the training.
       seed: of the initial weights, the batches and the hold-out.
-      hyperparameters: rho, alpha and lam.
+      protocol: name of the protocol that the preset started from.
+      hyperparameters: rho, alpha, lam and the variance.
       preset: everything else about the training.
-      holdout_fraction: of the groups of every domain, kept for evaluation.
+      data_fingerprint: of a folder's file names, so that two folders are never mixed;
+        empty for the data sets of this package.
       log_every: steps averaged into one line of the metrics.
-      checkpoint_every: steps between evaluations and checkpoints, a multiple of log_every.
+      checkpoint_every: steps between evaluations and checkpoints, a multiple of log_every;
+        counted back from the last step.
     """
 
     data: str
     method: str
     unseen: str
     seed: int
+    protocol: str
     hyperparameters: Hyperparameters
     preset: Preset
-    holdout_fraction: float = 0.2
-    log_every: int = 10
-    checkpoint_every: int = 200
+    data_fingerprint: str = ""
+    log_every: int = option(10, "steps averaged into a line of the metrics")
+    checkpoint_every: int = option(200, "steps between evaluations and checkpoints")
 
     def __post_init__(self) -> None:
         """Raises a ValueError that names the first field that cannot be, and the mend."""
         find_method(self.method)
-        _check_known("data set", self.data, DATASETS)
-        _check_known("model", self.preset.model, MODELS)
-        _check_known("optimizer", self.preset.optimizer, OPTIMIZERS)
-        for name in ("steps", "batch_size", "image_size"):
-            _check_positive(name, getattr(self.preset, name))
-        _check_positive("log_every", self.log_every)
+        check_at_least("log_every", self.log_every, 1)
+        check_at_least("seed", self.seed, 0)
         if self.checkpoint_every % self.log_every or self.checkpoint_every < 1:
             raise ValueError(
                 f"checkpoint_every must be a positive multiple of log_every "
                 f"({self.log_every}); got {self.checkpoint_every}."
             )
-        multiple = MODELS[self.preset.model].size_multiple
-        if self.preset.image_size % multiple:
+        if not self.preset.weights:
             raise ValueError(
-                f"image_size must be a multiple of {multiple} for {self.preset.model}; "
-                f"got {self.preset.image_size}."
+                f"this protocol starts {self.preset.model} from ImageNet weights: give "
+                "their file, --weights FILE (.pth or .safetensors), or --weights scratch "
+                "to go without."
             )
-        if self.seed < 0:
-            raise ValueError(f"seed must be >= 0; got {self.seed}.")
         find_method(self.method).make(self.hyperparameters)
 
     @property
     def name(self) -> str:
-        """The run's place under an output folder, e.g. `disam/mono/seed0`."""
-        return f"{self.method}/{self.unseen}/seed{self.seed}"
+        """The run's place under an output folder, e.g. `disam+coral/mono/seed0`."""
+        return f"{self.method_name}/{self.unseen}/seed{self.seed}"
 
-
-def _check_known(what: str, name: str, known: object) -> None:
-    names = tuple(known)  # pyright: ignore[reportArgumentType]  a dict or a tuple
-    if name not in names:
-        raise ValueError(f"unknown {what} '{name}'; there are: {', '.join(names)}")
-
-
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1; got {value}.")
+    @property
+    def method_name(self) -> str:
+        """The method with the penalty added to its losses, e.g. `disam+coral`."""
+        penalty = self.preset.penalty
+        return self.method if penalty == "none" else f"{self.method}+{penalty}"
 
 
 def make_config(
@@ -114,15 +76,19 @@ def make_config(
     method: str,
     unseen: str,
     seed: int,
-    overrides: dict[str, object] | None = None,
+    protocol: str | None = None,
+    data_fingerprint: str = "",
+    overrides: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Returns the preset's config with the given fields changed.
+    """Returns the protocol's config with the given fields changed.
 
     Args:
-      data: a name in `DATASETS`.
+      data: a key of `PROTOCOLS`.
       method: a name in `METHODS`.
       unseen: the domain left out.
       seed: >= 0.
+      protocol: its name; None takes the data set's first.
+      data_fingerprint: of a folder of images.
       overrides: fields of `Preset`, `Hyperparameters` or `RunConfig` by name; None as a
         value means the default.
 
@@ -132,14 +98,25 @@ def make_config(
     Raises:
       ValueError: something is unknown or out of range; the message lists what there is.
     """
-    _check_known("data set", data, DATASETS)
-    given = {k: v for k, v in (overrides or {}).items() if v is not None}
-    preset = _replace(PRESETS[data], given)
-    hyperparameters = _replace(find_method(method).defaults, given)
-    rest = {f.name: given[f.name] for f in dataclasses.fields(RunConfig) if f.name in given}
-    return RunConfig(data, method, unseen, seed, hyperparameters, preset, **rest)  # pyright: ignore[reportArgumentType]
+    find_method(method)
+    protocol, base = find_protocol(data, protocol)
+    given: dict[str, Any] = {"checkpoint_every": base.checkpoint_every}
+    given |= {k: v for k, v in (overrides or {}).items() if v is not None}
+    if "steps" in given:  # said in steps, and no longer in epochs
+        given.setdefault("epochs", 0.0)
+    return RunConfig(
+        data=data,
+        method=method,
+        unseen=unseen,
+        seed=seed,
+        protocol=protocol,
+        data_fingerprint=data_fingerprint,
+        hyperparameters=_replace(base.hyperparameters_of(method), given),
+        preset=_replace(base.preset, given),
+        **{k: given[k] for k in ("log_every", "checkpoint_every") if k in given},
+    )
 
 
-def _replace(value, given):
+def _replace(value: Any, given: Mapping[str, Any]) -> Any:
     names = {field.name for field in dataclasses.fields(value)}
     return dataclasses.replace(value, **{k: v for k, v in given.items() if k in names})

@@ -6,21 +6,20 @@ from collections.abc import Callable
 import optax
 
 import disam_jax as dj
+from experiments.fields import check_known, option
 
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters:
     """The papers' symbols; a method reads those it has.
 
-    Attributes:
-      rho: the radius of the perturbation.
-      alpha: SAGM's step back, GSAM's weight of the orthogonal part.
-      lam: DISAM's weight of the variance of the domain losses.
+    rho and lam default to the DISAM paper's, alpha to SAGM's on PACS.
     """
 
-    rho: float
-    alpha: float
-    lam: float
+    rho: float = option(0.05, "radius of the perturbation")
+    alpha: float = option(1e-3, "SAGM's step back, GSAM's weight of the orthogonal part")
+    lam: float = option(0.1, "DISAM's weight of the variance of the domain losses")
+    variance: str = option("uniform", "of the domain losses, what DISAM takes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +41,17 @@ class Method:
     description: str
 
 
-# rho and lam are the DISAM paper's defaults, alpha of SAGM is its authors' on PACS. No DG
-# paper states GSAM's alpha; 0.2 lies between its two ImageNet values. ASAM's radius counts
-# in units of the weights' size, about ten times SAM's.
-PAPER = Hyperparameters(rho=0.05, alpha=1e-3, lam=0.1)
+# No DG paper states GSAM's alpha; 0.2 lies between its two ImageNet values. ASAM's radius
+# counts in units of the weights' size, about ten times SAM's.
+PAPER = Hyperparameters()
 GSAM = dataclasses.replace(PAPER, alpha=0.2)
 ASAM = dataclasses.replace(PAPER, rho=0.5)
+
+
+def climbed(h: Hyperparameters):
+    """DISAM's ascent objective."""
+    return dj.variance_penalized(h.lam, variance=h.variance)
+
 
 METHODS = {
     method.name: method
@@ -79,23 +83,23 @@ METHODS = {
         ),
         Method(
             "disam",
-            lambda h: dj.disam(h.rho, h.lam),
+            lambda h: dj.disam(h.rho, h.lam, variance=h.variance),
             PAPER,
-            ("rho", "lam"),
+            ("rho", "lam", "variance"),
             "Zhang et al., ICLR 2024",
         ),
         Method(
             "disam+sagm",
-            lambda h: dj.sagm(h.rho, h.alpha, ascent=dj.variance_penalized(h.lam)),
+            lambda h: dj.sagm(h.rho, h.alpha, ascent=climbed(h)),
             PAPER,
-            ("rho", "alpha", "lam"),
+            ("rho", "alpha", "lam", "variance"),
             "SAGM on DISAM's ascent objective, the papers' listing",
         ),
         Method(
             "disam+gsam",
-            lambda h: dj.gsam(h.rho, h.alpha, ascent=dj.variance_penalized(h.lam)),
+            lambda h: dj.gsam(h.rho, h.alpha, ascent=climbed(h)),
             GSAM,
-            ("rho", "alpha", "lam"),
+            ("rho", "alpha", "lam", "variance"),
             "GSAM on DISAM's ascent objective, the papers' listing",
         ),
     )
@@ -104,6 +108,5 @@ METHODS = {
 
 def find_method(name: str) -> Method:
     """Returns the method of that name; a ValueError lists the known ones."""
-    if name not in METHODS:
-        raise ValueError(f"unknown method '{name}'; there are: {', '.join(METHODS)}")
+    check_known("method", name, tuple(METHODS))
     return METHODS[name]

@@ -89,7 +89,11 @@ class MetricsLog:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        kept = [line for line in read_metrics(folder) if line["step"] <= step]
+        kept = [
+            line
+            for line in read_metrics(folder)
+            if line["step"] <= step and line["kind"] != "swad"  # made anew at the end
+        ]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         rewritten = folder / "metrics.jsonl.tmp"
         rewritten.write_text(text)

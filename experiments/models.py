@@ -1,94 +1,85 @@
-"""Flax Linen models: images float32 [B, H, W, 3] -> logits [B, classes]."""
+"""Classifiers: a backbone, images -> features, and a linear head, features -> logits."""
+
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from experiments.backbones import BACKBONES, Backbone
+from experiments.backbones.small import PatchNet, SmallResNet
+
+HALF = (0.5, 0.5, 0.5)  # brings [0, 1] to [-1, 1]
+
+MODELS: dict[str, Backbone] = {
+    "patchnet": Backbone(PatchNet, size_multiple=16, mean=HALF, std=HALF),
+    "resnet": Backbone(SmallResNet, size_multiple=4, mean=HALF, std=HALF),
+    **BACKBONES,
+}
 
 
-def merge_patches(x: jax.Array, size: int) -> jax.Array:
-    """[B, H, W, C] -> [B, H/size, W/size, size*size*C]: each patch becomes one vector."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // size, size, w // size, size, c)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // size, w // size, size * size * c)
-
-
-class PatchNet(nn.Module):
-    """A pyramid of patches: convolutions whose stride is their size.
-
-    Such a convolution is one matrix product, and a CPU is quick at those: about five
-    times quicker here than 3x3 convolutions of the same depth, at the same accuracy.
-
-    Attributes:
-      num_classes: length of the logits.
-      widths: features after each stage; the first stage merges patches of 4 x 4 pixels,
-        the others of 2 x 2.
-      hidden: features of the last hidden layer.
-    """
-
-    num_classes: int
-    widths: tuple[int, ...] = (24, 64, 160)
-    hidden: int = 128
-
-    size_multiple = 16  # what three stages of patches divide an image by
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns the logits; training and evaluation are the same here."""
-        del train
-        for stage, width in enumerate(self.widths):
-            x = merge_patches(x, 4 if stage == 0 else 2)
-            x = nn.gelu(nn.LayerNorm()(nn.Dense(width)(x)))
-        x = x.reshape(x.shape[0], -1)
-        x = nn.gelu(nn.LayerNorm()(nn.Dense(self.hidden)(x)))
-        return nn.Dense(self.num_classes)(x)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm and a shortcut (He et al., 2016)."""
-
-    width: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns [B, H/stride, W/stride, width]."""
-
-        def norm(x: jax.Array) -> jax.Array:
-            return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
-
-        strides = (self.stride, self.stride)
-        y = nn.relu(norm(nn.Conv(self.width, (3, 3), strides, use_bias=False)(x)))
-        y = norm(nn.Conv(self.width, (3, 3), use_bias=False)(y))
-        if x.shape != y.shape:
-            x = norm(nn.Conv(self.width, (1, 1), strides, use_bias=False)(x))
-        return nn.relu(x + y)
-
-
-class ResNet(nn.Module):
-    """A small ResNet with BatchNorm over the whole batch, all domains together.
+class Classifier(nn.Module):
+    """Images [B, H, W, 3] in [0, 1] -> logits [B, classes], float32.
 
     Attributes:
+      backbone: images, normalized, -> features [B, F]; called with `train`.
       num_classes: length of the logits.
-      widths: features of each stage; every stage but the first halves the image.
-      blocks: residual blocks per stage.
+      mean: of the backbone's input, per channel.
+      std: of the backbone's input, per channel.
+      dropout: share of the features dropped in training, before the head.
+      dtype: of the backbone's arithmetic.
     """
 
+    backbone: nn.Module
     num_classes: int
-    widths: tuple[int, ...] = (16, 32, 64)
-    blocks: int = 1
-
-    size_multiple = 4
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns the logits; with train=True, batch statistics are used and moved."""
-        x = nn.Conv(self.widths[0], (3, 3), use_bias=False)(x)
-        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
-        for stage, width in enumerate(self.widths):
-            for block in range(self.blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                x = ResidualBlock(width, stride)(x, train)
-        return nn.Dense(self.num_classes)(jnp.mean(x, axis=(1, 2)))
+    def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Returns the logits and what the head saw, the features after dropout."""
+        images = (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        features = self.backbone(images.astype(self.dtype), train).astype(jnp.float32)
+        features = nn.Dropout(self.dropout, deterministic=not train)(features)
+        return nn.Dense(self.num_classes, name="head")(features), features
 
 
-MODELS = {"patchnet": PatchNet, "resnet": ResNet}
+def make_classifier(
+    model: str,
+    num_classes: int,
+    *,
+    batch_norm: str = "live",
+    dropout: float = 0.0,
+    dtype: str = "float32",
+) -> Classifier:
+    """Returns the classifier on a backbone by name.
+
+    Args:
+      model: a key of `MODELS`.
+      num_classes: length of the logits.
+      batch_norm: `live`, batch statistics that move the running ones, as the DISAM
+        release; or `frozen`, the running ones always, as DomainBed, SWAD and SAGM.
+      dropout: share of the features dropped in training.
+      dtype: of the backbone's arithmetic, `float32` or `bfloat16`; parameters are float32.
+
+    Returns:
+      The module.
+    """
+    backbone = MODELS[model]
+    compute = jnp.dtype(dtype)
+    return Classifier(
+        backbone=backbone.make(batch_norm=batch_norm, dtype=compute),
+        num_classes=num_classes,
+        mean=backbone.mean,
+        std=backbone.std,
+        dropout=dropout,
+        dtype=compute,
+    )
+
+
+def scale_pixels(images: jax.Array | np.ndarray) -> jax.Array:
+    """Uint8 in [0, 255] -> float32 in [0, 1]."""
+    return jnp.asarray(images).astype(jnp.float32) / 255.0

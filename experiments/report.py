@@ -1,13 +1,16 @@
 """The report of a comparison: Markdown tables around the figures."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from experiments import figures
 from experiments.compare import Comparison
-from experiments.methods import METHODS
-from experiments.run_folder import environment, write_whole
+from experiments.files import write_whole
+from experiments.methods import find_method
+from experiments.protocols import find_protocol
+from experiments.run_folder import environment
 from experiments.summary import Row, summarize
 
 LEGEND = """\
@@ -16,6 +19,13 @@ domain; held out: only its groups that were held out in every domain. Both are m
 the unseen domains at the last step: nothing was selected. Worst: the unseen domain of
 lowest accuracy. Loss spread: standard deviation over the source domains of the training
 loss, mean of the last logged steps."""
+
+SELECTION = """\
+Accuracy on the part of the unseen domain that was not held out (DomainBed's 80 %, which
+the papers report). Training-domain validation: the checkpoint with the best mean accuracy
+on the held-out parts of the source domains. Oracle: chosen by the unseen domain's held-out
+part among the last checkpoints alone, so it differs from the last step only between several
+configurations. SWAD: weights averaged over the loss valley."""
 
 Column = tuple[str, Callable[[Row], str]]
 
@@ -86,9 +96,23 @@ def _domain_columns(rows: Sequence[Row]) -> list[Column]:
     return [("method", lambda row: figures.label(row.method)), *names, average]
 
 
+def _selection_columns(rows: Sequence[Row]) -> list[Column]:
+    def column(rule: str) -> Column:
+        name = "SWAD" if rule == "swad" else rule.replace("_", " ")
+        return (
+            name,
+            lambda row: row.selected[rule].percent() if rule in row.selected else "",
+        )
+
+    rules = dict.fromkeys(rule for row in rows for rule in row.selected)
+    method: Column = ("method", lambda row: figures.label(row.method))
+    return [method, *(column(rule) for rule in rules)]
+
+
 def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
     first = comparison.configs[0]
     machine, preset = environment(), first.preset
+    source = find_protocol(first.data, first.protocol)[1].source
     parts = [f"# {first.data}: leave one domain out"]
     if rows:
         parts += [
@@ -98,6 +122,9 @@ def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
             LEGEND,
             "## By unseen domain",
             _table(_domain_columns(rows), rows),
+            "## By selection rule",
+            SELECTION,
+            _table(_selection_columns(rows), rows),
             "![Out-of-domain accuracy by unseen domain](accuracy.png)",
             "## Do the domains converge alike?",
             "![Spread of the domain losses](spread.png)",
@@ -120,14 +147,13 @@ def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
         f"{machine['device_count']} {machine['device']['kind']} device(s); "
         + ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
         + ".",
-        f"{preset.steps} steps of {preset.batch_size} images of each source domain, "
-        f"{preset.image_size} px; {preset.model}; {preset.optimizer}, learning rate "
-        f"{preset.learning_rate}, weight decay {preset.weight_decay}.",
+        f"Protocol {first.protocol}: {source}.",
+        ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(preset).items()) + ".",
         "\n".join(
             f"- {figures.label(name)}: "
-            + ", ".join(f"{key} {getattr(h, key)}" for key in METHODS[name].reads)
+            + ", ".join(f"{key} {getattr(h, key)}" for key in find_method(name).reads)
             for name, h in hyperparameters.items()
-            if METHODS[name].reads
+            if find_method(name).reads
         ),
     ]
     return "\n\n".join(parts) + "\n"

@@ -22,6 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from experiments.config import RunConfig
+from experiments.files import write_json
 from experiments.training import TrainState
 
 PACKAGES = (
@@ -34,22 +35,6 @@ PACKAGES = (
     "orbax-checkpoint",
     "numpy",
 )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    with unfinished.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all."""
-    write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
 @functools.cache  # of the code that runs, whatever is committed meanwhile
@@ -162,8 +147,8 @@ def _refuse_another_config(path: Path, config: RunConfig) -> None:
             )
         return
     # Through JSON, so that tuples and lists compare alike.
-    found = _flat(json.loads(file.read_text()))
-    wanted = _flat(json.loads(json.dumps(dataclasses.asdict(config))))
+    found = flatten(json.loads(file.read_text()))
+    wanted = flatten(json.loads(json.dumps(dataclasses.asdict(config))))
     names = sorted(found.keys() | wanted.keys())
     differing = [
         f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} asked"
@@ -177,11 +162,12 @@ def _refuse_another_config(path: Path, config: RunConfig) -> None:
         )
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, `{"a": {"b": 1}}` as `{"a.b": 1}`."""
     flat = {}
     for name, value in config.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
     return flat

@@ -1,9 +1,13 @@
 """Records -> the numbers of a table: means and deviations over seeds."""
 
 import dataclasses
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from experiments.selection import SELECTION_RULES
 
 Records = list[dict[str, Any]]
 
@@ -45,6 +49,8 @@ class Row:
       out_of_domain_heldout: the same on the groups that were held out in every domain.
       by_domain: out-of-domain accuracy on each unseen domain.
       worst_domain: (name, accuracy) of the lowest of those.
+      selected: selection rule -> accuracy on the unseen domains' in-split part, at the
+        checkpoint that the rule chose; `swad` among them where it was asked for.
       loss_spread: standard deviation over the source domains of the training loss, at the
         end of the training.
       seconds_per_step: median over the runs.
@@ -57,6 +63,7 @@ class Row:
     out_of_domain_heldout: Spread
     by_domain: dict[str, Spread]
     worst_domain: tuple[str, Spread]
+    selected: dict[str, Spread]
     loss_spread: Spread
     seconds_per_step: float | None
 
@@ -96,9 +103,10 @@ def summarize(records: Records) -> list[Row]:
 
 
 def _row(method: str, seeds: list[int], unseen: list[str], found: dict) -> Row:
-    def over(key: str) -> Spread:
+    def over(key: str | Callable[[dict[str, Any]], float]) -> Spread:
+        read = key if callable(key) else operator.itemgetter(key)
         return over_seeds(
-            [float(np.mean([found[seed, d][key] for d in unseen])) for seed in seeds]
+            [float(np.mean([read(found[seed, d]) for d in unseen])) for seed in seeds]
         )
 
     by_domain = {
@@ -116,6 +124,11 @@ def _row(method: str, seeds: list[int], unseen: list[str], found: dict) -> Row:
         out_of_domain_heldout=over("out_of_domain_heldout_accuracy"),
         by_domain=by_domain,
         worst_domain=min(by_domain.items(), key=lambda item: item[1].mean),
+        selected={
+            rule: over(lambda record, rule=rule: record[rule]["in_split"])
+            for rule in (*SELECTION_RULES, "swad")
+            if all(rule in record for record in found.values())
+        },
         loss_spread=over("loss_spread"),
         seconds_per_step=float(np.median(times)) if times else None,
     )

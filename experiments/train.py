@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,33 @@ import jax.numpy as jnp
 import numpy as np
 
 import disam_jax as dj
-from experiments.batches import Batch, draw_batch, put_on_device
+from experiments.batches import Batch
 from experiments.config import RunConfig
-from experiments.data import DomainData, load, split_groups
+from experiments.data import DomainData
+from experiments.data.prepare import Prepared
+from experiments.evaluation import evaluation_line, score
+from experiments.feeds import Feed, make_feed
 from experiments.metrics import MetricsLog, RunDivergedError, read_metrics, train_line
 from experiments.run_folder import RunFolder, environment
+from experiments.segments import Segments
+from experiments.selection import SELECTION_RULES, Selected
 from experiments.training import (
     Program,
     TrainState,
-    accuracies,
     learning_rate_schedule,
     make_program,
 )
 
 Progress = Callable[[int, dict[str, Any]], None]
 
-load_cached = functools.lru_cache(maxsize=4)(load)
-draw_jitted = jax.jit(draw_batch, static_argnames=("batch_size", "shift", "flip"))
+IN_SPLIT = "in split"  # no name of a domain, which has no blank
 
 
 def train(
-    config: RunConfig, path: Path, progress: Progress = lambda step, line: None
+    config: RunConfig,
+    data: DomainData | Prepared,
+    path: Path,
+    progress: Progress = lambda step, line: None,
 ) -> dict[str, Any]:
     """Runs `config` in the folder `path`, from its last checkpoint if there is one.
 
@@ -42,6 +49,7 @@ def train(
 
     Args:
       config: of the run.
+      data: that the config names, with images of the preset's size if held in memory.
       path: its folder.
       progress: called with (steps done, last metrics line) after every logged window.
 
@@ -53,69 +61,73 @@ def train(
         run of another config.
       RunDivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
-    data = load_cached(config.data, image_size=config.preset.image_size)
-    unseen = data.domain_index(config.unseen)
+    data.domain_index(config.unseen)
     folder = RunFolder(path, config)
     with contextlib.closing(folder):
         record = folder.result()
         if record is None:
-            seconds_per_step = _train(config, data, unseen, folder, progress)
-            record = _record(config, read_metrics(path), seconds_per_step)
+            seconds_per_step = _train(config, data, folder, progress)
+            record = make_record(config, read_metrics(path), seconds_per_step)
             record["commit"] = environment()["commit"]
             folder.finish(record)
+            Segments(path).remove()
     return record
 
 
 def _train(
-    config: RunConfig, data: DomainData, unseen: int, folder: RunFolder, progress: Progress
+    config: RunConfig, data: DomainData | Prepared, folder: RunFolder, progress: Progress
 ) -> float | None:
     """Takes the steps that are missing; returns the median seconds of one."""
     preset = config.preset
-    train_data, heldout = split_groups(
-        data, holdout_fraction=config.holdout_fraction, seed=config.seed
+    feed = make_feed(config, data)
+    program = make_program(
+        config.method, config.hyperparameters, preset, len(data.classes), len(feed.sources)
     )
-    sources = [d for d in range(len(data.domains)) if d != unseen]
-    names = [data.domains[d] for d in sources]
-    program = make_program(config.method, config.hyperparameters, preset, len(data.classes))
-    init_key, batch_key = jax.random.split(jax.random.key(config.seed))
-    draw = functools.partial(
-        draw_jitted,
-        put_on_device(train_data, sources),
-        batch_key,
-        batch_size=preset.batch_size,
-        shift=preset.shift,
-        flip=data.flip,
-    )
-    state = folder.restore(program.init(init_key, data.images[0].shape[1:]))
+    init_key = jax.random.split(jax.random.key(config.seed))[0]
+    state = folder.restore(program.init(init_key))
     rate = learning_rate_schedule(preset)
     done, times = int(state.step), []
+    segments = Segments(folder.path) if preset.swad else None
     with contextlib.closing(MetricsLog(folder.path, done)) as log:
+        batches = feed.batches(done) if done < preset.steps else iter(())
         while done < preset.steps:
             started = time.perf_counter()
-            end = min(done + config.log_every, preset.steps)
-            state, window = _take_steps(program, state, draw, range(done, end))
+            size = (preset.steps - done) % config.log_every or config.log_every
+            state, window = _take_steps(program, state, batches, size, segments)
             times.append((time.perf_counter() - started) / len(window))
-            done = end
+            done += size
             last_rate = float(jnp.asarray(rate(done - 1)))
             try:
-                line = train_line(done, names, window, last_rate)
+                line = train_line(done, feed.sources, window, last_rate)
             except RunDivergedError as error:
                 raise RunDivergedError(f"{config.name}: {error}.{_mend(folder)}") from None
             log.write(line)
-            if done % config.checkpoint_every == 0 or done == preset.steps:
-                log.write(_evaluation_line(program, state, data, heldout, unseen))
+            # Counted back from the last step, as DomainBed's steps 0, 300, ..., 5000 are.
+            if (preset.steps - done) % config.checkpoint_every == 0:
+                log.write(_evaluate("evaluation", config.unseen, program, state, feed))
+                if segments:
+                    segments.end(done, read_metrics(folder.path))
                 folder.save(state)
             progress(done, line)
+        if segments:
+            averaged = segments.average_over_valley(read_metrics(folder.path), state)
+            log.write(_evaluate("swad", config.unseen, program, averaged, feed))
     # The first window compiles; it counts only where there is no other.
     return float(np.median(times[1:] or times)) if times else None
 
 
 def _take_steps(
-    program: Program, state: TrainState, draw: Callable[[int], Batch], steps: range
+    program: Program,
+    state: TrainState,
+    batches: Iterator[Batch],
+    size: int,
+    segments: Segments | None,
 ) -> tuple[TrainState, list[dj.Evaluation]]:
     window = []
-    for step in steps:
-        state, evaluation = program.train_step(state, draw(step))
+    for batch in itertools.islice(batches, size):
+        state, evaluation = program.train_step(state, batch)
+        if segments:
+            segments.add(state)
         window.append(evaluation)
     return state, jax.device_get(window)
 
@@ -128,34 +140,55 @@ def _mend(folder: RunFolder) -> str:
     return f" {kept}. Try a smaller rho or learning rate, in another folder."
 
 
-def _evaluation_line(
-    program: Program, state: TrainState, data: DomainData, heldout: DomainData, unseen: int
+def _evaluate(
+    kind: str, unseen: str, program: Program, state: TrainState, feed: Feed
 ) -> dict[str, Any]:
-    """Accuracies on each domain's held-out part, and on the whole unseen domain."""
-    parts = list(zip(heldout.images, heldout.labels, strict=True))
-    parts.append((data.images[unseen], data.labels[unseen]))
-    *by_domain, whole = accuracies(program, state, parts)
-    line: dict[str, Any] = {"step": int(state.step), "kind": "evaluation"}
-    for domain, accuracy in zip(data.domains, by_domain, strict=True):
-        line[f"heldout_accuracy/{domain}"] = accuracy
-    line["in_domain_accuracy"] = float(np.mean(np.delete(by_domain, unseen)))
-    line["out_of_domain_accuracy"] = whole
-    line["out_of_domain_heldout_accuracy"] = by_domain[unseen]
-    return line
+    predict = functools.partial(program.predict, state)
+    parts = {name: read() for name, read in feed.out_split.items()}
+    found = score(predict, {**parts, IN_SPLIT: feed.in_split()})
+    in_split = found.pop(IN_SPLIT)
+    return evaluation_line(int(state.step), kind, unseen, found, in_split)
 
 
-def _record(
+def make_record(
     config: RunConfig, lines: list[dict[str, Any]], seconds_per_step: float | None
 ) -> dict[str, Any]:
+    """What a finished run leaves in the table of results.
+
+    Args:
+      config: of the run.
+      lines: its metrics.
+      seconds_per_step: median, or None.
+
+    Returns:
+      The record: accuracies at the last step, and under the name of each selection rule
+      what it chose; `swad`, where it was asked for, is the averaged weights' score.
+    """
     last_train = [line for line in lines if line["kind"] == "train"][-1]
     last_evaluation = [line for line in lines if line["kind"] == "evaluation"][-1]
-    return {
+    record = {
         "method": config.method,
+        "penalty": config.preset.penalty,
         "data": config.data,
         "unseen_domain": config.unseen,
         "seed": config.seed,
+        "protocol": config.protocol,
+        "model": config.preset.model,
+        "batch_norm": config.preset.batch_norm,
         "steps": config.preset.steps,
         **{k: v for k, v in last_evaluation.items() if k not in ("step", "kind")},
         **{k: v for k, v in last_train.items() if k.startswith("loss")},
         "seconds_per_step": seconds_per_step,
     }
+    for name, rule in SELECTION_RULES.items():
+        record[name] = _chosen(rule(lines, config.unseen))
+    averaged = [line for line in lines if line["kind"] == "swad"]
+    if averaged:
+        as_last = [{**averaged[-1], "kind": "evaluation"}]
+        record["swad"] = _chosen(SELECTION_RULES["last_step"](as_last, config.unseen))
+    return record
+
+
+def _chosen(selected: Selected) -> dict[str, Any]:
+    names = ("step", "validation", "in_split", "whole")
+    return {name: getattr(selected, name) for name in names}

@@ -1,19 +1,20 @@
 """One training step and one evaluation for all methods, as pure functions."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import disam_jax as dj
-from experiments.batches import Batch, scale_pixels
-from experiments.config import Preset
+from experiments.backbones import load_pretrained
+from experiments.batches import Batch
 from experiments.methods import Hyperparameters, find_method
-from experiments.models import MODELS
+from experiments.models import make_classifier, scale_pixels
+from experiments.penalties import PENALTIES, penalty_weight
+from experiments.presets import Preset
 
 
 class TrainState(NamedTuple):
@@ -36,27 +37,33 @@ class Program(NamedTuple):
     """The compiled functions of a method on a model; the same for every domain and seed.
 
     Attributes:
-      init: (key, image shape) -> TrainState.
+      init: key -> TrainState, from the preset's weights.
       train_step: (state, batch) -> (state, evaluation); the state is donated.
       predict: (state, uint8 images [N, H, W, 3]) -> logits [N, classes].
     """
 
-    init: Callable[..., TrainState]
-    train_step: Callable[..., tuple[TrainState, dj.Evaluation]]
+    init: Callable[[jax.Array], TrainState]
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, dj.Evaluation]]
     predict: Callable[..., jax.Array]
 
 
 def make_optimizer(preset: Preset) -> optax.GradientTransformation:
     """Returns what stands after the method in the chain."""
     rate = learning_rate_schedule(preset)
-    if preset.optimizer == "sgd":
-        decay = optax.add_decayed_weights(preset.weight_decay)
-        return optax.chain(decay, optax.sgd(rate, momentum=0.9))
-    return optax.adamw(rate, weight_decay=preset.weight_decay)
+    if preset.optimizer == "adamw":
+        return optax.adamw(rate, weight_decay=preset.weight_decay)
+    base = optax.adam(rate) if preset.optimizer == "adam" else optax.sgd(rate, momentum=0.9)
+    # As torch.optim: the decay is part of the gradient that the optimizer scales.
+    return optax.chain(optax.add_decayed_weights(preset.weight_decay), base)
 
 
 def learning_rate_schedule(preset: Preset) -> optax.Schedule:
-    """Linear from 0 over the first 5 % of the steps, then a cosine to 0."""
+    """The preset's schedule, step -> learning rate; see `Preset`."""
+    if preset.schedule == "constant":
+        return optax.constant_schedule(preset.learning_rate)
+    if preset.schedule == "step":
+        fall = int(0.8 * preset.steps)
+        return optax.piecewise_constant_schedule(preset.learning_rate, {fall: 0.1})
     warmup = max(1, preset.steps // 20)
     return optax.warmup_cosine_decay_schedule(
         0.0, preset.learning_rate, warmup, max(preset.steps, warmup + 1)
@@ -65,7 +72,11 @@ def learning_rate_schedule(preset: Preset) -> optax.Schedule:
 
 @functools.lru_cache(maxsize=16)  # runs that differ in seed or domain compile once
 def make_program(
-    method: str, hyperparameters: Hyperparameters, preset: Preset, num_classes: int
+    method: str,
+    hyperparameters: Hyperparameters,
+    preset: Preset,
+    num_classes: int,
+    num_domains: int,
 ) -> Program:
     """Returns the compiled functions of `method` on the preset's model.
 
@@ -74,38 +85,59 @@ def make_program(
       hyperparameters: of the method.
       preset: the model and the optimizer.
       num_classes: length of the logits.
+      num_domains: M, the source domains.
 
     Returns:
       The program.
     """
-    model = MODELS[preset.model](num_classes=num_classes)
-    source = find_method(method).make(hyperparameters)
-    tx = optax.chain(source, make_optimizer(preset))
+    model = make_classifier(
+        preset.model,
+        num_classes,
+        batch_norm=preset.batch_norm,
+        dropout=preset.dropout,
+        dtype=preset.dtype,
+    )
+    tx = optax.chain(find_method(method).make(hyperparameters), make_optimizer(preset))
+    if preset.trained == "head":  # last, so that no weight decay moves the backbone either
+        tx = optax.chain(tx, optax.masked(optax.set_to_zero(), _is_backbone))
+    penalty = make_penalty(preset)
 
-    def init(key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
-        variables = model.init(key, jnp.zeros((1, *image_shape)), train=True)
-        params = variables["params"]
-        stats = variables.get("batch_stats", {})
+    @jax.jit
+    def fresh_variables(key: jax.Array) -> Any:
+        shape = (1, preset.image_size, preset.image_size, 3)
+        return model.init(key, jnp.zeros(shape), train=False)
+
+    def init(key: jax.Array) -> TrainState:
+        variables = dict(fresh_variables(key))
+        if preset.weights != "scratch":
+            variables = _with_pretrained(preset, variables)
+        params, stats = variables["params"], variables.get("batch_stats", {})
         return TrainState(jnp.zeros([], jnp.int32), params, stats, tx.init(params))
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dj.Evaluation]:
         def domain_losses(params: Any) -> tuple[jax.Array, Any]:
-            logits, moved = model.apply(
+            if preset.trained == "head":
+                params = params | {"backbone": jax.lax.stop_gradient(params["backbone"])}
+            (logits, features), moved = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
-                batch.images.reshape(-1, *batch.images.shape[2:]),
+                batch.images,
                 train=True,
                 mutable=["batch_stats"],
+                rngs={"dropout": batch.key},  # one mask for both passes: one loss function
             )
             example_losses = optax.softmax_cross_entropy_with_integer_labels(
-                logits.reshape(*batch.labels.shape, num_classes), batch.labels
+                logits, batch.labels
             )
-            return jnp.mean(example_losses, axis=1), moved.get("batch_stats", {})
+            losses, _ = dj.domain_means(example_losses, batch.domains, num_domains)
+            added = penalty(state.step, losses, features, logits, batch)
+            return losses + added, moved.get("batch_stats", {})
 
         updates, opt_state = tx.update(
             None,  # pyright: ignore[reportArgumentType]  the method ignores what comes in
             state.opt_state,
             state.params,
             loss_fn=domain_losses,
+            domain_weights=dj.domain_shares(batch.domains, num_domains),
             has_aux=True,
             record=True,
         )
@@ -116,39 +148,42 @@ def make_program(
 
     def predict(state: TrainState, images: jax.Array) -> jax.Array:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return model.apply(variables, scale_pixels(images), train=False)  # pyright: ignore[reportReturnType]
+        return model.apply(variables, scale_pixels(images), train=False)[0]
 
-    return Program(
-        jax.jit(init, static_argnums=1),
-        jax.jit(train_step, donate_argnums=0),
-        jax.jit(predict),
-    )
+    return Program(init, jax.jit(train_step, donate_argnums=0), jax.jit(predict))
 
 
-def accuracies(
-    program: Program,
-    state: TrainState,
-    parts: Iterable[tuple[np.ndarray, np.ndarray]],
-    chunk: int = 512,
-) -> list[float]:
-    """The share of right answers on each part.
+def make_penalty(preset: Preset) -> Callable[..., jax.Array | float]:
+    """Returns what is added to every domain's loss, with its weight at the step.
 
-    Args:
-      program: of the run.
-      state: to evaluate.
-      parts: pairs of uint8 images [N, H, W, 3] and labels [N].
-      chunk: images per call; the last chunk is filled up, so that all have one shape.
-
-    Returns:
-      One fraction per part.
+    Added to all of them alike it joins their mean and leaves their variance as it is, so
+    it combines with every ascent and descent objective.
     """
-    parts = list(parts)
-    images = np.concatenate([images for images, _ in parts])
-    labels = np.concatenate([labels for _, labels in parts])
-    filled = np.pad(images, ((0, -len(images) % chunk), (0, 0), (0, 0), (0, 0)))
-    logits = [
-        program.predict(state, filled[i : i + chunk]) for i in range(0, len(filled), chunk)
-    ]
-    right = np.concatenate(logits)[: len(labels)].argmax(-1) == labels
-    ends = np.cumsum([len(labels) for _, labels in parts])
-    return [float(part.mean()) for part in np.split(right, ends[:-1])]
+    if preset.penalty == "none":
+        return lambda step, losses, features, logits, batch: 0.0
+    spec = PENALTIES[preset.penalty]
+
+    def added(
+        step: jax.Array, losses: Any, features: Any, logits: Any, batch: Batch
+    ) -> jax.Array:
+        weight = penalty_weight(preset.penalty, preset.penalty_weight, step)
+        return weight * spec.penalty(losses, features, logits, batch.labels, batch.domains)
+
+    return added
+
+
+def _is_backbone(params: Any) -> Any:
+    return {name: name == "backbone" for name in params}
+
+
+def _with_pretrained(preset: Preset, variables: dict[str, Any]) -> dict[str, Any]:
+    """The variables with the backbone's read from the preset's file."""
+    backbone = {
+        name: tree["backbone"] for name, tree in variables.items() if "backbone" in tree
+    }
+    path = None if preset.weights == "package" else preset.weights
+    loaded = load_pretrained(preset.model, path, backbone)
+    return {
+        name: {**tree, "backbone": loaded[name]} if name in loaded else tree
+        for name, tree in variables.items()
+    }

@@ -57,6 +57,11 @@ class DomainData:
             raise ValueError(f"unknown domain '{name}' of {self.name}; it has: {known}")
         return self.domains.index(name)
 
+    @property
+    def fingerprint(self) -> str:
+        """Empty: the data set's name says which images it holds."""
+        return ""
+
     def counts(self) -> np.ndarray:
         """The number of images, int [domains, classes]."""
         num_classes = len(self.classes)

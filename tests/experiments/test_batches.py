@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.batches import draw_batch, put_on_device, random_shift, scale_pixels
+from experiments.batches import draw_batch, put_on_device, random_shift
 from experiments.data import DomainData
+from experiments.models import scale_pixels
 
 RNG = np.random.default_rng(0)
 COUNTS = (7, 3, 11)
@@ -30,14 +31,17 @@ def draw(step, domains=(0, 1, 2), batch_size=64, **changes):
 
 
 def positions(batch):
-    return np.rint((np.asarray(batch.images)[..., 0, 0, 0] + 1) * 127.5).astype(int)
+    """The numbers of the images, a row for each domain."""
+    found = np.rint(np.asarray(batch.images)[:, 0, 0, 0] * 255).astype(int)
+    return found.reshape(len(np.unique(batch.domains)), -1)
 
 
 def test_every_row_holds_its_own_domain_with_its_own_labels():
     batch = draw(0)
-    assert batch.images.shape == (3, 64, 4, 4, 3)
+    assert batch.images.shape == (3 * 64, 4, 4, 3)
+    np.testing.assert_array_equal(batch.domains, np.repeat([0, 1, 2], 64))
     for domain, (found, labels) in enumerate(
-        zip(positions(batch), batch.labels, strict=True)
+        zip(positions(batch), batch.labels.reshape(3, 64), strict=True)
     ):
         assert set(found // 20) == {domain}
         np.testing.assert_array_equal(labels, found % 20 % 2)
@@ -67,8 +71,8 @@ def test_flips_half_of_the_images():
     )
     batch = draw_batch(data, KEY, 0, batch_size=400, shift=0, flip=True)
     plain = np.asarray(scale_pixels(images[0]))
-    mirrored = np.array([np.array_equal(x, plain[:, ::-1]) for x in batch.images[0]])
-    same = np.array([np.array_equal(x, plain) for x in batch.images[0]])
+    mirrored = np.array([np.array_equal(x, plain[:, ::-1]) for x in batch.images])
+    same = np.array([np.array_equal(x, plain) for x in batch.images])
     assert (mirrored ^ same).all()
     assert mirrored.mean() == pytest.approx(0.5, abs=0.08)
 
@@ -85,5 +89,10 @@ def test_random_shift_moves_by_up_to_the_limit_and_repeats_the_edge():
     assert seen == set(range(25))
 
 
-def test_pixels_are_scaled_to_minus_one_and_one():
-    np.testing.assert_allclose(scale_pixels(np.array([0, 255], np.uint8)), [-1.0, 1.0])
+def test_pixels_are_scaled_to_zero_and_one():
+    np.testing.assert_allclose(scale_pixels(np.array([0, 255], np.uint8)), [0.0, 1.0])
+
+
+def test_every_step_has_a_key_of_its_own():
+    keys = [jax.random.key_data(draw(step).key) for step in (0, 1)]
+    assert (keys[0] != keys[1]).any()

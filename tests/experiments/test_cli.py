@@ -16,7 +16,11 @@ def run(*arguments):
     ("command", "names"),
     [
         ("methods", "erm sam asam gsam sagm disam disam+sagm disam+gsam"),
-        ("datasets", "emoji_styles rotated_digits colored_digits"),
+        (
+            "datasets",
+            "emoji_styles rotated_digits colored_digits pacs vlcs office_home "
+            "terra_incognita domain_net folder",
+        ),
     ],
 )
 def test_lists_hold_one_name_a_line_first(command, names):

@@ -7,6 +7,7 @@ import pytest
 from experiments import compare, figures
 from experiments.compare import run_matrix, write_results
 from experiments.config import make_config
+from experiments.data import load
 from experiments.report import write_report
 from experiments.summary import over_seeds, summarize
 
@@ -57,6 +58,10 @@ def test_over_seeds_divides_by_n_minus_one():
     assert over_seeds([0.3]).std is None
 
 
+def run_all(configs, out):
+    return run_matrix(configs, load("colored_digits"), out)
+
+
 def configs(methods=("erm", "disam"), seeds=(0, 1), **changes):
     return [
         make_config(
@@ -75,7 +80,7 @@ def configs(methods=("erm", "disam"), seeds=(0, 1), **changes):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("compare")
-    comparison = run_matrix(configs(), out)
+    comparison = run_all(configs(), out)
     write_results(comparison, out, "the command")
     rows = write_report(comparison, out, "the command")
     return out, comparison, rows
@@ -99,7 +104,7 @@ def test_results_hold_a_record_per_run(finished):
 def test_the_same_call_repeats_nothing(finished, monkeypatch):
     out, comparison, _ = finished
     monkeypatch.setattr("experiments.train._train", lambda *_: pytest.fail("trained again"))
-    assert run_matrix(configs(), out).records == comparison.records
+    assert run_all(configs(), out).records == comparison.records
 
 
 def test_the_same_call_finishes_what_is_missing(finished, monkeypatch):
@@ -109,7 +114,7 @@ def test_the_same_call_finishes_what_is_missing(finished, monkeypatch):
     monkeypatch.setattr(
         compare, "train", lambda c, *rest: trained.append(c.name) or real(c, *rest)
     )
-    more = run_matrix(configs(seeds=(0, 1, 2)), out)
+    more = run_all(configs(seeds=(0, 1, 2)), out)
     assert len(more.records) == 12
     old = {json.dumps(r) for r in comparison.records}
     assert old < {json.dumps(r) for r in more.records}
@@ -118,7 +123,7 @@ def test_the_same_call_finishes_what_is_missing(finished, monkeypatch):
 def test_another_config_in_the_same_folder_is_refused(finished):
     out, _, _ = finished
     with pytest.raises(ValueError, match=r"another config.*steps: 6 there, 8 asked"):
-        run_matrix(configs(steps=8), out)
+        run_all(configs(steps=8), out)
 
 
 def test_report_and_figures_are_there(finished):
@@ -157,7 +162,7 @@ def test_a_run_that_diverges_is_named_and_stops_no_other(tmp_path, monkeypatch):
         return real(config, *rest)
 
     monkeypatch.setattr(compare, "train", broken)
-    comparison = run_matrix(configs(seeds=(0,)), tmp_path)
+    comparison = run_all(configs(seeds=(0,)), tmp_path)
     assert [r["method"] for r in comparison.records] == ["erm", "erm"]
     assert len(comparison.failures) == 2
     rows = write_report(comparison, tmp_path, "the command")

@@ -1,47 +1,50 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from experiments.backbones.small import merge_patches
 from experiments.batches import Batch
-from experiments.config import Preset
+from experiments.evaluation import CHUNK, in_chunks, score
 from experiments.methods import METHODS
-from experiments.models import PatchNet, merge_patches
-from experiments.training import accuracies, learning_rate_schedule, make_program
+from experiments.models import make_classifier
+from experiments.presets import Preset
+from experiments.protocols import IN_MEMORY
+from experiments.training import learning_rate_schedule, make_optimizer, make_program
 
 CLASSES, SIZE = 3, 16
 RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
 BATCH = Batch(
-    jnp.asarray(RNG.normal(size=(2, 4, SIZE, SIZE, 3)), jnp.float32),
-    jnp.asarray(RNG.integers(0, CLASSES, (2, 4))),
+    jnp.asarray(RNG.uniform(size=(8, SIZE, SIZE, 3)), jnp.float32),
+    jnp.asarray(RNG.integers(0, CLASSES, 8)),
+    jnp.repeat(jnp.arange(2), 4),
+    jax.random.key(7),
 )
-SGD = Preset(
-    steps=10, image_size=SIZE, optimizer="sgd", learning_rate=0.1, weight_decay=0.0
-)
+SMALL = dataclasses.replace(IN_MEMORY, steps=10, image_size=SIZE)
+SGD = dataclasses.replace(SMALL, optimizer="sgd", learning_rate=0.1, weight_decay=0.0)
 
 
 def program(method="erm", preset=SGD):
-    return make_program(method, METHODS[method].defaults, preset, CLASSES)
+    return make_program(method, METHODS[method].defaults, preset, CLASSES, num_domains=2)
 
 
 def fresh(program):
-    return program.init(jax.random.key(0), (SIZE, SIZE, 3))
+    return program.init(jax.random.key(0))
 
 
 def test_erm_step_is_plain_sgd_on_the_mean_loss():
-    model, erm = PatchNet(num_classes=CLASSES), program()
+    model, erm = make_classifier("patchnet", CLASSES), program()
 
     @jax.jit
     def by_hand(params, velocity, rate):
         def loss(params):
-            logits = model.apply(
-                {"params": params}, BATCH.images.reshape(-1, SIZE, SIZE, 3), train=True
-            )
+            logits, _ = model.apply({"params": params}, BATCH.images, train=True)
             return jnp.mean(
-                optax.softmax_cross_entropy_with_integer_labels(
-                    logits, BATCH.labels.ravel()
-                )
+                optax.softmax_cross_entropy_with_integer_labels(logits, BATCH.labels)
             )
 
         value, grads = jax.value_and_grad(loss)(params)
@@ -68,7 +71,7 @@ def test_erm_step_is_plain_sgd_on_the_mean_loss():
     [*((method, "patchnet") for method in METHODS), ("disam", "resnet")],
 )
 def test_every_method_trains_every_model_with_one_state_tree(method, model):
-    preset = Preset(steps=10, image_size=SIZE, model=model)
+    preset = dataclasses.replace(SMALL, model=model)
     own = program(method, preset)
     state = fresh(own)
     before = jax.tree.structure(state)
@@ -88,7 +91,7 @@ def test_only_the_method_differs_between_methods():
 
 
 def test_batch_norm_statistics_move_once_per_step():
-    preset = Preset(steps=10, image_size=SIZE, model="resnet")
+    preset = dataclasses.replace(SMALL, model="resnet")
 
     def moved(method):
         own = program(method, preset)
@@ -100,22 +103,124 @@ def test_batch_norm_statistics_move_once_per_step():
 
 
 def test_learning_rate_warms_up_and_ends_at_zero():
-    rate = learning_rate_schedule(Preset(steps=100, learning_rate=0.4))
+    rate = learning_rate_schedule(Preset(steps=100, schedule="cosine", learning_rate=0.4))
     assert [float(rate(t)) for t in (0, 5, 100)] == pytest.approx([0.0, 0.4, 0.0])
     middle = 0.2 * (1 + np.cos(np.pi * 45 / 95))
     assert float(rate(50)) == pytest.approx(middle, rel=1e-5)
 
 
-def test_accuracies_leave_the_filling_out():
-    own = program()
-    state = fresh(own)
-    images = RNG.integers(0, 256, (23, SIZE, SIZE, 3), dtype=np.uint8)
-    answers = np.asarray(own.predict(state, images)).argmax(-1)
-    wrong = (answers + 1) % CLASSES
-    mixed = np.where(np.arange(23) < 5, wrong, answers)
-    parts = [(images[:10], answers[:10]), (images[10:], wrong[10:]), (images, mixed)]
-    found = accuracies(own, state, parts, chunk=16)
-    assert found == pytest.approx([1.0, 0.0, 18 / 23])
+def test_scores_leave_the_filling_out_and_keep_parts_apart():
+    count = CHUNK + 9
+    logits = RNG.normal(size=(count, CLASSES)).astype(np.float32)
+    labels = RNG.integers(0, CLASSES, count)
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None]  # each names itself
+    shapes = []
+
+    def predict(images):
+        shapes.append(images.shape)
+        return logits[images[:, 0, 0, 0]]
+
+    cuts = {"a": slice(0, 50), "b": slice(50, 57), "c": slice(57, count)}
+    parts = {name: in_chunks(images[cut], labels[cut]) for name, cut in cuts.items()}
+    found = score(predict, parts)
+    assert shapes == [(CHUNK, 1, 1, 1)] * 2
+    right = logits.argmax(1) == labels
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    for name, cut in cuts.items():
+        assert found[name].count == len(labels[cut])
+        assert found[name].accuracy == pytest.approx(right[cut].mean())
+        assert found[name].loss == pytest.approx(float(losses[cut].mean()), rel=1e-5)
+    with pytest.raises(ValueError, match="no images to evaluate on in empty"):
+        score(predict, {"empty": []})
+
+
+def test_constant_and_step_schedules():
+    constant = learning_rate_schedule(Preset(steps=10, learning_rate=0.1))
+    assert [float(constant(t)) for t in (0, 9)] == pytest.approx([0.1, 0.1])
+    step = learning_rate_schedule(Preset(steps=10, schedule="step", learning_rate=0.1))
+    assert [float(step(t)) for t in (0, 7, 8, 9)] == pytest.approx([0.1, 0.1, 0.01, 0.01])
+
+
+def test_adam_has_torch_s_coupled_decay():
+    """Two steps on one weight, by the formula of torch.optim.Adam."""
+    preset = Preset(steps=2, learning_rate=0.1, weight_decay=0.5)
+    tx = make_optimizer(preset)
+    w, state, m, v, expected = jnp.array(2.0), tx.init(jnp.array(2.0)), 0.0, 0.0, 2.0
+    for t, gradient in enumerate((0.3, -4.0), start=1):
+        g = gradient + 0.5 * expected
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        expected -= 0.1 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)) ** 0.5 + 1e-8)
+        updates, state = tx.update(jnp.array(gradient), state, w)
+        w = optax.apply_updates(w, updates)
+    assert float(w) == pytest.approx(expected, rel=1e-5)
+
+
+def test_with_the_head_alone_the_backbone_stays_and_is_not_perturbed():
+    preset = dataclasses.replace(SMALL, trained="head")
+    own = program("disam", preset)
+    before = jax.tree.map(np.asarray, fresh(own).params)
+    state, evaluation = own.train_step(fresh(own), BATCH)
+    for ours, theirs in zip(
+        jax.tree.leaves(state.params["backbone"]),
+        jax.tree.leaves(before["backbone"]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert evaluation.perturbation_norm == pytest.approx(0.05, rel=1e-5)
+    state, _ = own.train_step(state, BATCH)  # the warm-up's first rate is 0
+    assert (state.params["head"]["kernel"] != before["head"]["kernel"]).any()
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_trains_its_scale():
+    preset = dataclasses.replace(SGD, model="resnet", batch_norm="frozen")
+    own = program("disam", preset)
+    first = jax.tree.map(np.asarray, fresh(own))
+    state, _ = own.train_step(*own.train_step(fresh(own), BATCH)[:1], BATCH)
+    jax.tree.map(np.testing.assert_array_equal, state.batch_stats, first.batch_stats)
+    norm = ("backbone", "BatchNorm_0", "scale")
+    ours, theirs = state.params, first.params
+    for name in norm:
+        ours, theirs = ours[name], theirs[name]
+    assert (ours != theirs).any()
+
+
+def test_absent_domains_of_a_merged_batch_take_part_in_nothing():
+    """A batch of one domain alone gives the step of a run that has only that domain."""
+    alone = BATCH._replace(domains=jnp.zeros(8, jnp.int32))
+    for method in ("disam", "sam"):
+        own = program(method)
+        _, evaluation = own.train_step(fresh(own), alone)
+        assert evaluation.losses[1] == 0.0
+        np.testing.assert_allclose(evaluation.ascent_weights, [1.0, 0.0], atol=1e-7)
+
+
+def test_a_penalty_joins_every_domain_s_loss():
+    plain = program("disam")
+    added = program("disam", dataclasses.replace(SGD, penalty="coral", penalty_weight=2.0))
+    losses = [p.train_step(fresh(p), BATCH)[1].losses for p in (plain, added)]
+    difference = losses[1] - losses[0]
+    assert difference[0] > 0.0
+    np.testing.assert_allclose(difference[0], difference[1], rtol=1e-4)
+
+
+def test_bfloat16_computes_in_half_and_keeps_float32_parameters():
+    own = program("disam", dataclasses.replace(SMALL, dtype="bfloat16"))
+    state, evaluation = own.train_step(fresh(own), BATCH)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+    whole = program("disam", SMALL)
+    _, exact = whole.train_step(fresh(whole), BATCH)
+    np.testing.assert_allclose(evaluation.losses, exact.losses, rtol=0.05)
+    assert (evaluation.losses != exact.losses).any()
+
+
+def test_dropout_is_a_function_of_the_batch_s_key():
+    own = program("erm", dataclasses.replace(SGD, dropout=0.5))
+    losses = [
+        own.train_step(fresh(own), BATCH._replace(key=jax.random.key(k)))[1].losses
+        for k in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(losses[0], losses[1])
+    assert (losses[0] != losses[2]).any()
 
 
 def test_merge_patches_keeps_each_patch_together():
@@ -126,5 +231,5 @@ def test_merge_patches_keeps_each_patch_together():
 
 
 def test_default_model_has_the_documented_size():
-    params = program(preset=Preset(steps=1)).init(jax.random.key(0), (32, 32, 3)).params
+    params = program(preset=dataclasses.replace(IN_MEMORY, steps=1)).init(KEY).params
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 131_691

@@ -1,0 +1,221 @@
+"""Reads weights from `.safetensors` and PyTorch files, with NumPy alone and nothing run.
+
+A PyTorch file is a pickle, and unpickling may run anything. The unpickler here knows
+tensors and containers and refuses the rest by name.
+"""
+
+import collections
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+
+STORAGES = {
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+CONTAINERS = ("state_dict", "model", "state_dict_ema", "model_state_dict")
+
+State = dict[str, np.ndarray]
+
+
+def read_weights(path: Path) -> State:
+    """The tensors of a file by name.
+
+    Args:
+      path: a `.safetensors` file, or a PyTorch file in the zip format or the older one.
+
+    Returns:
+      name -> array. A state dict inside another, and a `module.` before every name, are
+      taken off.
+
+    Raises:
+      ValueError: there is no such file, it is cut short, or it holds something other than
+        tensors and plain containers; the message names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"the weights file {path} does not exist")
+    try:
+        found = _read(path)
+    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} cannot be read as weights: {error}") from error
+    except (
+        EOFError,
+        struct.error,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise ValueError(f"{path} is cut short or no weights file: {error!r}") from error
+    tensors = _tensors(found)
+    if not tensors:
+        raise ValueError(f"{path} holds no tensors by name")
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): x for name, x in tensors.items()}
+    return tensors
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.numpy.load_file(path)
+        except safetensors.SafetensorError as error:
+            raise ValueError(
+                f"{path} is cut short or no safetensors file: {error}"
+            ) from error
+    with path.open("rb") as file:
+        zipped = zipfile.is_zipfile(file)
+        file.seek(0)
+        return _read_zip(file) if zipped else _read_legacy(file)
+
+
+def _tensors(found: Any) -> State:
+    if isinstance(found, Mapping):
+        for name in CONTAINERS:
+            if isinstance(found.get(name), Mapping):
+                return _tensors(found[name])
+        return {k: v for k, v in found.items() if isinstance(v, np.ndarray)}
+    return {}
+
+
+class _Storage(NamedTuple):
+    """The flat numbers that tensors view, filled in when they are read."""
+
+    dtype: np.dtype
+    key: str
+
+
+class _Unpickler(pickle.Unpickler):
+    """Tensors and plain containers; anything else is refused.
+
+    Args:
+      file: of the pickle.
+      rebuild: (storage, offset, size, stride) -> what stands for a tensor.
+    """
+
+    def __init__(self, file: Any, rebuild: Callable[..., Any]) -> None:
+        super().__init__(file)
+        self._known = {
+            ("collections", "OrderedDict"): collections.OrderedDict,
+            ("torch._utils", "_rebuild_tensor"): rebuild,
+            ("torch._utils", "_rebuild_tensor_v2"): rebuild,
+            ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name in the pickle stands for."""
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        if (module, name) not in self._known:
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}, which is not a tensor"
+            )
+        return self._known[module, name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        """The storage of a tensor."""
+        if pid[0] != "storage" or not isinstance(pid[1], np.dtype):
+            raise pickle.UnpicklingError(f"it refers to {pid[0]!r}, which is not a storage")
+        return _Storage(pid[1], pid[2])
+
+
+def _view(numbers: np.ndarray, offset: int, size: Any, stride: Any) -> np.ndarray:
+    """A copy of what a tensor shows of its storage."""
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 in size:
+        return np.empty(size, numbers.dtype)
+    if offset < 0 or min(stride, default=0) < 0 or last >= len(numbers):
+        raise pickle.UnpicklingError("a tensor reaches beyond its storage")
+    steps = [step * numbers.itemsize for step in stride]
+    return np.lib.stride_tricks.as_strided(numbers[offset:], size, steps).copy()
+
+
+def _read_zip(file: BinaryIO) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if not pickles:
+            raise pickle.UnpicklingError("the archive holds no data.pkl")
+        folder = pickles[0].removesuffix("data.pkl")
+        order = "<"
+        if f"{folder}byteorder" in archive.namelist():
+            order = {b"little": "<", b"big": ">"}[archive.read(f"{folder}byteorder")]
+        read: dict[str, np.ndarray] = {}
+
+        def rebuild(storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> Any:
+            if storage.key not in read:
+                data = archive.read(f"{folder}data/{storage.key}")
+                dtype = storage.dtype if order == "<" else storage.dtype.newbyteorder(order)
+                read[storage.key] = np.frombuffer(data, dtype)
+            return _view(read[storage.key], offset, size, stride)
+
+        with archive.open(pickles[0]) as stream:
+            return _Unpickler(stream, rebuild).load()
+
+
+class _Later(NamedTuple):
+    """A tensor whose numbers come after the pickle."""
+
+    storage: _Storage
+    offset: int
+    size: Any
+    stride: Any
+
+
+def _read_legacy(file: BinaryIO) -> Any:
+    def rebuild(storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> _Later:
+        return _Later(storage, offset, size, stride)
+
+    def load() -> Any:
+        return _Unpickler(file, rebuild).load()
+
+    if load() != LEGACY_MAGIC:
+        raise pickle.UnpicklingError(
+            "it is neither a zip archive nor PyTorch's older format"
+        )
+    load()  # the version of the format
+    if not load()["little_endian"]:
+        raise pickle.UnpicklingError("its numbers are big-endian")
+    tree, keys = load(), load()
+    dtypes = {later.storage.key: later.storage.dtype for later in _laters(tree)}
+    numbers = {}
+    for key in keys:
+        (count,) = struct.unpack("<q", file.read(8))
+        dtype = dtypes[key]
+        data = file.read(count * dtype.itemsize)
+        if len(data) != count * dtype.itemsize:
+            raise EOFError("numbers are missing at its end")
+        numbers[key] = np.frombuffer(data, dtype)
+    return _filled(tree, numbers)
+
+
+def _laters(tree: Any) -> list[_Later]:
+    if isinstance(tree, _Later):
+        return [tree]
+    if isinstance(tree, Mapping):
+        return [later for value in tree.values() for later in _laters(value)]
+    return []
+
+
+def _filled(tree: Any, numbers: dict[str, np.ndarray]) -> Any:
+    if isinstance(tree, _Later):
+        return _view(numbers[tree.storage.key], tree.offset, tree.size, tree.stride)
+    if isinstance(tree, Mapping):
+        return {name: _filled(value, numbers) for name, value in tree.items()}
+    return tree

@@ -1,0 +1,166 @@
+"""A data set that was prepared on the disk: its names, labels and records.
+
+PREPARED_DIR/NAME/              for a folder: PREPARED_DIR/folders/ITS_NAME-HASH/folder/
+  checked.jsonl                 a line for every image that was decoded
+  DOMAIN/1.0.0/*.array_record*  the images and labels, written by TFDS
+  DOMAIN.json                   their file names, written last: the domain is prepared
+  data.json                     domains, classes and warnings: all domains are prepared
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from experiments.data.benchmarks import BENCHMARKS
+from experiments.data.builder import RELEASE, SPLIT
+from experiments.data.folders import class_of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # a key of caches, by identity
+class Prepared:
+    """A data set on the disk, read at random.
+
+    Attributes:
+      name: of the data set.
+      folder: where it is prepared.
+      domains: names of the domains, sorted, as DomainBed counts them.
+      classes: names of the classes; a label is an index into them.
+      warnings: what was let pass when it was prepared, one a line.
+      split_dir: folder of the published split files, or None.
+    """
+
+    name: str
+    folder: Path
+    domains: tuple[str, ...]
+    classes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    split_dir: Path | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of classes, file names and sizes; the same wherever the folder lies."""
+        return digest([self.classes, [self._index[d]["content"] for d in self.domains]])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each domain."""
+        return {domain: len(self.filenames(domain)) for domain in self.domains}
+
+    def domain_index(self, name: str) -> int:
+        """The position of the domain of this name.
+
+        Raises:
+          ValueError: if there is no such domain; the message lists those there are.
+        """
+        if name not in self.domains:
+            known = ", ".join(self.domains)
+            raise ValueError(f"unknown domain '{name}' of {self.name}; it has: {known}")
+        return self.domains.index(name)
+
+    def filenames(self, domain: str) -> list[str]:
+        """`CLASS/...`, below the domain's folder, in the order of the records."""
+        return self._index[domain]["files"]
+
+    def skipped(self, domain: str) -> list[str]:
+        """The files that could not be decoded and were left out."""
+        return self._index[domain]["skipped"]
+
+    def labels(self, domain: str) -> np.ndarray:
+        """The labels, int32 [N], in the order of the records."""
+        positions = {name: position for position, name in enumerate(self.classes)}
+        classes = map(class_of, self.filenames(domain))
+        return np.array([positions[name] for name in classes], np.int32)
+
+    def source(self, domain: str) -> Any:
+        """The records of a domain.
+
+        Returns:
+          A sequence; `source[i]` is a mapping of `image`, the bytes of a file in RGB or
+          gray, `label`, an int, and `filename`, bytes.
+        """
+        with quiet():
+            builder = tfds.builder_from_directory(self.folder / domain / RELEASE)
+            return builder.as_data_source(
+                split=SPLIT,  # pyright: ignore[reportCallIssue] (hidden by a decorator)
+                decoders={"image": tfds.decode.SkipDecoding()},
+            )
+
+    @functools.cached_property
+    def _index(self) -> dict[str, dict[str, Any]]:
+        return {d: json.loads(index_file(self.folder, d).read_text()) for d in self.domains}
+
+
+def open_prepared(
+    name: str, prepared_dir: Path | None = None, *, split_dir: Path | None = None
+) -> Prepared:
+    """Opens a benchmark that was prepared before; its images are no longer needed.
+
+    Args:
+      name: a key of `BENCHMARKS`.
+      prepared_dir: where it was prepared; None is TFDS's own.
+      split_dir: folder of the published split files.
+
+    Returns:
+      The data set.
+
+    Raises:
+      ValueError: it was not prepared there.
+    """
+    folder = place(name, prepared_dir, None)
+    file = folder / "data.json"
+    if not file.exists():
+        raise ValueError(
+            f"{name} is not prepared in {folder}: give the folder of its images, "
+            "--data-dir DIR, or the place where it was prepared, --prepared-dir DIR."
+        )
+    found = json.loads(file.read_text())
+    return Prepared(
+        name,
+        folder,
+        tuple(found["domains"]),
+        tuple(found["classes"]),
+        tuple(found["warnings"]),
+        split_dir,
+    )
+
+
+def place(name: str, prepared_dir: Path | None, root: Path | None) -> Path:
+    """Where a data set is prepared; two folders of the same name do not collide."""
+    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    base = Path(prepared_dir or default).expanduser()
+    if name in BENCHMARKS or root is None:
+        return base / name
+    root = root.resolve()
+    return base / "folders" / f"{root.name}-{digest(str(root))[:8]}" / name
+
+
+def index_file(folder: Path, domain: str) -> Path:
+    """Where the names of a domain's files are."""
+    return folder / f"{domain}.json"
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits that tell a value of JSON's from another."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """TFDS without its progress bars and its warnings about optional packages."""
+    tfds.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

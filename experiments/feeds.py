@@ -1,0 +1,199 @@
+"""What a run reads: batches of the source domains, and the parts it is evaluated on."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from experiments.batches import Batch, draw_batch, put_on_device
+from experiments.config import RunConfig
+from experiments.data import DomainData, split_groups
+from experiments.data.augment import augment
+from experiments.data.prepare import Prepared
+from experiments.data.splits import domainbed_split, read_split_files, release_split
+from experiments.data.streams import balanced, evaluation_chunks, iterate, merged
+from experiments.evaluation import CHUNK, Chunks, in_chunks
+
+KEEP_DECODED = 2 * 2**30  # bytes; a data set below that is decoded for evaluation once
+
+draw_jitted = jax.jit(draw_batch, static_argnames=("batch_size", "shift", "flip"))
+augment_jitted = jax.jit(augment, static_argnames=("jitter", "grayscale"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """The data of one run.
+
+    Attributes:
+      sources: names of the domains that are trained on.
+      batches: step -> the batches from that step on, without end; a batch is a function
+        of the seed and its step alone.
+      out_split: domain -> a call that reads its held-out part.
+      in_split: a call that reads the other part of the unseen domain.
+      epoch_steps: batches in one pass over the sources.
+    """
+
+    sources: list[str]
+    batches: Callable[[int], Iterator[Batch]]
+    out_split: dict[str, Callable[[], Chunks]]
+    in_split: Callable[[], Chunks]
+    epoch_steps: int
+
+
+def make_feed(config: RunConfig, data: DomainData | Prepared) -> Feed:
+    """Returns what a run of `config` reads.
+
+    Args:
+      config: of the run.
+      data: held in memory, or prepared on the disk.
+
+    Returns:
+      The feed.
+
+    Raises:
+      ValueError: the unseen domain is not one of the data's, or the config asks for a
+        split or batches that such data does not have.
+    """
+    if isinstance(data, Prepared):
+        return _prepared_feed(config, data)
+    return _memory_feed(config, data)
+
+
+def with_steps(config: RunConfig, data: DomainData | Prepared) -> RunConfig:
+    """The config with the steps that its epochs ask for; itself where they are 0."""
+    if not config.preset.epochs:
+        return config
+    steps = round(config.preset.epochs * make_feed(config, data).epoch_steps)
+    return dataclasses.replace(
+        config, preset=dataclasses.replace(config.preset, steps=max(steps, 1))
+    )
+
+
+def _batch_key(config: RunConfig) -> jax.Array:
+    return jax.random.split(jax.random.key(config.seed))[1]
+
+
+def _memory_feed(config: RunConfig, data: DomainData) -> Feed:
+    preset = config.preset
+    if preset.split != "groups" or preset.batching != "balanced":
+        raise ValueError(
+            f"{data.name} is held in memory: split must be 'groups' and batching "
+            f"'balanced'; got '{preset.split}' and '{preset.batching}'."
+        )
+    unseen = data.domain_index(config.unseen)
+    train, heldout = split_groups(
+        data, holdout_fraction=preset.holdout_fraction, seed=config.seed
+    )
+    sources = [d for d in range(len(data.domains)) if d != unseen]
+    draw = functools.partial(
+        draw_jitted,
+        put_on_device(train, sources),
+        _batch_key(config),
+        batch_size=preset.batch_size,
+        shift=preset.shift,
+        flip=data.flip,
+    )
+
+    def batches(step: int) -> Iterator[Batch]:
+        while True:
+            yield draw(step)
+            step += 1
+
+    return Feed(
+        sources=[data.domains[d] for d in sources],
+        batches=batches,
+        out_split={
+            name: functools.partial(in_chunks, heldout.images[d], heldout.labels[d])
+            for d, name in enumerate(data.domains)
+        },
+        in_split=functools.partial(in_chunks, train.images[unseen], train.labels[unseen]),
+        epoch_steps=sum(len(train.labels[d]) for d in sources)
+        // (preset.batch_size * len(sources)),
+    )
+
+
+def _prepared_feed(config: RunConfig, data: Prepared) -> Feed:
+    preset = config.preset
+    unseen = data.domain_index(config.unseen)
+    parts = [split_domain(config, data, d) for d in range(len(data.domains))]
+    names = [name for name in data.domains if name != config.unseen]
+    indices = [parts[data.domain_index(name)][0] for name in names]
+    make_stream = balanced if preset.batching == "balanced" else merged
+    stream = make_stream(
+        [data.source(name) for name in names],
+        batch_size=preset.batch_size,
+        image_size=preset.image_size,
+        seed=config.seed,
+        indices=indices,
+        min_crop=preset.min_crop,
+    )
+    key = _batch_key(config)
+
+    def batches(step: int) -> Iterator[Batch]:
+        for at, read in enumerate(iterate(stream, step), start=step):
+            augmented, kept = jax.random.split(jax.random.fold_in(key, at))
+            images = augment_jitted(
+                augmented, read.images, jitter=preset.jitter, grayscale=preset.grayscale
+            )
+            yield Batch(images, read.labels, read.domains, kept)
+
+    def chunks(domain: int, part: np.ndarray) -> Callable[[], Chunks]:
+        return lambda: _read(data, domain, part, preset.image_size)
+
+    merged_size = preset.batch_size * (1 if preset.batching == "merged" else len(names))
+    return Feed(
+        sources=names,
+        batches=batches,
+        out_split={name: chunks(d, parts[d][1]) for d, name in enumerate(data.domains)},
+        in_split=chunks(unseen, parts[unseen][0]),
+        epoch_steps=sum(map(len, indices)) // merged_size,
+    )
+
+
+def split_domain(
+    config: RunConfig, data: Prepared, domain: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a domain's images, (the part to train on, the part held out).
+
+    Args:
+      config: names the split, its fraction and seed.
+      data: prepared.
+      domain: its position among all domains, in sorted order as DomainBed counts them.
+
+    Returns:
+      Two int arrays.
+
+    Raises:
+      ValueError: the split is not one for data on the disk.
+    """
+    preset, name = config.preset, data.domains[domain]
+    count = len(data.labels(name))
+    if preset.split == "domainbed":
+        return domainbed_split(count, config.seed, domain, preset.holdout_fraction)
+    if preset.split == "release":
+        return release_split(count, preset.holdout_fraction, seed=0)
+    if preset.split == "files":
+        return read_split_files(data, name)
+    raise ValueError(
+        f"split '{preset.split}' needs groups, which a folder of images does not have; "
+        "take 'domainbed'."
+    )
+
+
+def _read(data: Prepared, domain: int, part: np.ndarray, size: int) -> Chunks:
+    name = data.domains[domain]
+    total = sum(len(data.labels(d)) for d in data.domains)
+    if total * size * size * 3 > KEEP_DECODED:
+        return evaluation_chunks(data.source(name), part, size, CHUNK)
+    images, labels = _decoded(data, name, size)
+    return in_chunks(images[part], labels[part])
+
+
+@functools.lru_cache(maxsize=16)
+def _decoded(data: Prepared, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    source = data.source(name)
+    chunks = list(evaluation_chunks(source, np.arange(len(source)), size, CHUNK))
+    images, labels = zip(*chunks, strict=True)
+    return np.concatenate(images), np.concatenate(labels)

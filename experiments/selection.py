@@ -1,0 +1,102 @@
+"""Model selection: what a run's log says of its accuracy on the unseen domain.
+
+A rule chooses a checkpoint by a validation score and reads the unseen domain's accuracy
+there. The rules are those of Gulrajani and Lopez-Paz, ICLR 2021, appendix D; leave-one-
+domain-out *cross-validation*, which they also define, needs further runs and is not one.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Lines = Sequence[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Selected:
+    """What a rule chose.
+
+    Attributes:
+      step: of the checkpoint.
+      validation: the score it was chosen by; a sweep compares runs by it.
+      in_split: accuracy on the unseen domain's part that was not held out, DomainBed's
+        80 %: what the papers report.
+      whole: accuracy on all images of the unseen domain.
+    """
+
+    step: int
+    validation: float
+    in_split: float
+    whole: float
+
+
+def training_domain_validation(lines: Lines, unseen: str) -> Selected:
+    """The checkpoint of the best mean accuracy on the source domains' held-out parts.
+
+    Args:
+      lines: of the run's metrics.
+      unseen: the domain left out.
+
+    Returns:
+      The first such checkpoint.
+
+    Raises:
+      ValueError: the run was never evaluated.
+    """
+    best = max(evaluations(lines), key=lambda line: line["in_domain_accuracy"])
+    return _selected(best, unseen, best["in_domain_accuracy"])
+
+
+def oracle(lines: Lines, unseen: str) -> Selected:
+    """The last checkpoint, validated on the unseen domain's held-out part.
+
+    No early stopping: the unseen domain chooses between configurations alone, so that for
+    one run this is the last step. Arguments and errors are those of
+    `training_domain_validation`.
+    """
+    last = evaluations(lines)[-1]
+    return _selected(last, unseen, last[f"out_split_accuracy/{unseen}"])
+
+
+def last_step(lines: Lines, unseen: str) -> Selected:
+    """The last checkpoint, validated as `training_domain_validation` is."""
+    last = evaluations(lines)[-1]
+    return _selected(last, unseen, last["in_domain_accuracy"])
+
+
+Rule = Callable[[Lines, str], Selected]
+
+SELECTION_RULES: dict[str, Rule] = {
+    "training_domain_validation": training_domain_validation,
+    "oracle": oracle,
+    "last_step": last_step,
+}
+
+
+def best_run(runs: Sequence[Lines], unseen: str, rule: Rule) -> tuple[int, Selected]:
+    """The run of a sweep that the rule validates best.
+
+    Args:
+      runs: the metrics of runs that differ in their configuration.
+      unseen: the domain left out of all of them.
+      rule: a value of `SELECTION_RULES`.
+
+    Returns:
+      Its position, and what the rule chose of it; the first on ties.
+    """
+    found = [rule(lines, unseen) for lines in runs]
+    best = max(range(len(found)), key=lambda i: found[i].validation)
+    return best, found[best]
+
+
+def evaluations(lines: Lines) -> list[dict[str, Any]]:
+    """The lines that evaluate a checkpoint."""
+    found = [line for line in lines if line["kind"] == "evaluation"]
+    if not found:
+        raise ValueError("the run has no evaluation to select from")
+    return found
+
+
+def _selected(line: dict[str, Any], unseen: str, validation: float) -> Selected:
+    in_split, whole = line[f"in_split_accuracy/{unseen}"], line[f"accuracy/{unseen}"]
+    return Selected(line["step"], validation, in_split, whole)
