@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import cli_data
+from experiments.cli_table import table_command
 from experiments.compare import run_matrix, write_results
 from experiments.config import RunConfig, make_config
 from experiments.feeds import with_steps
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 console = cli_data.console
 cli_data.add_to(app)
+app.command("table")(table_command)
 
 Data = Annotated[str, typer.Option(help="Data set; `datasets` lists them.")]
 ProtocolName = Annotated[

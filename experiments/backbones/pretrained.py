@@ -1,6 +1,6 @@
 """Weights of a file, by PyTorch's names -> variables of a backbone, by Flax's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -12,11 +12,12 @@ from experiments.backbones.vit import resize_positions
 Path = tuple[str, ...]
 PathOf = Callable[[str], Path | None]
 
-NORM_NAMES = {
-    "weight": ("params", "scale"),
-    "bias": ("params", "bias"),
-    "running_mean": ("batch_stats", "mean"),
-    "running_var": ("batch_stats", "var"),
+# PyTorch's last names; a kernel's and a norm's scale are both `weight` there.
+LEAVES = {
+    "weight": (("params", "kernel"), ("params", "scale")),
+    "bias": (("params", "bias"),),
+    "running_mean": (("batch_stats", "mean"),),
+    "running_var": (("batch_stats", "var"),),
 }
 
 
@@ -41,52 +42,51 @@ def from_torch(state: dict[str, np.ndarray], path_of: PathOf, variables: Any) ->
     for name, array in state.items():
         if name.endswith("num_batches_tracked"):
             continue
-        target = _target(name, path_of, wanted)
-        if target is None:
+        try:
+            path = target(name, path_of, wanted)
+        except (KeyError, IndexError):
+            wrong.append(f"{name}: not of this model")
             continue
-        if target not in wanted:
-            wrong.append(f"{name}: not in this model")
+        if path is None:
             continue
-        shape = wanted[target].shape
-        value = _value(target, array, shape)
+        shape = wanted[path].shape
+        value = _value(path, array, shape)
         if value.shape != shape:
-            wrong.append(f"{name}: shape {array.shape}, expected to make {shape}")
-        found[target] = value.astype(wanted[target].dtype)
+            wrong.append(f"{name}: shape {array.shape} does not make {shape}")
+        found[path] = value.astype(wanted[path].dtype)
     wrong += [f"{'/'.join(path)}: missing" for path in wanted if path not in found]
     if wrong:
         more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
-        raise ValueError(
-            f"the weights do not fit the model: {'; '.join(wrong[:10])}{more}."
-        )
+        raise ValueError(f"weights that do not fit: {'; '.join(wrong[:10])}{more}.")
     return traverse_util.unflatten_dict(found)
 
 
-def _target(name: str, path_of: PathOf, wanted: dict[Path, Any]) -> Path | None:
-    """The path of a tensor among `wanted`, or one that is not there if it is unknown."""
-    for layer, _, last in (name.rpartition("."), name.rpartition("_"), (name, "", "")):
-        if last in ("in_proj_weight", "in_proj_bias"):  # torch's attention writes it so
-            layer, last = f"{layer}.in_proj", last.removeprefix("in_proj_")
-        try:
-            path = path_of(layer or name)
-        except (KeyError, IndexError):
-            continue
-        if path is None:
-            return None
-        for target in (
-            ("params", *path, "kernel" if last == "weight" else last),
-            ("params", *path),
-            *((top, *path, leaf) for top, leaf in (NORM_NAMES.get(last, ("", "")),)),
-        ):
-            if target in wanted:
-                return target
-    return ("unknown", name)
+def target(name: str, path_of: PathOf, wanted: Collection[Path]) -> Path | None:
+    """Where a tensor of PyTorch's stands among `wanted`; None if it is to be left out.
+
+    Raises:
+      KeyError: the tensor is not of this model.
+    """
+    layer, _, leaf = name.rpartition(".")
+    if leaf.startswith("in_proj_"):  # torch's attention has no layer of its own there
+        layer, leaf = f"{layer}.in_proj", leaf.removeprefix("in_proj_")
+    if leaf not in LEAVES:  # a parameter by itself, such as the class token
+        layer = name
+    path = path_of(layer)
+    if path is None:
+        return None
+    candidates = [(top, *path, last) for top, last in LEAVES.get(leaf, ())]
+    for candidate in (*candidates, ("params", *path)):
+        if candidate in wanted:
+            return candidate
+    raise KeyError(name)
 
 
-def _value(target: Path, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _value(path: Path, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The array in Flax's order of axes."""
-    if target[-1] == "pos_embed" and array.shape[1] != shape[1]:
+    if path[-1] == "pos_embed" and array.shape[1] != shape[1]:
         return resize_positions(array, shape[1])
-    if target[-1] != "kernel":
+    if path[-1] != "kernel":
         return array
     if array.ndim == 4:  # [out, in, height, width]
         array = array.transpose(2, 3, 1, 0)

@@ -2,32 +2,45 @@
 
 The papers' pipeline is RandomResizedCrop(224, scale=(0.7, 1)), horizontal flip,
 ColorJitter(0.3, 0.3, 0.3, 0.3), RandomGrayscale(0.1); the crop is in `transforms`. The
-operations are torchvision's on floating-point images; on PIL images, as the papers run
-them, it rounds to 8 bits after each.
+operations are torchvision's on floating-point images. On PIL images, as the papers run
+them, torchvision rounds to 8 bits after each operation and turns the hue in steps of
+1/255 of the circle.
 """
 
 import jax
 import jax.numpy as jnp
 
-LUMA = (0.2989, 0.587, 0.114)  # torchvision's
+LUMA = (0.2989, 0.587, 0.114)  # torchvision's; they sum to 0.9999
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
 def augment(
     key: jax.Array, images: jax.Array, *, jitter: float = 0.3, grayscale: float = 0.1
 ) -> jax.Array:
-    """Augments each image by itself.
+    """Augments each image by itself; half of them are mirrored.
 
     Args:
       key: of the batch.
       images: uint8 [N, H, W, 3].
       jitter: brightness, contrast and saturation are scaled by factors uniform in
         [1 - jitter, 1 + jitter], the hue turned by a share uniform in [-jitter, jitter] of
-        the circle, in an order drawn for each image; 0 for none.
-      grayscale: probability of a gray image.
+        the circle, in an order drawn for each image; 0 for none. Static under `jit`.
+      grayscale: probability of a gray image; 0 for none. Static under `jit`.
 
     Returns:
       float32 [N, H, W, 3] in [0, 1].
+
+    Raises:
+      ValueError: the images are not uint8 [N, H, W, 3], or a strength is out of range.
     """
+    if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            f"images must be uint8 [N, H, W, 3], as read; got {images.dtype} {images.shape}"
+        )
+    if not 0 <= jitter <= 0.5:  # half a circle is the farthest that a hue can turn
+        raise ValueError(f"jitter must be in [0, 0.5]; got {jitter}")
+    if not 0 <= grayscale <= 1:
+        raise ValueError(f"grayscale must be a probability in [0, 1]; got {grayscale}")
     keys = jax.random.split(key, len(images))
     return jax.vmap(lambda k, x: _augment_one(k, x, jitter, grayscale))(keys, images)
 
@@ -39,64 +52,89 @@ def _augment_one(
     image = image.astype(jnp.float32) / 255.0
     image = jnp.where(jax.random.bernoulli(flipped), image[:, ::-1], image)
     if jitter:
-        image = color_jitter(jittered, image, jitter)
+        image = color_jitter(image, *draw_jitter(jittered, jitter))
     if grayscale:
         image = jnp.where(jax.random.bernoulli(grayed, grayscale), luma(image), image)
     return image
 
 
-def color_jitter(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
-    """The four adjustments of [H, W, 3], in a random order."""
+def draw_jitter(key: jax.Array, strength: float) -> tuple[jax.Array, jax.Array]:
+    """Draws what `color_jitter` is to do.
+
+    Args:
+      key: of one image.
+      strength: half the width of every factor's range.
+
+    Returns:
+      order: int32 [4], a permutation of BRIGHTNESS, CONTRAST, SATURATION and HUE.
+      factors: float32 [4], of each operation, not of each place in the order.
+    """
     ordered, drawn = jax.random.split(key)
-    order = jax.random.permutation(ordered, 4)
-    u = jax.random.uniform(drawn, (4,), minval=-strength, maxval=strength)
-    adjustments = (
-        lambda x: adjust_brightness(x, 1.0 + u[0]),
-        lambda x: adjust_contrast(x, 1.0 + u[1]),
-        lambda x: adjust_saturation(x, 1.0 + u[2]),
-        lambda x: adjust_hue(x, u[3]),
-    )
-    for position in range(4):
-        image = jax.lax.switch(order[position], adjustments, image)
+    centers = jnp.array([1.0, 1.0, 1.0, 0.0])
+    offsets = jax.random.uniform(drawn, (4,), minval=-strength, maxval=strength)
+    return jax.random.permutation(ordered, 4), centers + offsets
+
+
+def color_jitter(image: jax.Array, order: jax.Array, factors: jax.Array) -> jax.Array:
+    """The four adjustments of [H, W, 3] in this order, see `draw_jitter`."""
+    for place in range(4):
+        image = _adjust(image, order[place], factors[order[place]])
     return image
+
+
+def _adjust(image: jax.Array, operation: jax.Array, factor: jax.Array) -> jax.Array:
+    # The image's order is not known to the compiler, so every operation is computed at
+    # every place; as three of them are one blend, that is two operations, not four.
+    gray = luma(image)
+    base = jnp.where(operation == CONTRAST, jnp.mean(gray), gray)
+    base = jnp.where(operation == BRIGHTNESS, 0.0, base)
+    blended = _blend(image, base, factor)
+    return jnp.where(operation == HUE, adjust_hue(image, factor), blended)
 
 
 def luma(image: jax.Array) -> jax.Array:
     """The gray image, [..., H, W, 1]."""
-    return image @ jnp.array(LUMA, image.dtype)[:, None]
+    # Not a matrix product, which accelerators round to fewer digits.
+    return jnp.sum(image * jnp.array(LUMA, image.dtype), axis=-1, keepdims=True)
 
 
 def adjust_brightness(image: jax.Array, factor: jax.Array | float) -> jax.Array:
-    """Factor * image, clipped to [0, 1]."""
-    return jnp.clip(factor * image, 0.0, 1.0)
+    """Toward black: factor * image, clipped to [0, 1]."""
+    return _blend(image, 0.0, factor)
 
 
 def adjust_contrast(image: jax.Array, factor: jax.Array | float) -> jax.Array:
-    """Away from the mean gray, clipped to [0, 1]."""
-    mean = jnp.mean(luma(image))
-    return jnp.clip(mean + factor * (image - mean), 0.0, 1.0)
+    """Toward, or above 1 away from, the mean gray of [H, W, 3]; clipped to [0, 1]."""
+    return _blend(image, jnp.mean(luma(image)), factor)
 
 
 def adjust_saturation(image: jax.Array, factor: jax.Array | float) -> jax.Array:
-    """Away from each pixel's own gray, clipped to [0, 1]."""
-    gray = luma(image)
-    return jnp.clip(gray + factor * (image - gray), 0.0, 1.0)
+    """Toward, or above 1 away from, each pixel's own gray; clipped to [0, 1]."""
+    return _blend(image, luma(image), factor)
+
+
+def _blend(
+    image: jax.Array, base: jax.Array | float, factor: jax.Array | float
+) -> jax.Array:
+    return jnp.clip(factor * image + (1.0 - factor) * base, 0.0, 1.0)
 
 
 def adjust_hue(image: jax.Array, turn: jax.Array | float) -> jax.Array:
-    """Turns the hue by a share of the circle, value and saturation kept.
+    """Turns the hue by a share of the circle; value and chroma are kept.
 
-    With V the largest channel and C its distance to the smallest, the channel at hue
-    distance n is V - C * clip(min(k, 4 - k), 0, 1), k = (n + 6 hue) mod 6.
+    With V the largest channel and C its distance to the smallest, a channel becomes
+    V - C * clip(min(k, 4 - k), 0, 1), where k = (n + 6 * (hue + turn)) mod 6 and n is 5, 3
+    and 1 for red, green and blue: the way from RGB to HSV and back in one formula.
     """
-    high, low = image.max(-1), image.min(-1)
-    chroma = high - low
-    safe = jnp.where(chroma > 0, chroma, 1.0)
-    r, g, b = image[..., 0], image[..., 1], image[..., 2]
-    hue = jnp.where(
-        high == r,
-        (g - b) / safe,
-        jnp.where(high == g, 2.0 + (b - r) / safe, 4.0 + (r - g) / safe),
+    value, chroma = image.max(-1), image.max(-1) - image.min(-1)
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    is_red, is_green = value == red, value == green
+    across = jnp.where(
+        is_red, green - blue, jnp.where(is_green, blue - red, red - green)
     )
-    k = (jnp.array([5.0, 3.0, 1.0]) + (hue + 6.0 * turn)[..., None]) % 6.0
-    return high[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
+    sector = jnp.where(is_red, 0.0, jnp.where(is_green, 2.0, 4.0))
+    six_hue = sector + across / jnp.where(chroma > 0, chroma, 1.0)
+    turns = (jnp.array([5.0, 3.0, 1.0]) + six_hue[..., None]) / 6.0 + turn
+    k = 6.0 * (turns - jnp.floor(turns))
+    fall = jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
+    return value[..., None] - chroma[..., None] * fall

@@ -185,7 +185,7 @@ def _read_list(
 
 def _file_of(line: str, published: SplitFiles, domain: str, where: str) -> str:
     """`CLASS/image` of a line, its domain, class and label checked."""
-    words = line.split()
+    words = line.rsplit(maxsplit=1)
     if len(words) != 2 or not words[1].isdecimal() or words[0].count("/") < 2:
         raise ValueError(f"{where}: expected DOMAIN/CLASS/image LABEL, found '{line}'")
     *before, folder, image = words[0].split("/")

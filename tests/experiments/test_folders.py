@@ -115,7 +115,9 @@ def test_a_listing_is_in_the_order_of_image_folder(tmp_path):
     assert found.counts("oil") == {"Dog": 0, "cat": 1}
     # The rule of torchvision, for one class: folders in the order of their paths.
     walked = sorted(os.walk(tmp_path / "ink/cat"))
-    paths = [os.path.join(where, name) for where, _, names in walked for name in sorted(names)]
+    paths = [
+        os.path.join(where, name) for where, _, names in walked for name in sorted(names)
+    ]
     expected = [os.path.relpath(p, tmp_path / "ink") for p in paths]
     images = [p for p in expected if p.lower().endswith((".png", ".jpeg"))]
     assert list(found.files["ink"][2:]) == [p for p in images if "hidden" not in p]

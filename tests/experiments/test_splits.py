@@ -73,9 +73,7 @@ def prepared(folder, name, domain, files, skipped=()):
     record = {"content": "", "files": files, "skipped": list(skipped)}
     (folder / f"{domain}.json").write_text(json.dumps(record))
     benchmark = BENCHMARKS[name]
-    return Prepared(
-        name, folder, (domain,), benchmark.classes, split_dir=folder / "lists"
-    )
+    return Prepared(name, folder, (domain,), benchmark.classes, split_dir=folder / "lists")
 
 
 PHOTOS = ["dog/056_0001.jpg", "dog/056_0002.jpg", "horse/105_0001.jpg", "person/253_1.jpg"]
@@ -159,7 +157,7 @@ def test_the_lists_of_domain_net_number_classes_in_an_order_of_their_own(tmp_pat
     files = ["The_Eiffel_Tower/1.jpg", "aircraft_carrier/1.jpg", "zigzag/1.jpg"]
     data = prepared(tmp_path, "domain_net", "clipart", files)
     (tmp_path / "lists/clipart_train.txt").write_text(
-        "clipart/aircraft_carrier/1.jpg 0\nclipart/The_Eiffel_Tower/1.jpg 301\n"
+        "clipart/aircraft_carrier/1.jpg 0\nclipart/The_Eiffel_Tower/1.jpg 308\n"
     )
     (tmp_path / "lists/clipart_test.txt").write_text("clipart/zigzag/1.jpg 344\n")
     trained, held = read_split_files(data, "clipart")

@@ -1,0 +1,229 @@
+"""Tables of results beside the papers' numbers, in Markdown, CSV and LaTeX."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.data.benchmarks import BENCHMARKS
+from experiments.fields import check_known
+from experiments.published import Published, load_published
+from experiments.selection import SELECTION_RULES
+from experiments.summary import Records, Spread, over_seeds
+
+RULES = (*SELECTION_RULES, "swad")
+PARTS = {
+    "in_split": "the part of the unseen domain that was not held out (80 % in DomainBed)",
+    "whole": "all images of the unseen domain",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Text in rows and columns; the first two columns say which method and whose number.
+
+    Attributes:
+      caption: what the numbers are.
+      columns: headings.
+      rows: cells; one that is not known is empty.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """With the caption above."""
+        lines = ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
+        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
+        return f"{self.caption}\n\n" + "\n".join(lines) + "\n"
+
+    def csv(self) -> str:
+        """A line of headings and a line for each row."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows((self.columns, *self.rows))
+        return text.getvalue()
+
+    def latex(self) -> str:
+        """A table environment; needs the package booktabs."""
+
+        def line(cells: Sequence[str]) -> str:
+            return " & ".join(map(_escape, cells)) + r" \\"
+
+        body = "\n".join(map(line, self.rows))
+        return "\n".join(
+            (
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{_escape(self.caption)}}}",
+                rf"\begin{{tabular}}{{ll{'c' * (len(self.columns) - 2)}}}",
+                r"\toprule",
+                line(self.columns),
+                r"\midrule",
+                body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            )
+        )
+
+
+def domain_table(
+    records: Records,
+    data: str,
+    *,
+    rule: str = "training_domain_validation",
+    part: str = "in_split",
+) -> Table:
+    """Methods x unseen domains of one data set, ours and published.
+
+    Args:
+      records: of finished runs.
+      data: name of the data set.
+      rule: a selection rule, or `swad`.
+      part: `in_split`, as the papers, or `whole`.
+
+    Returns:
+      The table; a cell is mean ± standard deviation over seeds (n of them), in percent. The
+      average is over seeds that finished on every domain, and empty where there are none.
+
+    Raises:
+      ValueError: the rule or the part is unknown.
+    """
+    _check(rule, part)
+    ours = _scores([r for r in records if r["data"] == data], rule, part)
+    printed = [p for p in load_published() if p.data == data and p.score == "out_of_domain"]
+    domains = _domains(data, ours)
+    rows = []
+    for method in _methods(ours, printed):
+        cells = [_cell(list(ours.get((method, data, d), {}).values())) for d in domains]
+        cells.append(_cell(_averages(ours, method, data, domains)))
+        if any(cells):
+            rows.append((method, "here", *cells))
+        rows += _published_rows(printed, method, domains)
+    return Table(
+        _caption(data, rule, part), ("method", "source", *domains, "avg"), tuple(rows)
+    )
+
+
+def overview_table(
+    records: Records, *, rule: str = "training_domain_validation", part: str = "in_split"
+) -> Table:
+    """Methods x benchmarks, each the average over its domains, as the papers' Table 1.
+
+    Arguments and errors are those of `domain_table`; the last column is over all five
+    benchmarks and empty unless all of them are there.
+    """
+    _check(rule, part)
+    ours = _scores(records, rule, part)
+    averages = [p for p in load_published() if not p.domain and p.score == "out_of_domain"]
+    whole = {(p.paper, p.table) for p in averages if p.data == "average"}
+    printed = [p for p in averages if (p.paper, p.table) in whole]
+    own = [data for data in dict.fromkeys(key[1] for key in ours) if data not in BENCHMARKS]
+    columns = [*own, *BENCHMARKS]
+    rows = []
+    for method in _methods(ours, printed):
+        means = [_averages(ours, method, d, _domains(d, ours)) for d in columns]
+        cells = [_cell(values) for values in means]
+        of_all = [float(np.mean(m)) for m in means[len(own) :] if m]
+        total = f"{100 * np.mean(of_all):.1f}" if len(of_all) == len(BENCHMARKS) else ""
+        if any(cells):
+            rows.append((method, "here", *cells, total))
+        for (paper, table), found in _by_table(printed, method):
+            cells = [_printed(found.get(data)) for data in (*columns, "average")]
+            rows.append((method, f"{paper}, {table}", *cells))
+    caption = _caption("average over unseen domains", rule, part)
+    return Table(caption, ("method", "source", *columns, "avg"), tuple(rows))
+
+
+Scores = dict[tuple[str, str, str], dict[int, float]]  # (method, data, domain) -> by seed
+
+
+def _scores(records: Records, rule: str, part: str) -> Scores:
+    found: Scores = {}
+    for record in records:
+        if rule in record:
+            penalty = record.get("penalty", "none")
+            method = record["method"] + ("" if penalty == "none" else f"+{penalty}")
+            key = (method, record["data"], record["unseen_domain"])
+            found.setdefault(key, {})[record["seed"]] = record[rule][part]
+    return found
+
+
+def _averages(
+    scores: Scores, method: str, data: str, domains: Sequence[str]
+) -> list[float]:
+    """Over the domains, one value for each seed that has them all."""
+    found = [scores.get((method, data, domain), {}) for domain in domains]
+    seeds = set.intersection(*map(set, found)) if found else set()
+    return [float(np.mean([by_seed[s] for by_seed in found])) for s in sorted(seeds)]
+
+
+def _domains(data: str, scores: Scores) -> list[str]:
+    if data in BENCHMARKS:
+        return list(BENCHMARKS[data].domains)
+    return list(dict.fromkeys(domain for _, name, domain in scores if name == data))
+
+
+def _methods(scores: Scores, printed: Sequence[Published]) -> list[str]:
+    """Ours first, then those that are only published and known here."""
+    published = [number.method for number in printed if number.method]
+    return list(dict.fromkeys([*(method for method, _, _ in scores), *published]))
+
+
+def _by_table(printed: Sequence[Published], method: str) -> list[Any]:
+    tables: dict[tuple[str, str], dict[str, Published]] = {}
+    for number in printed:
+        if number.method == method:
+            key = (number.paper, f"{number.table}, {number.backbone}")
+            tables.setdefault(key, {})[number.domain or number.data] = number
+    return list(tables.items())
+
+
+def _published_rows(
+    printed: Sequence[Published], method: str, domains: Sequence[str]
+) -> list[tuple[str, ...]]:
+    rows = []
+    for (paper, table), found in _by_table(printed, method):
+        data = next(iter(found.values())).data
+        cells = [_printed(found.get(name)) for name in (*domains, data)]
+        rows.append((method, f"{paper}, {table}", *cells))
+    return rows
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    spread: Spread = over_seeds(values)
+    return f"{spread.percent()} ({len(values)})"
+
+
+def _printed(number: Published | None) -> str:
+    if number is None:
+        return ""
+    std = "" if number.std is None else f" ± {number.std}"
+    return f"{number.accuracy}{std}{'*' if number.note else ''}"
+
+
+def _check(rule: str, part: str) -> None:
+    check_known("selection", rule, RULES)
+    check_known("part", part, tuple(PARTS))
+
+
+def _caption(what: str, rule: str, part: str) -> str:
+    return (
+        f"Out-of-domain accuracy in percent, {what}; here: mean ± standard deviation "
+        f"over seeds (their number), selection by {rule.replace('_', ' ')}, on "
+        f"{PARTS[part]}. "
+        "An asterisk marks a published number with a note in experiments/published."
+    )
+
+
+def _escape(text: str) -> str:
+    for character in "%&_#":
+        text = text.replace(character, f"\\{character}")
+    return text.replace("±", r"$\pm$")
