@@ -137,9 +137,15 @@ def _prepare_domain(
     source = listing.folders[domain]
     files = [file for file in listing.files[domain] if file not in skipped]
     states = [file_state(source, file) for file in files]
-    state = digest([classes, states])
+    record = {
+        "state": digest([classes, states]),
+        "content": digest([(file, size) for file, size, _ in states]),
+        "files": files,
+        "skipped": sorted(skipped),
+    }
     index = index_file(folder, domain)
-    if not index.exists() or json.loads(index.read_text())["state"] != state:
+    found = json.loads(index.read_text()) if index.exists() else {}
+    if found.get("state") != record["state"]:
         # In this order, so that what a kill leaves is never taken for finished.
         (folder / "data.json").unlink(missing_ok=True)
         index.unlink(missing_ok=True)
@@ -154,7 +160,6 @@ def _prepare_domain(
             ).download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=source)
             )
-        content = digest([(file, size) for file, size, _ in states])
-        record = {"state": state, "content": content, "files": files}
-        write_json(index, record | {"skipped": sorted(skipped)})
+    if found != record:
+        write_json(index, record)
     progress(len(files), len(files))

@@ -1,4 +1,6 @@
+import colorsys
 import functools
+import itertools
 from pathlib import Path
 
 import jax
@@ -7,22 +9,27 @@ import numpy as np
 import pytest
 
 from experiments.data import augment as module
-from experiments.data.augment import augment, luma
+from experiments.data.augment import augment, color_jitter, draw_jitter, luma
 
 RECORDED = np.load(Path(__file__).parents[1] / "data" / "transforms" / "recorded.npz")
 IMAGE = jnp.asarray(RECORDED["image"], jnp.float32) / 255
 FACTORS, TURNS = [0.7, 1.0, 1.23], [-0.3, 0.0, 0.11, 0.5]
+NAMES = ("brightness", "contrast", "saturation", "hue")  # in the order of their numbers
 KEY = jax.random.key(0)
+NAMES = ("brightness", "contrast", "saturation", "hue")
+
+
+def jittered(keys):
+    """What becomes of one black pixel under each key."""
+    black = jnp.zeros((1, 1, 3))
+    found = jax.vmap(lambda k: module.color_jitter(k, black, 0.3)[0, 0, 0])(keys)
+    return np.asarray(found)
 
 
 @pytest.mark.parametrize(
     ("name", "i", "value"),
     [
-        *(
-            (n, i, f)
-            for n in ("brightness", "contrast", "saturation")
-            for i, f in enumerate(FACTORS)
-        ),
+        *((n, i, f) for n in NAMES[:3] for i, f in enumerate(FACTORS)),
         *(("hue", i, t) for i, t in enumerate(TURNS)),
     ],
 )
@@ -59,45 +66,58 @@ def test_a_tenth_of_the_images_is_gray():
     assert gray.mean() == pytest.approx(0.1, abs=0.03)
 
 
-def test_all_orders_of_the_jitter_occur(monkeypatch):
-    """Each adjustment marks the image with its digit; the digits spell the order."""
-    for digit, name in enumerate(("brightness", "contrast", "saturation", "hue")):
-        monkeypatch.setattr(
-            module, f"adjust_{name}", lambda x, value, digit=digit: 10 * x + digit + 1
-        )
+def test_orders_and_factors_are_uniform():
     keys = jax.random.split(KEY, 3000)
-    spelled = jax.vmap(
-        lambda k: module.color_jitter(k, jnp.zeros((1, 1, 3)), 0.3)[0, 0, 0]
-    )(keys)
-    orders, counts = np.unique(np.asarray(spelled).astype(int), return_counts=True)
-    assert len(orders) == 24 and set("".join(map(str, orders))) == set("1234")
+    orders, factors = jax.vmap(lambda key: draw_jitter(key, 0.3))(keys)
+    found, counts = np.unique(orders, axis=0, return_counts=True)
+    assert {tuple(order) for order in found} == set(itertools.permutations(range(4)))
     np.testing.assert_allclose(counts, 125, rtol=0.3)
+    for operation, middle in enumerate((1.0, 1.0, 1.0, 0.0)):
+        drawn = np.asarray(factors[:, operation]) - middle
+        counts, _ = np.histogram(drawn, bins=6, range=(-0.3, 0.3))
+        assert counts.sum() == 3000
+        np.testing.assert_allclose(counts, 500, rtol=0.2)
+    # Each is drawn by itself, also of the order.
+    columns = np.concatenate([factors, orders], 1)
+    off_diagonal = np.corrcoef(columns.T)[:4] - np.eye(8)[:4]
+    assert np.abs(off_diagonal).max() < 0.08
 
 
-def test_factors_fill_their_range(monkeypatch):
-    """The value each adjustment gets, seen one at a time."""
-    keys = jax.random.split(KEY, 2000)
-    for name, middle in (
-        ("brightness", 1.0),
-        ("contrast", 1.0),
-        ("saturation", 1.0),
-        ("hue", 0.0),
-    ):
-        with monkeypatch.context() as patch:
-            for other in ("brightness", "contrast", "saturation", "hue"):
-                patch.setattr(
-                    module,
-                    f"adjust_{other}",
-                    (lambda x, value: x + value) if other == name else (lambda x, value: x),
-                )
-            seen = np.asarray(
-                jax.vmap(
-                    lambda k: module.color_jitter(k, jnp.zeros((1, 1, 3)), 0.3)[0, 0, 0]
-                )(keys)
-            )
-        counts, _ = np.histogram(seen - middle, bins=6, range=(-0.3, 0.3))
-        assert counts.sum() == 2000
-        np.testing.assert_allclose(counts, 2000 / 6, rtol=0.2)
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_the_jitter_is_the_adjustments_one_after_the_other(order):
+    adjustments = [getattr(module, f"adjust_{name}") for name in NAMES]
+    factors = np.array([1.3, 0.7, 1.25, 0.2], np.float32)
+    expected = IMAGE
+    for operation in order:
+        expected = adjustments[operation](expected, factors[operation])
+    found = jax.jit(color_jitter)(IMAGE, jnp.array(order), factors)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_images_of_a_batch_are_augmented_each_by_itself():
+    found = many(64, jitter=0.3)
+    brightness = found.mean((1, 2, 3))
+    assert len(np.unique(brightness.round(6))) > 60
+
+
+@pytest.mark.parametrize("turn", [-0.3, 0.0, 0.17, 0.5])
+def test_hue_where_channels_tie_or_vanish(turn):
+    """Black, white, grays, pure and two-channel colors, against the standard library."""
+    pixels = np.array(list(itertools.product((0.0, 0.25, 1.0), repeat=3)))
+    expected = []
+    for pixel in pixels:
+        hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
+        expected.append(colorsys.hsv_to_rgb((hue + turn) % 1.0, saturation, value))
+    found = module.adjust_hue(jnp.asarray(pixels[None], jnp.float32), turn)[0]
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_gray_is_made_of_the_jittered_image(monkeypatch):
+    monkeypatch.setattr(module, "color_jitter", lambda image, *_: image[..., ::-1])
+    gray = np.broadcast_to(luma(IMAGE[..., ::-1]), IMAGE.shape)
+    for image in augment(KEY, RECORDED["image"][None].repeat(4, 0), grayscale=1.0):
+        either = min(np.abs(image - gray).max(), np.abs(image - gray[:, ::-1]).max())
+        assert either < 1e-6
 
 
 def test_a_batch_is_a_function_of_its_key():
@@ -106,3 +126,17 @@ def test_a_batch_is_a_function_of_its_key():
     np.testing.assert_array_equal(a, b)
     assert (np.asarray(a) != np.asarray(augment(jax.random.key(1), images))).any()
     assert a.dtype == jnp.float32 and float(a.min()) >= 0.0 and float(a.max()) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("images", "strengths", "message"),
+    [
+        (np.zeros((2, 4, 4, 3), np.float32), {}, "images must be uint8.*float32"),
+        (np.zeros((4, 4, 3), np.uint8), {}, r"images must be uint8.*\(4, 4, 3\)"),
+        (np.zeros((2, 4, 4, 3), np.uint8), {"jitter": 0.6}, "jitter must be.*got 0.6"),
+        (np.zeros((2, 4, 4, 3), np.uint8), {"grayscale": -1}, "grayscale must be.*got -1"),
+    ],
+)
+def test_what_cannot_be_augmented_is_refused(images, strengths, message):
+    with pytest.raises(ValueError, match=message):
+        augment(KEY, images, **strengths)

@@ -82,7 +82,7 @@ def test_an_export_of_another_size_is_not_mixed_in(tmp_path):
     export(small(per_domain=2), tmp_path)
     data = load("emoji_styles", image_size=8)
     with pytest.raises(
-        ValueError, match="earlier export of emoji_styles, but .*png is not"
+        ValueError, match=r"earlier export of emoji_styles, but .*png is not"
     ):
         export(data, tmp_path)
     assert len(list(tmp_path.rglob("*.png"))) == 8

@@ -151,7 +151,7 @@ def test_another_tree_is_refused_with_what_was_found(tmp_path, files, message):
 
 
 def test_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="data_dir .*nowhere is not a folder"):
+    with pytest.raises(ValueError, match=r"data_dir .*nowhere is not a folder"):
         list_folder(tmp_path / "nowhere")
 
 

@@ -152,7 +152,7 @@ def test_evaluation_reads_in_order_whole():
 def test_impossible_streams_say_why():
     with pytest.raises(ValueError, match="12 examples does not divide among 5 processes"):
         make(process_count=5)
-    with pytest.raises(ValueError, match="batch_size must be at most 23.*got 24"):
+    with pytest.raises(ValueError, match=r"batch_size must be at most 23.*got 24"):
         make(merged, batch_size=24)
     with pytest.raises(ValueError, match="source 1 has no examples"):
         make(indices=[np.arange(7), np.array([], int), np.arange(11)])

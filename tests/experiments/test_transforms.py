@@ -45,6 +45,20 @@ def test_boxes_follow_the_rule():
     assert share.mean() == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.parametrize(
+    ("name", "size"), [("wide", (300, 200)), ("square", (256, 256)), ("strip", (400, 60))]
+)
+def test_boxes_are_distributed_as_torchvision_s(name, size):
+    rng = np.random.default_rng(2)
+    theirs = RECORDED[f"boxes_{name}"]
+    ours = np.array([crop_box(rng, *size) for _ in theirs])
+    for column in range(4):
+        values = np.arange(max(size) + 1)
+        below = [np.searchsorted(np.sort(x[:, column]), values) for x in (ours, theirs)]
+        farthest = np.abs(below[0] - below[1]).max() / len(ours)
+        assert farthest < 1.63 * (2 / len(ours)) ** 0.5  # Kolmogorov-Smirnov, at 1 %
+
+
 def test_a_square_image_takes_all_areas_alike():
     rng = np.random.default_rng(1)
     boxes = np.array([crop_box(rng, 400, 400, min_crop=0.2) for _ in range(4000)])

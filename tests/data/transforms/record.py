@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms import functional
+from torchvision.transforms import RandomResizedCrop, functional
 
 HERE = Path(__file__).parent
 BOXES = [(0, 0, 40, 30), (3, 5, 17, 22), (10, 1, 25, 9)]  # left, top, width, height
 FACTORS = [0.7, 1.0, 1.23]
 TURNS = [-0.3, 0.0, 0.11, 0.5]
+SIZES = {"wide": (300, 200), "square": (256, 256), "strip": (400, 60)}  # width, height
+DRAWS = 3000
 
 
 def main():
@@ -42,6 +44,15 @@ def main():
     out["gray"] = (
         functional.rgb_to_grayscale(x, 3).permute(1, 2, 0).numpy().astype(np.float32)
     )
+    torch.manual_seed(0)
+    for name, (width, height) in SIZES.items():
+        blank = Image.new("L", (width, height))
+        boxes = [
+            RandomResizedCrop.get_params(blank, [0.7, 1.0], [3 / 4, 4 / 3])
+            for _ in range(DRAWS)
+        ]
+        order = [1, 0, 3, 2]  # (top, left, height, width) to (left, top, width, height)
+        out[f"boxes_{name}"] = np.array(boxes, np.uint16)[:, order]
     np.savez_compressed(HERE / "recorded.npz", **out)
 
 
