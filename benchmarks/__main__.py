@@ -1,4 +1,4 @@
-"""`python -m benchmarks step_cost [--quick] --out FILE.json`."""
+"""`python -m benchmarks step_cost | input_pipeline [--quick] --out FILE.json`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,16 +8,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.input_pipeline import input_pipeline
 from benchmarks.step_cost import measure, mlp
 from experiments.files import write_json
 from experiments.run_folder import environment
 
-app = typer.Typer(help="What a step costs beside ERM's.", pretty_exceptions_enable=False)
-
-
-@app.callback()
-def _commands() -> None:
-    """What a step costs beside ERM's."""
+app = typer.Typer(help="What a step and its images cost.", pretty_exceptions_enable=False)
+app.command("input_pipeline")(input_pipeline)
 
 
 @app.command("step_cost")

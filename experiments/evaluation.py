@@ -1,7 +1,8 @@
 """Accuracy and loss of a model on parts of the data."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,8 @@ CHUNK = 128  # images per call of the model; SAGM's test batch
 Chunks = Iterable[tuple[np.ndarray, np.ndarray]]  # uint8 images [n, S, S, 3], labels [n]
 
 
-class Score(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Score:
     """What a model reaches on a part.
 
     Attributes:

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.batches import Batch, draw_batch, put_on_device
@@ -137,7 +138,8 @@ def _prepared_feed(config: RunConfig, data: Prepared) -> Feed:
             images = augment_jitted(
                 augmented, read.images, jitter=preset.jitter, grayscale=preset.grayscale
             )
-            yield Batch(images, read.labels, read.domains, kept)
+            labels, domains = jnp.asarray(read.labels), jnp.asarray(read.domains)
+            yield Batch(images, labels, domains, kept)
 
     def chunks(domain: int, part: np.ndarray) -> Callable[[], Chunks]:
         return lambda: _read(data, domain, part, preset.image_size)

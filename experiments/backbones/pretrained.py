@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
-import jax
 import numpy as np
 from flax import traverse_util
 
@@ -37,7 +36,7 @@ def from_torch(state: dict[str, np.ndarray], path_of: PathOf, variables: Any) ->
       ValueError: a tensor is missing, not known, or of another shape; the message lists
         them.
     """
-    wanted = traverse_util.flatten_dict(jax.tree.map(np.asarray, dict(variables)))
+    wanted: dict[Path, Any] = traverse_util.flatten_dict(dict(variables))  # pyright: ignore[reportAssignmentType]
     found, wrong = {}, []
     for name, array in state.items():
         if name.endswith("num_batches_tracked"):

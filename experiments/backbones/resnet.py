@@ -100,7 +100,7 @@ class ResNet(nn.Module):
         """Returns the features, the mean over the image."""
         layers = Layers(self.batch_norm == "frozen" or not train, self.dtype)
         x = nn.relu(layers.norm("bn1")(layers.conv(64, 7, 2, "conv1")(x)))
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for stage, depth in enumerate(self.depths):
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 PATCH = 16
-GRID = 14  # of patches in an image of 224 pixels, what pretrained positions are of
 
 
 class Attention(nn.Module):
@@ -126,15 +125,25 @@ def vit_path(name: str) -> tuple[str, ...] | None:
 def resize_positions(positions: np.ndarray, tokens: int) -> np.ndarray:
     """Positions of another image size: the grid resized bicubically, the class token kept.
 
+    Smoothed where the grid shrinks, as timm does.
+
     Args:
       positions: [1, 1 + n * n, C].
       tokens: 1 + m * m wanted.
 
     Returns:
       [1, tokens, C].
+
+    Raises:
+      ValueError: the positions are not those of one class token and a square grid.
     """
     width = positions.shape[-1]
     old, new = (round((count - 1) ** 0.5) for count in (positions.shape[1], tokens))
+    if positions.shape != (1, 1 + old * old, width):
+        raise ValueError(
+            f"the position embedding has shape {positions.shape}: expected [1, 1 + n * n, C], "
+            "a class token and a square grid of patches."
+        )
     grid = positions[:, 1:].reshape(old, old, width)
     resized = jax.image.resize(grid, (new, new, width), "cubic", antialias=True)
     return np.concatenate([positions[:, :1], np.asarray(resized).reshape(1, -1, width)], 1)

@@ -100,3 +100,65 @@ def test_bad_input_is_one_line_that_lists_what_there_is(
     assert stopped.value.code == 2
     assert known in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cli") / "digits"
+    result = run("export", "--data", "rotated_digits", "--out", str(root))
+    assert result.exit_code == 0, result.output
+    assert "1797 images" in result.output
+    return root
+
+
+def test_export_prepare_compare_and_table(tree, tmp_path):
+    """What a person with a folder of images does."""
+    where = ["--data", "folder", "--data-dir", str(tree), "--prepared-dir", str(tmp_path)]
+    result = run("prepare", *where)
+    assert result.exit_code == 0, result.output
+    assert "75: 299 images" in result.output and "10 classes" in result.output
+    out = tmp_path / "out"
+    result = run(
+        *("compare", *where, "--methods", "erm,disam", "--unseen", "0,75", "--seeds", "1"),
+        *("--model", "patchnet", "--weights", "scratch", "--image-size", "16"),
+        *("--steps", "2", "--batch-size", "2", "--swad", "--penalty", "coral"),
+        *("--out", str(out)),
+    )
+    assert result.exit_code == 0, result.output
+    assert "BatchNorm live" in " ".join(result.output.split())
+    results = json.loads((out / "results.json").read_text())
+    assert len(results["records"]) == 4
+    text = run("table", str(out), "--data", "folder", "--selection", "swad").output
+    assert text.count("| disam+coral | here |") == 1
+    assert "(1)" in text
+    report = (out / "report.md").read_text()
+    assert "## By selection rule" in report and "SWAD" in report
+
+
+def test_table_without_results_is_the_papers(tmp_path):
+    text = run("table", "--data", "pacs", "--format", "csv").output
+    assert "disam,\"Zhang et al. 2024, Table 6, ResNet-50\",87.1 ± 0.4" in text
+    assert ",here," not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [
+        (("prepare",), "data folder needs --data-dir DIR"),
+        (("prepare", "--data", "emoji_styles"), "emoji_styles comes with the package"),
+        (("prepare", "--data-dir", "/nowhere"), "/nowhere"),
+        (("train", "--data", "vlcs", "--prepared-dir", "/nowhere"), "vlcs is not prepared"),
+        (("train", "--data-dir", "x"), "emoji_styles"),
+        (("train", "--model", "vgg"), "unknown model 'vgg'; there are: patchnet, resnet"),
+        (("train", "--protocol", "sagm"), "unknown protocol of emoji_styles 'sagm'"),
+        (("table", "/nowhere"), "/nowhere holds no results.json"),
+        (("table", "--format", "html"), "unknown format 'html'; there are: markdown"),
+        (("export", "--data", "pacs", "--out", "x"), "unknown data set 'pacs'"),
+    ],
+)
+def test_bad_input_of_the_data_commands_is_one_line(arguments, known, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["experiments", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert known in " ".join(capsys.readouterr().err.split())

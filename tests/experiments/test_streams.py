@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.data.prepare import prepare
 from experiments.data.streams import balanced, evaluation_chunks, iterate, merged
 from experiments.data.transforms import random_resized_crop, resize
 
@@ -119,6 +120,9 @@ def test_the_processes_shares_are_the_batch_of_one(kind, processes):
         for p, share in enumerate(shares):
             joined[p::processes] = share[field]
         np.testing.assert_array_equal(joined, whole[field])
+    if kind is balanced:
+        for share in shares:
+            np.testing.assert_array_equal(np.bincount(share.domains), [4 // processes] * 3)
 
 
 def test_the_crop_is_the_transform_s():
@@ -150,8 +154,15 @@ def test_evaluation_reads_in_order_whole():
 
 
 def test_impossible_streams_say_why():
-    with pytest.raises(ValueError, match="12 examples does not divide among 5 processes"):
-        make(process_count=5)
+    for kind in (balanced, merged):
+        with pytest.raises(ValueError, match=r"process_count must divide.* 4; got 3"):
+            make(kind, process_count=3)
+        with pytest.raises(ValueError, match=r"process_index must be in 0\.\.1; got 2"):
+            make(kind, process_index=2, process_count=2)
+        with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
+            make(kind, batch_size=0)
+        with pytest.raises(ValueError, match=r"min_crop must be in \(0, 1\]; got 1.5"):
+            make(kind, min_crop=1.5)
     with pytest.raises(ValueError, match=r"batch_size must be at most 23.*got 24"):
         make(merged, batch_size=24)
     with pytest.raises(ValueError, match="source 1 has no examples"):
@@ -161,5 +172,61 @@ def test_impossible_streams_say_why():
 def test_a_record_that_cannot_be_decoded_is_named():
     broken = [{"image": b"not an image", "label": 0, "filename": b"dog/7.jpg"}]
     stream = balanced([broken], batch_size=1, image_size=8, seed=0, indices=[np.arange(1)])
-    with pytest.raises(ValueError, match=r"dog/7\.jpg cannot be decoded"):
-        stream[0]
+    for read in (
+        lambda: stream[0],
+        lambda: next(iterate(stream)),
+        lambda: list(evaluation_chunks(broken, np.arange(1), 8, chunk=2)),
+    ):
+        with pytest.raises(ValueError, match=r"dog/7\.jpg cannot be decoded"):
+            read()
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_threads_change_nothing(threads):
+    stream = make().slice(slice(5))
+    found = list(iterate(stream, 1, threads=threads))
+    assert len(found) == 4
+    for step, batch in enumerate(found, start=1):
+        for x, y in zip(batch, stream[step], strict=True):
+            np.testing.assert_array_equal(x, y)
+    chunks = evaluation_chunks(SOURCES[2], np.arange(11), 8, chunk=3, threads=threads)
+    assert np.concatenate([y for _, y in chunks]).tolist() == list(range(200, 211))
+
+
+def test_a_part_without_examples_has_no_chunks():
+    assert list(evaluation_chunks(SOURCES[0], np.arange(0), 8, chunk=3)) == []
+
+
+def test_one_image_is_cropped_anew_in_every_pass():
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, format="PNG")
+    source = [{"image": out.getvalue(), "label": 0}]
+    stream = balanced([source], batch_size=8, image_size=8, seed=0, indices=[np.arange(1)])
+    images = np.concatenate([stream[step].images for step in range(4)])
+    assert len(np.unique(images.reshape(32, -1), axis=0)) > 28
+
+
+def test_records_on_the_disk_are_read(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = {}
+    for domain in ("ink", "photo"):
+        for i in range(3):
+            file = tmp_path / "images" / domain / ("cat", "dog")[i % 2] / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(file)
+            pictures[domain, f"{file.parent.name}/{i}.png"] = Image.fromarray(pixels)
+    data = prepare("folder", tmp_path / "images", tmp_path / "prepared")
+    sources = [data.source(domain) for domain in data.domains]
+    stream = balanced(
+        sources, batch_size=3, image_size=8, seed=0, indices=[np.arange(3)] * 2
+    )
+    batch = next(iterate(stream, 2))
+    np.testing.assert_array_equal(batch.domains, [0, 0, 0, 1, 1, 1])
+    assert sorted(batch.labels[:3]) == sorted(batch.labels[3:]) == [0, 0, 1]
+    for domain, source in zip(data.domains, sources, strict=True):
+        ((images, labels),) = evaluation_chunks(source, np.arange(3), 8, chunk=4)
+        np.testing.assert_array_equal(labels, data.labels(domain))
+        for image, name in zip(images, data.filenames(domain), strict=True):
+            np.testing.assert_array_equal(image, resize(pictures[domain, name], 8))

