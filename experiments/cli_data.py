@@ -123,8 +123,8 @@ def prepare_command(
     if data in DATASETS:
         raise ValueError(f"{data} comes with the package and needs no preparation")
     opened = _prepared(data, where)
-    for domain in opened.domains:
-        console.print(f"{domain}: {len(opened.labels(domain))} images")
+    for domain, count in opened.counts.items():
+        console.print(f"{domain}: {count} images")
     console.print(f"{len(opened.classes)} classes. Prepared in {opened.folder}")
 
 

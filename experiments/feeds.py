@@ -171,7 +171,7 @@ def split_domain(
       ValueError: the split is not one for data on the disk.
     """
     preset, name = config.preset, data.domains[domain]
-    count = len(data.labels(name))
+    count = data.counts[name]
     if preset.split == "domainbed":
         return domainbed_split(count, config.seed, domain, preset.holdout_fraction)
     if preset.split == "release":
@@ -186,7 +186,7 @@ def split_domain(
 
 def _read(data: Prepared, domain: int, part: np.ndarray, size: int) -> Chunks:
     name = data.domains[domain]
-    total = sum(len(data.labels(d)) for d in data.domains)
+    total = sum(data.counts.values())
     if total * size * size * 3 > KEEP_DECODED:
         return evaluation_chunks(data.source(name), part, size, CHUNK)
     images, labels = _decoded(data, name, size)

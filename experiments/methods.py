@@ -19,7 +19,7 @@ class Hyperparameters:
     rho: float = option(0.05, "radius of the perturbation")
     alpha: float = option(1e-3, "SAGM's step back, GSAM's weight of the orthogonal part")
     lam: float = option(0.1, "DISAM's weight of the variance of the domain losses")
-    variance: str = option("uniform", "of the domain losses, what DISAM takes")
+    variance: str = option("uniform", "DISAM's variance, uniform or count_weighted")
 
 
 @dataclasses.dataclass(frozen=True)

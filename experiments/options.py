@@ -66,7 +66,7 @@ def with_options(name: str, *owners: type) -> Callable[[Callable], Callable]:
 
 def _parameter(field: dataclasses.Field) -> inspect.Parameter:
     text = field.metadata["help"]
-    choices = f" [{', '.join(CHOICES[field.name])}]" if field.name in CHOICES else ""
+    choices = f" ({', '.join(CHOICES[field.name])})" if field.name in CHOICES else ""
     made = typer.Option(help=text[0].upper() + text[1:] + choices, show_default=False)
     kind: Any = field.type
     return inspect.Parameter(

@@ -83,7 +83,7 @@ def target(name: str, path_of: PathOf, wanted: Collection[Path]) -> Path | None:
 
 def _value(path: Path, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The array in Flax's order of axes."""
-    if path[-1] == "pos_embed" and array.shape[1] != shape[1]:
+    if path[-1] == "pos_embed" and array.shape != shape:
         return resize_positions(array, shape[1])
     if path[-1] != "kernel":
         return array

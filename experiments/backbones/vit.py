@@ -138,11 +138,11 @@ def resize_positions(positions: np.ndarray, tokens: int) -> np.ndarray:
       ValueError: the positions are not those of one class token and a square grid.
     """
     width = positions.shape[-1]
-    old, new = (round((count - 1) ** 0.5) for count in (positions.shape[1], tokens))
+    old, new = (round((count - 1) ** 0.5) for count in (positions.size // width, tokens))
     if positions.shape != (1, 1 + old * old, width):
         raise ValueError(
-            f"the position embedding has shape {positions.shape}: expected [1, 1 + n * n, C], "
-            "a class token and a square grid of patches."
+            f"the position embedding has shape {positions.shape}: expected one class token "
+            "and a square grid of patches, [1, 1 + n * n, C]."
         )
     grid = positions[:, 1:].reshape(old, old, width)
     resized = jax.image.resize(grid, (new, new, width), "cubic", antialias=True)

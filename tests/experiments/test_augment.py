@@ -66,6 +66,14 @@ def test_a_tenth_of_the_images_is_gray():
     assert gray.mean() == pytest.approx(0.1, abs=0.03)
 
 
+def test_gray_images_are_mirrored_as_often_as_others():
+    found = many(600, grayscale=0.5)
+    is_gray = np.ptp(found, axis=-1).max((1, 2)) < 1e-6
+    gray = np.asarray(luma(IMAGE))
+    mirrored = np.array([np.allclose(x, gray[:, ::-1], atol=1e-6) for x in found[is_gray]])
+    assert mirrored.mean() == pytest.approx(0.5, abs=0.1)
+
+
 def test_orders_and_factors_are_uniform():
     keys = jax.random.split(KEY, 3000)
     orders, factors = jax.vmap(lambda key: draw_jitter(key, 0.3))(keys)

@@ -1,5 +1,7 @@
+import functools
 from pathlib import Path
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,58 +48,113 @@ def error(ours, theirs):
     return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
 
 
+@functools.cache  # ViT-B has two sets of names and one compilation
+def evaluator(name, batch_norm, train):
+    """Variables -> features, logits, moved statistics and gradient on the images."""
+    module, _ = fresh(name, batch_norm=batch_norm)
+
+    def evaluate(variables):
+        def loss(params):
+            features, moved = module.apply(
+                {**variables, "params": params}, IMAGES, train, mutable=["batch_stats"]
+            )
+            logits = features @ made.head(features.shape[1]).astype(np.float32)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, made.LABELS)
+            return losses.mean(), (features, logits, moved)
+
+        gradient, outputs = jax.grad(loss, has_aux=True)(variables["params"])
+        return *outputs, gradient
+
+    return jax.jit(evaluate)
+
+
+def check_gradient(recorded, path_of, gradient):
+    """Compares every tensor's norm and entries, relative to its own norm and largest."""
+    gradient = traverse_util.flatten_dict({"params": gradient})
+    names = [str(name) for name in RECORDED[f"{recorded}/names"]]
+    assert len(names) == len(gradient)
+    for name, theirs in zip(names, RECORDED[f"{recorded}/gradients"], strict=True):
+        ours = in_torch_s_order(np.asarray(gradient[target(name, path_of, gradient)]))
+        norm, largest, *entries = made.digest(name, ours) - theirs
+        assert abs(norm) < BOUND * theirs[0], name
+        assert max(map(abs, (largest, *entries))) < BOUND * theirs[1], name
+
+
 @pytest.mark.parametrize("recorded", [*BACKBONES, "vit_b16_torchvision"])
 def test_outputs_and_gradient_equal_pytorch_s(recorded):
     name = recorded.removesuffix("_torchvision")
-    module, shapes = fresh(name)
     path_of = BACKBONES[name].path_of
-    variables = from_torch(torch_state(recorded), path_of, shapes)
-    head = made.head(RECORDED[f"{recorded}/features"].shape[1]).astype(np.float32)
-
-    @jax.jit
-    def run(params):
-        def loss(params):
-            features = module.apply({**variables, "params": params}, IMAGES, train=False)
-            logits = features @ head
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, made.LABELS)
-            return losses.mean(), (features, logits)
-
-        return jax.value_and_grad(loss, has_aux=True)(params)
-
-    (_, (features, logits)), gradients = run(variables["params"])
+    variables = from_torch(torch_state(recorded), path_of, fresh(name)[1])
+    evaluate = evaluator(name, "frozen", train=True)
+    features, logits, moved, gradient = evaluate(variables)
     assert error(features, RECORDED[f"{recorded}/features"]) < BOUND
     assert error(logits, RECORDED[f"{recorded}/logits"]) < BOUND
-    flat = traverse_util.flatten_dict({"params": gradients})
-    names = [str(n) for n in RECORDED[f"{recorded}/names"]]
-    assert len(names) == len(flat)
-    digests = []
-    for torch_name in names:
-        gradient = np.asarray(flat[target(torch_name, path_of, flat)])
-        digests.append(made.digest(torch_name, in_torch_s_order(gradient)))
-    theirs = RECORDED[f"{recorded}/gradients"]
-    # The digest's projections are of the size of the norm over the root of the count.
-    np.testing.assert_allclose(np.array(digests)[:, 0], theirs[:, 0], rtol=1e-4)
-    assert np.abs(np.array(digests) - theirs).max() < BOUND * np.abs(theirs).max()
+    check_gradient(recorded, path_of, gradient)
+    statistics = variables.get("batch_stats", {})
+    jax.tree.map(np.testing.assert_array_equal, moved.get("batch_stats", {}), statistics)
 
 
 def test_live_batch_norm_gives_torch_s_training_pass():
-    module, shapes = fresh("resnet18", batch_norm="live")
-    variables = from_torch(torch_state("resnet18"), BACKBONES["resnet18"].path_of, shapes)
-    features, moved = module.apply(variables, IMAGES, train=True, mutable=["batch_stats"])
-    assert error(features, RECORDED["resnet18/live_features"]) < 1e-3  # two images a batch
-    mean = moved["batch_stats"]["bn1"]["mean"]
-    assert error(mean, RECORDED["resnet18/live_mean"]) < BOUND
-
-
-def test_frozen_batch_norm_ignores_the_batch():
-    module, shapes = fresh("resnet18")
-    variables = from_torch(torch_state("resnet18"), BACKBONES["resnet18"].path_of, shapes)
-    apply = jax.jit(module.apply, static_argnames=("train", "mutable"))
-    trained, moved = apply(variables, IMAGES, train=True, mutable=("batch_stats",))
-    np.testing.assert_array_equal(trained, apply(variables, IMAGES, train=False))
-    jax.tree.map(
-        np.testing.assert_array_equal, moved["batch_stats"], variables["batch_stats"]
+    name, path_of = "resnet18/live", BACKBONES["resnet18"].path_of
+    variables = from_torch(torch_state("resnet18"), path_of, fresh("resnet18")[1])
+    evaluate = evaluator("resnet18", "live", train=True)
+    features, logits, moved, gradient = evaluate(variables)
+    assert error(features, RECORDED[f"{name}/features"]) < BOUND
+    assert error(logits, RECORDED[f"{name}/logits"]) < BOUND
+    check_gradient(name, path_of, gradient)
+    before, after = (
+        traverse_util.flatten_dict(tree["batch_stats"]) for tree in (variables, moved)
     )
+    means, variances = [], []
+    for norm, count in zip(
+        RECORDED[f"{name}/norms"], RECORDED[f"{name}/counts"], strict=True
+    ):
+        path = path_of(str(norm))
+        means.append(after[*path, "mean"])
+        # PyTorch moves the running variance to the batch's unbiased one, Flax the biased.
+        kept = 0.9 * before[*path, "var"]
+        variances.append(kept + (after[*path, "var"] - kept) * count / (count - 1))
+    assert error(np.concatenate(means), RECORDED[f"{name}/running_mean"]) < BOUND
+    assert error(np.concatenate(variances), RECORDED[f"{name}/running_var"]) < BOUND
+
+
+def test_live_batch_norm_moves_every_statistic_of_efficientnet_lite0():
+    module, shapes = fresh("efficientnet_lite0", batch_norm="live")
+    path_of = BACKBONES["efficientnet_lite0"].path_of
+    variables = from_torch(torch_state("efficientnet_lite0"), path_of, shapes)
+    images = IMAGES[:, :32, :32]
+    apply = jax.jit(lambda v: module.apply(v, images, True, mutable=["batch_stats"])[1])
+    before, after = (
+        traverse_util.flatten_dict(tree["batch_stats"])
+        for tree in (variables, apply(variables))
+    )
+    assert all(not np.allclose(after[path], before[path]) for path in before)
+    kernel, path = (
+        variables["params"]["stem"]["kernel"],
+        ("stem_norm", "BatchNorm_0", "mean"),
+    )
+    stem = jax.lax.conv_general_dilated(
+        images, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    moved = 0.9 * before[path] + 0.1 * stem.mean((0, 1, 2))
+    np.testing.assert_allclose(after[path], moved, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    ("batch_norm", "train", "moves"),
+    [("live", True, True), ("live", False, False), ("frozen", True, False)],
+)
+def test_statistics_move_in_live_training_alone(name, batch_norm, train, moves):
+    module, shapes = fresh(name, batch_norm=batch_norm)
+
+    def trace():  # the statistics are not declared mutable: moving them is an error
+        jax.eval_shape(lambda: module.apply(shapes, IMAGES, train))
+
+    if not moves:
+        return trace()
+    with pytest.raises(flax.errors.ModifyScopeVariableError):
+        trace()
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -112,6 +169,7 @@ def test_shifted_sums_are_the_grouped_convolution(
     x = jnp.asarray(rng.normal(size=(3, height, width, 4)), jnp.float32)
     w = jnp.asarray(rng.normal(size=(kernel, kernel, 1, 4)), jnp.float32)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def run(convolve):
         y, pull = jax.vjp(lambda x, w: jnp.sin(convolve(x, w, stride)), x, w)
         return y, *pull(jnp.cos(y))
@@ -172,11 +230,20 @@ def test_missing_weights_say_what_to_do(name, path, message):
         load_pretrained(name, path, {})
 
 
-def test_positions_of_another_size_keep_the_class_token_and_a_constant():
-    positions = np.concatenate([np.full((1, 1, 4), 9.0), np.full((1, 196, 4), 3.0)], 1)
-    resized = resize_positions(positions, 1 + 16)
-    assert resized.shape == (1, 17, 4)
-    np.testing.assert_array_equal(resized[:, 0], 9.0)
-    np.testing.assert_allclose(resized[:, 1:], 3.0, rtol=1e-6)
-    same = np.random.default_rng(0).normal(size=(1, 17, 4)).astype(np.float32)
-    np.testing.assert_allclose(resize_positions(same, 17), same, atol=1e-6)
+@pytest.mark.parametrize("side", [4, 9])
+def test_positions_of_another_size_are_timm_s(side):
+    positions = made.weight("pos_embed", (1, 1 + 36, 8)).astype(np.float32)
+    resized = resize_positions(positions, 1 + side * side)
+    np.testing.assert_allclose(resized, RECORDED[f"positions/{side}"], atol=1e-6)
+
+
+def test_a_vit_takes_positions_of_another_size_and_no_other_tokens():
+    _, shapes = fresh("vit_s16")
+    state = torch_state("vit_s16")
+    path_of = BACKBONES["vit_s16"].path_of
+    large = {**state, "pos_embed": made.weight("pos_embed", (1, 1 + 14 * 14, 384))}
+    loaded = from_torch(large, path_of, shapes)["params"]["pos_embed"]
+    np.testing.assert_allclose(loaded[:, 0], large["pos_embed"][:, 0], rtol=1e-6)
+    distilled = {**state, "pos_embed": np.zeros((1, 2 + 14 * 14, 384))}
+    with pytest.raises(ValueError, match=r"\(1, 198, 384\): expected one class token"):
+        from_torch(distilled, path_of, shapes)

@@ -11,8 +11,16 @@ from experiments.data.transforms import random_resized_crop, resize
 COUNTS = (7, 5, 11)
 
 
+def picture_of(domain, i):
+    """Red tells the domain and green the position, in blue is noise that tells a crop."""
+    pixels = np.empty((10, 12, 3), np.uint8)
+    pixels[..., :2] = domain, i
+    pixels[..., 2] = np.random.default_rng((domain, i)).integers(0, 256, (10, 12))
+    return Image.fromarray(pixels)
+
+
 class Source:
-    """Images flat in domain and position, so that each can be traced."""
+    """Images that can be traced."""
 
     def __init__(self, domain, count):
         self.domain, self.count = domain, count
@@ -22,7 +30,7 @@ class Source:
 
     def __getitem__(self, i):
         out = io.BytesIO()
-        Image.new("RGB", (12, 10), (self.domain, i, 0)).save(out, format="PNG")
+        picture_of(self.domain, i).save(out, format="PNG")
         return {
             "image": out.getvalue(),
             "label": 100 * self.domain + i,
@@ -149,8 +157,7 @@ def test_evaluation_reads_in_order_whole():
         201,
         202,
     ]
-    expected = resize(Image.new("RGB", (12, 10), (2, 5, 0)), 8)
-    np.testing.assert_array_equal(chunks[0][0][0], expected)
+    np.testing.assert_array_equal(chunks[0][0][0], resize(picture_of(2, 5), 8))
 
 
 def test_impossible_streams_say_why():
