@@ -123,8 +123,6 @@ def evaluation_line(
     whole = np.average(
         [in_split.accuracy, held.accuracy], weights=[in_split.count, held.count]
     )
-    line[f"in_split_accuracy/{unseen}"] = in_split.accuracy
-    line[f"accuracy/{unseen}"] = float(whole)
     line["in_domain_accuracy"] = float(np.mean([found.accuracy for found in sources]))
     line["in_domain_loss"] = float(np.mean([found.loss for found in sources]))
     line["out_of_domain_accuracy"] = float(whole)

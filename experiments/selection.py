@@ -30,12 +30,11 @@ class Selected:
     whole: float
 
 
-def training_domain_validation(lines: Lines, unseen: str) -> Selected:
+def training_domain_validation(lines: Lines) -> Selected:
     """The checkpoint of the best mean accuracy on the source domains' held-out parts.
 
     Args:
       lines: of the run's metrics.
-      unseen: the domain left out.
 
     Returns:
       The first such checkpoint.
@@ -44,10 +43,10 @@ def training_domain_validation(lines: Lines, unseen: str) -> Selected:
       ValueError: the run was never evaluated.
     """
     best = max(evaluations(lines), key=lambda line: line["in_domain_accuracy"])
-    return _selected(best, unseen, best["in_domain_accuracy"])
+    return _selected(best, best["in_domain_accuracy"])
 
 
-def oracle(lines: Lines, unseen: str) -> Selected:
+def oracle(lines: Lines) -> Selected:
     """The last checkpoint, validated on the unseen domain's held-out part.
 
     No early stopping: the unseen domain chooses between configurations alone, so that for
@@ -55,16 +54,16 @@ def oracle(lines: Lines, unseen: str) -> Selected:
     `training_domain_validation`.
     """
     last = evaluations(lines)[-1]
-    return _selected(last, unseen, last[f"out_split_accuracy/{unseen}"])
+    return _selected(last, last["out_of_domain_heldout_accuracy"])
 
 
-def last_step(lines: Lines, unseen: str) -> Selected:
+def last_step(lines: Lines) -> Selected:
     """The last checkpoint, validated as `training_domain_validation` is."""
     last = evaluations(lines)[-1]
-    return _selected(last, unseen, last["in_domain_accuracy"])
+    return _selected(last, last["in_domain_accuracy"])
 
 
-Rule = Callable[[Lines, str], Selected]
+Rule = Callable[[Lines], Selected]
 
 SELECTION_RULES: dict[str, Rule] = {
     "training_domain_validation": training_domain_validation,
@@ -73,18 +72,17 @@ SELECTION_RULES: dict[str, Rule] = {
 }
 
 
-def best_run(runs: Sequence[Lines], unseen: str, rule: Rule) -> tuple[int, Selected]:
+def best_run(runs: Sequence[Lines], rule: Rule) -> tuple[int, Selected]:
     """The run of a sweep that the rule validates best.
 
     Args:
       runs: the metrics of runs that differ in their configuration.
-      unseen: the domain left out of all of them.
       rule: a value of `SELECTION_RULES`.
 
     Returns:
       Its position, and what the rule chose of it; the first on ties.
     """
-    found = [rule(lines, unseen) for lines in runs]
+    found = [rule(lines) for lines in runs]
     best = max(range(len(found)), key=lambda i: found[i].validation)
     return best, found[best]
 
@@ -97,6 +95,10 @@ def evaluations(lines: Lines) -> list[dict[str, Any]]:
     return found
 
 
-def _selected(line: dict[str, Any], unseen: str, validation: float) -> Selected:
-    in_split, whole = line[f"in_split_accuracy/{unseen}"], line[f"accuracy/{unseen}"]
-    return Selected(line["step"], validation, in_split, whole)
+def _selected(line: dict[str, Any], validation: float) -> Selected:
+    return Selected(
+        step=line["step"],
+        validation=validation,
+        in_split=line["out_of_domain_in_split_accuracy"],
+        whole=line["out_of_domain_accuracy"],
+    )

@@ -181,11 +181,11 @@ def make_record(
         "seconds_per_step": seconds_per_step,
     }
     for name, rule in SELECTION_RULES.items():
-        record[name] = _chosen(rule(lines, config.unseen))
+        record[name] = _chosen(rule(lines))
     averaged = [line for line in lines if line["kind"] == "swad"]
     if averaged:
         as_last = [{**averaged[-1], "kind": "evaluation"}]
-        record["swad"] = _chosen(SELECTION_RULES["last_step"](as_last, config.unseen))
+        record["swad"] = _chosen(SELECTION_RULES["last_step"](as_last))
     return record
 
 

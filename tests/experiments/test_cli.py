@@ -137,7 +137,7 @@ def test_export_prepare_compare_and_table(tree, tmp_path):
 
 def test_table_without_results_is_the_papers(tmp_path):
     text = run("table", "--data", "pacs", "--format", "csv").output
-    assert "disam,\"Zhang et al. 2024, Table 6, ResNet-50\",87.1 ± 0.4" in text
+    assert 'disam,"Zhang et al. 2024, Table 6, ResNet-50",87.1 ± 0.4' in text
     assert ",here," not in text
 
 

@@ -62,7 +62,7 @@ def test_a_run_has_all_selections_and_swad(prepared, tmp_path):
     assert record["swad"]["step"] == 23
     # 115 images of the unseen domain, 23 of them held out.
     parts = (
-        92 * last["in_split_accuracy/mono"] + 23 * last["out_split_accuracy/mono"]
+        92 * last["out_of_domain_in_split_accuracy"] + 23 * last["out_split_accuracy/mono"]
     ) / 115
     assert last["out_of_domain_accuracy"] == pytest.approx(parts)
     assert not (tmp_path / "segments").exists()
