@@ -129,13 +129,11 @@ def test_live_batch_norm_moves_every_statistic_of_efficientnet_lite0():
         for tree in (variables, apply(variables))
     )
     assert all(not np.allclose(after[path], before[path]) for path in before)
-    kernel, path = (
-        variables["params"]["stem"]["kernel"],
-        ("stem_norm", "BatchNorm_0", "mean"),
-    )
+    kernel = variables["params"]["stem"]["kernel"]
     stem = jax.lax.conv_general_dilated(
         images, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+    path = ("stem_norm", "BatchNorm_0", "mean")
     moved = 0.9 * before[path] + 0.1 * stem.mean((0, 1, 2))
     np.testing.assert_allclose(after[path], moved, atol=1e-5)
 

@@ -42,8 +42,7 @@ def test_last_step():
 def test_rules_choose_different_runs_of_a_sweep():
     other = [line(1, source=0.9, out=0.1, inside=0.11), line(4, 0.1, out=0.5, inside=0.51)]
     chosen = {
-        name: best_run([LINES, other], rule)[0]
-        for name, rule in SELECTION_RULES.items()
+        name: best_run([LINES, other], rule)[0] for name, rule in SELECTION_RULES.items()
     }
     assert chosen == {"training_domain_validation": 1, "oracle": 1, "last_step": 0}
     assert best_run([LINES, LINES], SELECTION_RULES["oracle"])[0] == 0
