@@ -14,11 +14,11 @@ from experiments.run_folder import environment
 from experiments.summary import Row, summarize
 
 LEGEND = """\
-In-domain: held-out groups of the source domains. Out-of-domain: all images of the unseen
-domain; held out: only its groups that were held out in every domain. Both are means over
-the unseen domains at the last step: nothing was selected. Worst: the unseen domain of
-lowest accuracy. Loss spread: standard deviation over the source domains of the training
-loss, mean of the last logged steps."""
+In-domain: the held-out parts of the source domains. Out-of-domain: all images of the unseen
+domain; held out: only its held-out part. Both are means over the unseen domains at the last
+step: nothing was selected. Worst: the unseen domain of lowest accuracy. Loss spread:
+standard deviation over the source domains of the training loss, mean of the last logged
+steps."""
 
 SELECTION = """\
 Accuracy on the part of the unseen domain that was not held out (DomainBed's 80 %, which
