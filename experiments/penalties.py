@@ -69,7 +69,7 @@ def vrex(
 ) -> jax.Array:
     """The variance of the domain losses, each domain counting alike.
 
-    `disam_jax.vrex` is the same as an objective.
+    `dj.vrex` is the same as an objective.
 
     References:
       Krueger et al., ICML 2021.
