@@ -16,6 +16,14 @@ from disam_jax.sharpness import pop_evaluation as pop_evaluation
 from disam_jax.sharpness import sharpness_aware as sharpness_aware
 from disam_jax.sharpness import value_and_grad as value_and_grad
 
+# A batch in pieces, and float16.
+from disam_jax.loss_scale import LossScaleState as LossScaleState
+from disam_jax.loss_scale import scale_loss as scale_loss
+from disam_jax.micro_batching import micro_batches as micro_batches
+from disam_jax.micro_batching import per_micro_batch as per_micro_batch
+from disam_jax.precision import Realized as Realized
+from disam_jax.precision import realized_perturbation as realized_perturbation
+
 # From a loss function to domain losses and weights.
 from disam_jax.domains import domain_means as domain_means
 from disam_jax.domains import domain_shares as domain_shares

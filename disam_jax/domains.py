@@ -13,7 +13,7 @@ from disam_jax import trees
 from disam_jax.trees import Tree
 
 LossFn = Callable[..., Any]
-DomainLossFn = Callable[[Tree], tuple[chex.Array, Any]]
+DomainLossFn = Callable[..., tuple[chex.Array, Any]]  # (params, *micro_batch)
 
 
 def vmap_domains(loss_fn: LossFn) -> LossFn:
@@ -141,7 +141,7 @@ def _membership(domain_ids: chex.Array, num_domains: int) -> chex.Array:
 
 
 def as_domain_loss_fn(loss_fn: LossFn | None, has_aux: bool) -> DomainLossFn:
-    """Returns params -> (losses [M] in at least float32, aux), with checks."""
+    """Returns (params, *micro_batch) -> (losses [M] in at least float32, aux), checked."""
     if loss_fn is None:
         raise ValueError(
             "loss_fn is missing: this transformation takes the gradients itself. Call "
@@ -150,8 +150,8 @@ def as_domain_loss_fn(loss_fn: LossFn | None, has_aux: bool) -> DomainLossFn:
             "gradients with disam_jax.value_and_grad and give them to the optimizer."
         )
 
-    def domain_loss_fn(params: Tree) -> tuple[chex.Array, Any]:
-        output = loss_fn(params)
+    def domain_loss_fn(params: Tree, *micro_batch: Tree) -> tuple[chex.Array, Any]:
+        output = loss_fn(params, *micro_batch)
         if isinstance(output, tuple) != has_aux or (has_aux and len(output) != 2):
             expected = "a pair (losses, aux)" if has_aux else "losses alone"
             raise TypeError(
@@ -171,20 +171,19 @@ def as_domain_loss_fn(loss_fn: LossFn | None, has_aux: bool) -> DomainLossFn:
     return domain_loss_fn
 
 
-def as_weights(domain_weights: chex.Array | None, losses: chex.Array) -> chex.Array:
-    """Returns the weights [M] of `losses` [M], scaled to sum 1; uniform for None."""
-    if domain_weights is None:
-        return jnp.full_like(losses, 1.0 / losses.size)
-    if np.shape(domain_weights) != losses.shape:
+def check_weights(weights: chex.Array | None, losses: chex.Array) -> chex.Array:
+    """Returns weights >= 0 in the shape and dtype of `losses`, of any sum; 1 for None."""
+    if weights is None:
+        return jnp.ones_like(losses)
+    if np.shape(weights) != losses.shape:
         raise ValueError(
             f"domain_weights must have one entry per domain loss, shape {losses.shape}; "
-            f"got {np.shape(domain_weights)}."
+            f"got {np.shape(weights)}."
         )
-    if not isinstance(domain_weights, Tracer):
-        seen = np.asarray(domain_weights, dtype=np.float64)
+    if not isinstance(weights, Tracer):
+        seen = np.asarray(weights, dtype=np.float64)
         if not (np.isfinite(seen).all() and (seen >= 0).all()):
             raise ValueError(
                 f"domain_weights must be finite and >= 0; got {seen.tolist()}."
             )
-    weights = jnp.asarray(domain_weights, losses.dtype)
-    return trees.safe_divide(weights, jnp.sum(weights))
+    return jnp.asarray(weights, losses.dtype)

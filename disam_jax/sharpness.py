@@ -18,9 +18,11 @@ import optax
 
 from disam_jax import trees
 from disam_jax.combinations import Combination, take_perturbed
-from disam_jax.domains import LossFn, as_domain_loss_fn, as_weights
+from disam_jax.domains import LossFn, as_domain_loss_fn
 from disam_jax.hyperparameters import at_step
 from disam_jax.objectives import Objective, weighted_mean
+from disam_jax.passes import PassAt, Seen, at_once, in_micro_batches, over_devices, scaled
+from disam_jax.precision import Realized, realized_perturbation
 from disam_jax.trees import Tree
 
 
@@ -33,13 +35,15 @@ class Evaluation(NamedTuple):
       losses: [M], the domain losses at w.
       perturbed_losses: [M], the domain losses at w + eps.
       aux: what the loss function returned beside the losses at w (BatchNorm statistics,
-        say); the pass at w + eps changes none of it.
+        say); the pass at w + eps changes none of it. In micro-batches it is stacked,
+        [K, ...]; with an axis_name it is this device's.
       ascent_weights: [M], each domain's weight in the ascent gradient (the paper's beta);
         they sum to 1 for the objectives here and may be negative.
       gradient_norm: scalar, of the gradient at w that the combination takes.
       perturbation_norm: scalar, of eps; rho for SAM.
       perturbed_gradient_norm: scalar, of the gradient at w + eps.
       cosine: scalar in [-1, 1], between those two gradients.
+      realized: how much of eps is left in `update`'s `compute_dtype`; None without one.
     """
 
     losses: chex.Array
@@ -50,6 +54,7 @@ class Evaluation(NamedTuple):
     perturbation_norm: chex.Array
     perturbed_gradient_norm: chex.Array
     cosine: chex.Array
+    realized: Realized | None = None
 
 
 class SharpnessState(NamedTuple):
@@ -94,7 +99,24 @@ def sharpness_aware(
       weight 0 is absent and takes part in nothing. Its loss may be anything whose
       derivative is finite (0 times NaN is NaN), as `domain_means` sees to;
     - `has_aux=False`: whether `loss_fn` returns an aux;
-    - `record=False`: whether the new state holds the `Evaluation`, for `pop_evaluation`.
+    - `record=False`: whether the new state holds the `Evaluation`, for `pop_evaluation`;
+    - `perturbed_loss_fn=None`: what is evaluated at w + eps; None is `loss_fn`. The same
+      model in float32, say, where bfloat16 rounds eps away, or on more examples;
+    - `micro_batches=None`: a tree of arrays [K, ...]. `loss_fn` then takes (params,
+      micro_batch), domain_weights are [K, M] (None is uniform, and every piece counts
+      alike), and the step is that of the whole batch with the memory of one piece: one
+      eps, from all of them. Its gradients are those of K pieces at w and at w + eps; an
+      objective other than the weighted mean needs all domain losses first, one more
+      forward pass over the pieces;
+    - `unroll=1`: of the `jax.lax.scan` over them. On a CPU, where convolutions in loops
+      are slow, K;
+    - `axis_name=None`: of `shard_map` or `pmap`. Each device then gives the losses and
+      domain_weights (counts, or shares of parts of one size) of its part, and the step is
+      that of the whole batch, alike on all. Under `jit` nothing of the kind is needed;
+    - `loss_scale=None`: the way back is scaled by it and the gradients unscaled in
+      float32; `scale_loss` adapts it;
+    - `compute_dtype=None`: to which `loss_fn` casts the parameters; the evaluation then
+      tells how much of eps survives that.
 
     Example:
       >>> import disam_jax as dj, jax.numpy as jnp, optax
@@ -122,8 +144,9 @@ def sharpness_aware(
 
     Raises:
       ValueError: `combine_with` is neither of the two; at `update`, params or `loss_fn`
-        are missing, the losses are not a floating-point scalar or vector, or the weights
-        have another shape, a negative or a non-finite entry.
+        are missing, the losses are not a floating-point scalar or vector, the weights
+        have another shape, a negative or a non-finite entry, or the micro-batches no
+        common first axis.
       TypeError: at `update`, `loss_fn` returns an aux that has_aux does not announce, or
         the reverse.
 
@@ -143,21 +166,27 @@ def sharpness_aware(
     def init(params: Tree) -> SharpnessState:
         return SharpnessState(jnp.zeros([], jnp.int32), perturbation.init(params))
 
-    def step(pass_at: _PassAt, state: SharpnessState, params: Tree) -> _Step:
+    def step(passes: _Passes, state: SharpnessState, params: Tree) -> _Step:
         ascent_now = at_step(ascent, state.count)
         descent_now = at_step(descent, state.count)
         combine_now = at_step(combine, state.count)
-        clean = pass_at(params)
+        clean = passes.at_params(params)
         ascent_weights = clean.cotangent(ascent_now)
-        ascent_grad = clean.pull(ascent_weights)
+        ascent_grad, seen = clean.pull(ascent_weights)
         eps, perturbation_state = perturbation.update(
             ascent_grad, state.perturbation, params
         )
-        perturbed = pass_at(_move(params, eps))
-        perturbed_grad = perturbed.grad(descent_now)
-        grad = ascent_grad if combine_with == "ascent" else clean.grad(descent_now)
-        seen = _evaluation(clean, perturbed, ascent_weights, grad, perturbed_grad, eps)
-        return combine_now(grad, perturbed_grad), perturbation_state, seen
+        perturbed = passes.at_perturbed(_move(params, eps))
+        perturbed_grad, perturbed_seen = perturbed.pull(perturbed.cotangent(descent_now))
+        grad = ascent_grad
+        if combine_with == "descent":
+            grad, _ = clean.pull(clean.cotangent(descent_now))
+        return _Step(
+            combine_now(grad, perturbed_grad),
+            perturbation_state,
+            eps,
+            _evaluation(seen, perturbed_seen, ascent_weights, grad, perturbed_grad, eps),
+        )
 
     return _gradient_source(init, step)
 
@@ -194,22 +223,26 @@ def erm(*, descent: Objective | None = None) -> optax.GradientTransformationExtr
         del params
         return SharpnessState(jnp.zeros([], jnp.int32), optax.EmptyState())
 
-    def step(pass_at: _PassAt, state: SharpnessState, params: Tree) -> _Step:
-        clean = pass_at(params)
+    def step(passes: _Passes, state: SharpnessState, params: Tree) -> _Step:
+        clean = passes.at_params(params)
         weights = clean.cotangent(at_step(descent, state.count))
-        grad = clean.pull(weights)
+        grad, seen = clean.pull(weights)
         eps = optax.tree.zeros_like(grad)
-        return (
-            grad,
-            optax.EmptyState(),
-            _evaluation(clean, clean, weights, grad, grad, eps),
-        )
+        evaluation = _evaluation(seen, seen, weights, grad, grad, eps)
+        return _Step(grad, optax.EmptyState(), eps, evaluation)
 
     return _gradient_source(init, step)
 
 
 def value_and_grad(
-    loss_fn: LossFn, tx: optax.GradientTransformationExtraArgs, has_aux: bool = False
+    loss_fn: LossFn,
+    tx: optax.GradientTransformationExtraArgs,
+    has_aux: bool = False,
+    *,
+    perturbed_loss_fn: LossFn | None = None,
+    axis_name: str | None = None,
+    compute_dtype: Any = None,
+    unroll: int | bool = 1,
 ) -> Callable[..., Any]:
     """The same step as a gradient function, to be used before any optimizer.
 
@@ -231,10 +264,15 @@ def value_and_grad(
       loss_fn: (params, *args, **kwargs) -> losses [M] or a scalar, or (losses, aux).
       tx: `sam(...)`, `disam(...)`, or a chain that begins with one.
       has_aux: whether `loss_fn` returns an aux; it comes back as `evaluation.aux`.
+      perturbed_loss_fn: with the arguments of `loss_fn`, what is evaluated at w + eps.
+      axis_name: as in `sharpness_aware`'s update, as are `compute_dtype` and `unroll`.
+      compute_dtype: to which `loss_fn` casts the parameters.
+      unroll: of the scan over micro-batches.
 
     Returns:
-      (params, state, *args, domain_weights=None, **kwargs) ->
-      ((evaluation, grads), state), where the first state is `tx.init(params)`.
+      (params, state, *args, domain_weights=None, micro_batches=None, loss_scale=None,
+      **kwargs) -> ((evaluation, grads), state), where the first state is
+      `tx.init(params)`. With micro-batches, `loss_fn` takes the piece after `args`.
 
     Raises:
       ValueError: at the call, as `sharpness_aware`'s update, or when `tx` is not one of
@@ -247,14 +285,27 @@ def value_and_grad(
         state: optax.OptState,
         *args: Any,
         domain_weights: chex.Array | None = None,
+        micro_batches: Tree | None = None,
+        loss_scale: chex.Array | None = None,
         **kwargs: Any,
     ) -> tuple[tuple[Evaluation, Tree], optax.OptState]:
+        def with_arguments(loss_fn: LossFn | None) -> LossFn | None:
+            if loss_fn is None:
+                return None
+            return lambda params, *piece: loss_fn(params, *args, *piece, **kwargs)
+
         grads, state = optax.with_extra_args_support(tx).update(
             None,  # pyright: ignore[reportArgumentType]  Optax has no type for "ignored".
             state,
             params,
-            loss_fn=lambda params: loss_fn(params, *args, **kwargs),
+            loss_fn=with_arguments(loss_fn),
+            perturbed_loss_fn=with_arguments(perturbed_loss_fn),
             domain_weights=domain_weights,
+            micro_batches=micro_batches,
+            unroll=unroll,
+            axis_name=axis_name,
+            loss_scale=loss_scale,
+            compute_dtype=compute_dtype,
             has_aux=has_aux,
             record=True,
         )
@@ -290,14 +341,10 @@ def pop_evaluation(state: optax.OptState) -> tuple[Evaluation, optax.OptState]:
     Raises:
       ValueError: the state holds no evaluation, or several.
     """
-
-    def is_ours(node: Any) -> bool:
-        return isinstance(node, SharpnessState)
-
     found = [
         node.evaluation
-        for node in jax.tree.leaves(state, is_leaf=is_ours)
-        if is_ours(node) and node.evaluation is not None
+        for node in jax.tree.leaves(state, is_leaf=_is_ours)
+        if _is_ours(node) and node.evaluation is not None
     ]
     if len(found) != 1:
         raise ValueError(
@@ -305,34 +352,40 @@ def pop_evaluation(state: optax.OptState) -> tuple[Evaluation, optax.OptState]:
             "the update of a chain with one disam_jax transformation, and pop once."
         )
     without = jax.tree.map(
-        lambda node: node._replace(evaluation=None) if is_ours(node) else node,
+        lambda node: node._replace(evaluation=None) if _is_ours(node) else node,
         state,
-        is_leaf=is_ours,
+        is_leaf=_is_ours,
     )
     return found[0], without
 
 
-class _Pass(NamedTuple):
-    """One forward pass at some parameters, and the way back through it."""
-
-    losses: chex.Array
-    weights: chex.Array
-    pull: Callable[[chex.Array], Tree]
-    aux: Any
-
-    def cotangent(self, objective: Callable[..., chex.Array]) -> chex.Array:
-        return jax.grad(objective)(self.losses, self.weights)
-
-    def grad(self, objective: Callable[..., chex.Array]) -> Tree:
-        return self.pull(self.cotangent(objective))
+def put_evaluation(state: optax.OptState, evaluation: Evaluation) -> optax.OptState:
+    """The reverse of `pop_evaluation`, for wrappers that look into it on its way."""
+    return jax.tree.map(
+        lambda node: node._replace(evaluation=evaluation) if _is_ours(node) else node,
+        state,
+        is_leaf=_is_ours,
+    )
 
 
-_PassAt = Callable[[Tree], _Pass]
-_Step = tuple[Tree, optax.OptState, Evaluation]
+def _is_ours(node: Any) -> bool:
+    return isinstance(node, SharpnessState)
+
+
+class _Passes(NamedTuple):
+    at_params: PassAt
+    at_perturbed: PassAt
+
+
+class _Step(NamedTuple):
+    gradient: Tree
+    perturbation_state: optax.OptState
+    eps: Tree
+    evaluation: Evaluation
 
 
 class _StepFn(Protocol):
-    def __call__(self, pass_at: _PassAt, state: SharpnessState, params: Tree) -> _Step: ...
+    def __call__(self, passes: _Passes, state: SharpnessState, params: Tree) -> _Step: ...
 
 
 def _gradient_source(
@@ -346,22 +399,39 @@ def _gradient_source(
         params: Tree | None = None,
         *,
         loss_fn: LossFn | None = None,
+        perturbed_loss_fn: LossFn | None = None,
         domain_weights: chex.Array | None = None,
+        micro_batches: Tree | None = None,
+        unroll: int | bool = 1,
+        axis_name: str | None = None,
+        loss_scale: chex.Array | None = None,
+        compute_dtype: Any = None,
         has_aux: bool = False,
         record: bool = False,
         **extra_args: Any,
     ) -> tuple[Tree, SharpnessState]:
         del updates, extra_args
-        domain_loss_fn = as_domain_loss_fn(loss_fn, has_aux)
+
+        def passes_of(loss_fn: LossFn | None) -> PassAt:
+            evaluate = as_domain_loss_fn(loss_fn, has_aux)
+            if micro_batches is None:
+                pass_at = at_once(evaluate, domain_weights)
+            else:
+                pass_at = in_micro_batches(evaluate, domain_weights, micro_batches, unroll)
+            if axis_name is not None:
+                pass_at = over_devices(pass_at, axis_name)
+            return pass_at if loss_scale is None else scaled(pass_at, loss_scale)
+
+        at_params = passes_of(loss_fn)
+        at_perturbed = passes_of(perturbed_loss_fn) if perturbed_loss_fn else at_params
         if params is None:
             raise ValueError("params is missing: call tx.update(None, state, params, ...).")
-
-        def pass_at(params: Tree) -> _Pass:
-            losses, pull, aux = jax.vjp(domain_loss_fn, params, has_aux=True)
-            weights = as_weights(domain_weights, losses)
-            return _Pass(losses, weights, lambda c: trees.at_least_float32(*pull(c)), aux)
-
-        grads, perturbation_state, evaluation = step(pass_at, state, params)
+        grads, perturbation_state, eps, evaluation = step(
+            _Passes(at_params, at_perturbed), state, params
+        )
+        if compute_dtype is not None:
+            realized = realized_perturbation(params, eps, compute_dtype)
+            evaluation = evaluation._replace(realized=realized)
         count = jnp.asarray(optax.safe_increment(state.count))
         new_state = SharpnessState(
             count, perturbation_state, evaluation if record else None
@@ -378,8 +448,8 @@ def _move(params: Tree, eps: Tree) -> Tree:
 
 
 def _evaluation(
-    clean: _Pass,
-    perturbed: _Pass,
+    clean: Seen,
+    perturbed: Seen,
     ascent_weights: chex.Array,
     grad: Tree,
     perturbed_grad: Tree,

@@ -35,8 +35,8 @@ def dot(a: Tree, b: Tree) -> chex.Array:
 def norm(tree: Tree) -> chex.Array:
     """Returns the l2 norm over all leaves; its derivative at zero is zero, not NaN."""
     square = dot(tree, tree)
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+    zero = square == 0  # and not > 0, which would make the norm of a NaN 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
 
 
 def safe_divide(numerator: float | chex.Array, denominator: chex.Array) -> chex.Array:
@@ -48,3 +48,33 @@ def safe_divide(numerator: float | chex.Array, denominator: chex.Array) -> chex.
 def cast_like(tree: Tree, other: Tree) -> Tree:
     """Returns `tree` in the dtypes of `other`'s leaves."""
     return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), tree, other)
+
+
+def zeros_like(tree: Tree) -> Tree:
+    """Returns zeros that vary over the same device axes as `tree`: a scan's first carry."""
+
+    def zeros(leaf: chex.Array) -> chex.Array:
+        made = jnp.zeros_like(leaf)
+        for axis_name in getattr(jax.typeof(leaf), "vma", ()):
+            made = vary(made, axis_name)
+        return made
+
+    return jax.tree.map(zeros, tree)
+
+
+def vary(tree: Tree, axis_name: str) -> Tree:
+    """Returns `tree` as arrays that may differ from device to device along the axis.
+
+    Only `shard_map` tells the two apart; elsewhere `tree` comes back as it is.
+    """
+    if axis_name not in jax.sharding.get_abstract_mesh().manual_axes:
+        return tree
+
+    def cast(leaf: chex.Array) -> chex.Array:
+        if axis_name in getattr(jax.typeof(leaf), "vma", ()):
+            return leaf
+        if hasattr(jax.lax, "pcast"):  # since jax 0.9
+            return jax.lax.pcast(leaf, axis_name, to="varying")
+        return jax.lax.pvary(leaf, (axis_name,))  # pyright: ignore[reportAttributeAccessIssue]
+
+    return jax.tree.map(cast, tree)

@@ -3,6 +3,9 @@
 import jax
 import pytest
 
+# Before any array is made: the tests of sharding take up to eight of them.
+jax.config.update("jax_num_cpu_devices", 8)
+
 
 @pytest.fixture
 def x64():

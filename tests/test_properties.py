@@ -13,10 +13,12 @@ from tests import reference
 settings.register_profile("disam_jax", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("disam_jax")
 
+# Not the smallest numbers there are: XLA takes those for 0, and the domain for absent.
+weight = st.one_of(st.just(0.0), st.floats(1e-9, 1))
 losses_and_weights = st.integers(1, 12).flatmap(
     lambda m: st.tuples(
         hnp.arrays(np.float64, m, elements=st.floats(0, 20)),
-        hnp.arrays(np.float64, m, elements=st.floats(0, 1)).filter(lambda w: w.max() > 0.1),
+        hnp.arrays(np.float64, m, elements=weight).filter(lambda w: w.max() > 0.1),
     )
 )
 variances = st.sampled_from(["uniform", "count_weighted"])

@@ -1,0 +1,174 @@
+"""Micro-batches: a batch in pieces, and a perturbation of its own for each of them."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from disam_jax import trees
+from disam_jax.domains import LossFn
+from disam_jax.passes import check_micro_batches
+from disam_jax.sharpness import Evaluation, pop_evaluation, put_evaluation
+from disam_jax.trees import Tree
+
+
+def micro_batches(batch: Tree, num: int, *, axis: int = 0) -> Tree:
+    """Cuts a batch into `num` pieces, stacked along a new first axis.
+
+    Example i goes to piece i % num. A batch that holds one domain after another thus gives
+    pieces that hold all of them, and one that is spread over devices stays where it is.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(micro_batches(jnp.arange(6), 2))
+      [[0 2 4]
+       [1 3 5]]
+
+    Args:
+      batch: a tree of arrays with the examples along `axis`.
+      num: K, of the pieces; it must divide the number of examples.
+      axis: 0 for a flat batch [B, ...]; 1 for stacked domains [M, B, ...].
+
+    Returns:
+      The tree with arrays [K, B / K, ...], or [K, M, B / K, ...] for axis 1.
+
+    Raises:
+      ValueError: `num` is not a positive divisor of the number of examples.
+    """
+
+    def cut(array: chex.Array) -> chex.Array:
+        size = jnp.shape(array)[axis]
+        if num < 1 or size % num:
+            raise ValueError(
+                f"num must divide the {size} examples along axis {axis}; got {num}."
+            )
+        shape = (*array.shape[:axis], size // num, num, *array.shape[axis + 1 :])
+        return jnp.moveaxis(jnp.reshape(array, shape), axis + 1, 0)
+
+    return jax.tree.map(cut, batch)
+
+
+def per_micro_batch(
+    tx: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """Each micro-batch is perturbed by itself: mean_k of combine(g_k, g'_k), at w + eps_k.
+
+    What the perturbation is computed on is one choice with three values:
+
+    - the whole batch: `sam(rho)`, with or without `micro_batches`;
+    - each micro-batch: `per_micro_batch(sam(rho))` and K pieces of the batch; SAM's
+      m-sharpness, where m is the size of a piece;
+    - each domain: the same with the domains as pieces, a batch [M, B, ...] and a loss
+      function of one domain. Every domain climbs on its own.
+
+    The pieces take turns, so that the memory is one piece's, and a batch costs what its
+    pieces cost: two gradients.
+
+    Example:
+      >>> import disam_jax as dj, jax.numpy as jnp
+      >>> tx, params = dj.per_micro_batch(dj.sam(rho=0.5)), jnp.array([3.0, 4.0])
+      >>> grads, state = tx.update(
+      ...     None, tx.init(params), params,
+      ...     loss_fn=lambda w, x: jnp.sum((w - x) ** 2),
+      ...     micro_batches=jnp.array([[0.0, 0.0], [3.0, 5.0]]),
+      ... )
+      >>> print(grads)
+      [3.3 2.9]
+
+    Args:
+      tx: a method of this package.
+
+    Returns:
+      The transformation. Its update needs `micro_batches`, and `domain_weights`, where
+      given, as [K, M]; a piece counts by its part of them. The evaluation is stacked: all
+      its arrays have a first axis K. A perturbation with a memory keeps the mean of what
+      the pieces make of it.
+
+    Raises:
+      ValueError: at `update`, `micro_batches` is missing or has no common first axis.
+
+    References:
+      Foret et al., Sharpness-Aware Minimization, ICLR 2021, section 4.1. Their code takes
+      each device's part of the batch for a piece, so that the result depends on how many
+      there are; under `shard_map` leave out `axis_name`, let the parameters vary over the
+      axis and average the updates to have that form.
+    """
+
+    def update(
+        updates: Any,
+        state: optax.OptState,
+        params: Tree | None = None,
+        *,
+        loss_fn: LossFn | None = None,
+        perturbed_loss_fn: LossFn | None = None,
+        domain_weights: chex.Array | None = None,
+        micro_batches: Tree | None = None,
+        unroll: int | bool = 1,
+        record: bool = False,
+        **extra_args: Any,
+    ) -> tuple[Tree, optax.OptState]:
+        if micro_batches is None or loss_fn is None or params is None:
+            raise ValueError(
+                "params, loss_fn or micro_batches is missing: call tx.update(None, state, "
+                "params, loss_fn=loss_fn, micro_batches=batch), where loss_fn takes "
+                "(params, micro_batch) and the arrays of the batch are [K, ...]."
+            )
+        count = check_micro_batches(micro_batches)
+        share = jnp.full([count], 1 / count)
+        if domain_weights is not None:
+            mass = jnp.sum(jnp.asarray(domain_weights), axis=1)
+            share = trees.safe_divide(mass, jnp.sum(mass))
+
+        def step(piece: Tree, weights: chex.Array | None) -> Any:
+            def on_piece(loss_fn: LossFn | None) -> LossFn | None:
+                return None if loss_fn is None else lambda params: loss_fn(params, piece)
+
+            grads, after = tx.update(
+                updates,
+                state,
+                params,
+                loss_fn=on_piece(loss_fn),
+                perturbed_loss_fn=on_piece(perturbed_loss_fn),
+                domain_weights=weights,
+                record=True,
+                **extra_args,
+            )
+            evaluation, after = pop_evaluation(after)
+            return grads, after, evaluation
+
+        def add(carry: Any, part: Any) -> tuple[Any, Evaluation]:
+            sum_so_far, memory = carry
+            piece, weights, share = part
+            grads, after, evaluation = step(piece, weights)
+            sum_so_far = jax.tree.map(
+                lambda total, g: total + share * g,
+                sum_so_far,
+                trees.at_least_float32(grads),
+            )
+            memory = jax.tree.map(lambda m, a: _add_memory(m, a, share), memory, after)
+            return (sum_so_far, memory), evaluation
+
+        zeros = trees.zeros_like(trees.at_least_float32(params))
+        first = (zeros, jax.tree.map(_no_memory, state))
+        parts = (micro_batches, domain_weights, share)
+        (grads, after), evaluation = jax.lax.scan(add, first, parts, unroll=unroll)
+        if record:
+            after = put_evaluation(after, evaluation)
+        return trees.cast_like(grads, params), after
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _is_memory(leaf: chex.Array) -> bool:
+    return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
+
+
+def _no_memory(leaf: chex.Array) -> chex.Array:
+    return jnp.zeros_like(leaf) if _is_memory(leaf) else leaf
+
+
+def _add_memory(memory: chex.Array, after: chex.Array, share: chex.Array) -> chex.Array:
+    """A piece's part of the mean of what is averaged; counts and keys are all alike."""
+    return (memory + share * after).astype(after.dtype) if _is_memory(after) else after

@@ -1,0 +1,334 @@
+"""One step of the whole batch: at once, in micro-batches, over devices, scaled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import disam_jax as dj
+
+DOMAINS, BATCH, FEATURES = 3, 24, 5
+METHODS = {
+    "erm": dj.erm(),
+    "vrex": dj.erm(descent=dj.vrex(2.0)),
+    "sam": dj.sam(0.3),
+    "gsam": dj.gsam(0.3, 0.2),
+    "disam": dj.disam(0.3, 0.4),
+    "disam-counts": dj.disam(0.3, 0.4, variance="count_weighted"),
+    "disam+sagm-pure": dj.sagm(
+        0.3, 0.1, ascent=dj.variance_penalized(0.4), combine_with="descent"
+    ),
+    "disam, vrex": dj.disam(0.3, 0.4, descent=dj.vrex(1.0)),
+}
+
+
+def batch(ids):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(BATCH, FEATURES)))
+    return x, jnp.asarray(rng.normal(size=BATCH)), jnp.asarray(ids)
+
+
+def params():
+    rng = np.random.default_rng(1)
+    return {"a": jnp.asarray(rng.normal(size=(FEATURES, 4))), "b": jnp.ones(4)}
+
+
+def losses(params, examples):
+    x, y, ids = examples
+    prediction = jnp.tanh(x @ params["a"]) @ params["b"]
+    return dj.domain_means((prediction - y) ** 2, ids, DOMAINS)[0]
+
+
+def with_aux(params, examples):
+    return losses(params, examples), jnp.sum(examples[0]) * params["b"][0]
+
+
+BALANCED = np.repeat(np.arange(DOMAINS), BATCH // DOMAINS)
+UNBALANCED = np.random.default_rng(2).choice(DOMAINS, BATCH, p=[0.7, 0.25, 0.05])
+ONE_ABSENT = np.where(UNBALANCED == 1, 0, UNBALANCED)
+DOMAIN_IDS = {"balanced": BALANCED, "unbalanced": UNBALANCED, "one absent": ONE_ABSENT}
+
+
+def at_once(tx, examples):
+    def step(params):
+        return tx.update(
+            None,
+            tx.init(params),
+            params,
+            loss_fn=lambda p: losses(p, examples),
+            domain_weights=dj.domain_shares(examples[2], DOMAINS),
+            record=True,
+        )
+
+    return jax.jit(step)(params())
+
+
+def assert_same(found, expected, tolerance=1e-12):
+    found, expected = (
+        dict(grads=found[0], seen=found[1]),
+        dict(grads=expected[0], seen=expected[1]),
+    )
+    for name in ("aux", "realized"):
+        found["seen"] = found["seen"]._replace(**{name: None})
+        expected["seen"] = expected["seen"]._replace(**{name: None})
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance),
+        found,
+        expected,
+    )
+
+
+def popped(result):
+    grads, state = result
+    return grads, dj.pop_evaluation(state)[0]
+
+
+def counts_of(pieces):
+    return jax.vmap(lambda ids: jnp.bincount(ids, length=DOMAINS))(pieces[2])
+
+
+@pytest.mark.parametrize(
+    ("method", "ids", "num", "unroll"),
+    [(name, "one absent", 4, 1) for name in METHODS]
+    + [("disam", "balanced", 1, 1), ("disam", "balanced", 8, 1), ("sam", "balanced", 3, 1)]
+    + [("disam", "unbalanced", 3, True), ("sam", "unbalanced", 3, 2)],
+)
+def test_micro_batches_make_the_step_of_the_whole_batch(x64, method, ids, num, unroll):
+    tx, examples = METHODS[method], batch(DOMAIN_IDS[ids])
+    pieces = dj.micro_batches(examples, num)
+    step = jax.jit(
+        lambda params: tx.update(
+            None,
+            tx.init(params),
+            params,
+            loss_fn=losses,
+            micro_batches=pieces,
+            domain_weights=counts_of(pieces),
+            unroll=unroll,
+            record=True,
+        )
+    )
+    assert_same(popped(step(params())), popped(at_once(tx, examples)))
+
+
+def test_aux_of_micro_batches_is_stacked(x64):
+    pieces = dj.micro_batches(batch(BALANCED), 4)
+    tx = dj.disam()
+    grad_fn = dj.value_and_grad(with_aux, tx, has_aux=True)
+    (seen, _), _ = grad_fn(params(), tx.init(params()), micro_batches=pieces)
+    np.testing.assert_allclose(seen.aux, jax.vmap(jnp.sum)(pieces[0]))
+
+
+def test_without_weights_every_piece_and_domain_counts_alike(x64):
+    pieces = dj.micro_batches(batch(BALANCED), 4)
+    tx = dj.disam(0.3, 0.4)
+    found = tx.update(
+        None, tx.init(params()), params(), loss_fn=losses, micro_batches=pieces, record=True
+    )
+    assert_same(popped(found), popped(at_once(tx, batch(BALANCED))))
+
+
+def compiled(method, pieces):
+    """The step's compiled form; pieces of None take the batch at once."""
+    tx = optax.chain(METHODS[method], optax.sgd(0.1))
+    rng = np.random.default_rng(0)
+    weights = [jnp.asarray(rng.normal(size=(64, 64)) / 8, jnp.float32) for _ in range(6)]
+    x = jnp.asarray(rng.normal(size=(2048, 64)), jnp.float32)
+
+    def loss_fn(weights, x):
+        for kernel in weights:
+            x = jax.nn.relu(x @ kernel)
+        return jnp.mean(x.reshape(2, -1, 64) ** 2, axis=(1, 2))
+
+    def step(weights, state, x):
+        if pieces is None:
+            kwargs = {"loss_fn": lambda w: loss_fn(w, x)}
+        else:
+            batches = dj.micro_batches(x, pieces)
+            kwargs = {"loss_fn": loss_fn, "micro_batches": batches, "unroll": True}
+        updates, state = tx.update(None, state, weights, **kwargs)
+        return optax.apply_updates(weights, updates), state
+
+    return jax.jit(step).lower(weights, tx.init(weights), x).compile()
+
+
+@pytest.mark.parametrize(
+    ("method", "ratio"),
+    # DISAM needs the losses of all pieces first: one forward pass (a third of a gradient)
+    # more at w; V-REx the same for its one gradient.
+    [("erm", 1.0), ("sam", 1.0), ("gsam", 1.0), ("disam", 7 / 6), ("vrex", 4 / 3)],
+)
+def test_micro_batches_cost_what_the_whole_batch_costs(method, ratio):
+    flops = {n: compiled(method, n).cost_analysis()["flops"] for n in (None, 4)}
+    assert flops[4] / flops[None] == pytest.approx(ratio, abs=0.03)
+
+
+def test_memory_is_that_of_one_micro_batch():
+    rng = np.random.default_rng(0)
+    tx = dj.disam()
+    weights = [jnp.asarray(rng.normal(size=(64, 64)) / 8, jnp.float32) for _ in range(6)]
+    x = jnp.asarray(rng.normal(size=(8192, 64)), jnp.float32)
+
+    def loss_fn(weights, x):
+        for kernel in weights:
+            x = jnp.tanh(x @ kernel)
+        return jnp.mean(x.reshape(2, -1, 64) ** 2, axis=(1, 2))
+
+    def step(weights, pieces):
+        return tx.update(
+            None, tx.init(weights), weights, loss_fn=loss_fn, micro_batches=pieces
+        )[0]
+
+    def memory(num):
+        pieces = x.reshape(num, -1, 64)
+        compiled = jax.jit(step).lower(weights, pieces).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    parameters = sum(w.nbytes for w in weights)
+    assert memory(16) < memory(1) / 16 + 4 * parameters
+
+
+def mesh(devices):
+    return jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+P = jax.sharding.PartitionSpec
+
+
+def sharded_step(tx, pieces=None):
+    """The step of one device's part of the batch."""
+
+    def step(params, examples):
+        kwargs = {"loss_fn": lambda p: losses(p, examples)}
+        weights = jnp.bincount(examples[2], length=DOMAINS)
+        if pieces:
+            parts = dj.micro_batches(examples, pieces)
+            kwargs = {"loss_fn": losses, "micro_batches": parts}
+            weights = counts_of(parts)
+        return tx.update(
+            None,
+            tx.init(params),
+            params,
+            domain_weights=weights,
+            axis_name="data",
+            record=True,
+            **kwargs,
+        )
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("method", "ids", "pieces", "check"),
+    [(name, "one absent", None, True) for name in METHODS]
+    + [("disam", ids, pieces, True) for ids in DOMAIN_IDS for pieces in (None, 3)]
+    + [("disam", "unbalanced", 3, False), ("sam", "unbalanced", None, False)],
+)
+def test_axis_name_makes_the_step_of_the_whole_batch(x64, method, ids, pieces, check):
+    tx, examples = METHODS[method], batch(DOMAIN_IDS[ids])
+    over = jax.shard_map(
+        sharded_step(tx, pieces),
+        mesh=mesh(4),
+        in_specs=(P(), P("data")),
+        out_specs=P(),
+        check_vma=check,
+    )
+    found = popped(jax.jit(over)(params(), examples))
+    assert_same(found, popped(at_once(tx, examples)))
+
+
+def test_axis_name_of_pmap_and_vmap(x64):
+    tx, examples = METHODS["disam"], batch(UNBALANCED)
+    expected = popped(at_once(tx, examples))
+    parts = jax.tree.map(lambda x: x.reshape(4, -1, *x.shape[1:]), examples)
+    for over in (jax.pmap, jax.vmap):
+        step = jax.jit(over(sharded_step(tx), axis_name="data", in_axes=(None, 0)))
+        grads, state = step(params(), parts)
+        seen = dj.pop_evaluation(state)[0]
+        for device in range(4):
+            first = jax.tree.map(lambda x, d=device: x[d], (grads, seen))
+            assert_same(first, expected)
+
+
+def test_value_and_grad_takes_an_axis_name(x64):
+    examples = batch(UNBALANCED)
+    tx = dj.disam(0.3, 0.4)
+    grad_fn = dj.value_and_grad(losses, tx, axis_name="data")
+
+    def step(params, examples):
+        weights = dj.domain_shares(examples[2], DOMAINS)  # of parts of one size
+        (seen, grads), _ = grad_fn(
+            params, tx.init(params), examples, domain_weights=weights
+        )
+        return grads, seen
+
+    over = jax.shard_map(step, mesh=mesh(4), in_specs=(P(), P("data")), out_specs=P())
+    assert_same(jax.jit(over)(params(), examples), popped(at_once(tx, examples)))
+
+
+@pytest.mark.parametrize("method", ["erm", "disam", "disam+sagm-pure"])
+def test_a_loss_scale_changes_nothing_that_fits(x64, method):
+    tx, examples = METHODS[method], batch(UNBALANCED)
+    found = tx.update(
+        None,
+        tx.init(params()),
+        params(),
+        loss_fn=lambda p: losses(p, examples),
+        domain_weights=dj.domain_shares(examples[2], DOMAINS),
+        loss_scale=jnp.asarray(1024.0),
+        record=True,
+    )
+    assert_same(popped(found), popped(at_once(tx, examples)))
+
+
+def test_another_loss_at_w_plus_eps(x64):
+    """Its gradient is taken where the first loss's ascent leads."""
+
+    def first(p):
+        return losses(p, batch(BALANCED))
+
+    def second(p):
+        return losses(p, batch(UNBALANCED)) ** 2
+
+    tx = dj.sam(0.3)
+    grads, state = tx.update(
+        None,
+        tx.init(params()),
+        params(),
+        loss_fn=first,
+        perturbed_loss_fn=second,
+        record=True,
+    )
+    g = jax.grad(lambda p: first(p).mean())(params())
+    scale = 0.3 / optax.tree.norm(g)
+    there = jax.tree.map(lambda w, g: w + scale * g, params(), g)
+    expected = jax.grad(lambda p: second(p).mean())(there)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), grads, expected)
+    seen = dj.pop_evaluation(state)[0]
+    np.testing.assert_allclose(seen.losses, first(params()), rtol=1e-12)
+    np.testing.assert_allclose(seen.perturbed_losses, second(there), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "bad", [{}, {"x": jnp.ones(())}, {"x": jnp.ones((2, 3)), "y": jnp.ones((4, 3))}]
+)
+def test_micro_batches_need_one_first_axis(bad):
+    tx = dj.sam()
+    with pytest.raises(ValueError, match=r"micro_batches must be a tree of arrays"):
+        tx.update(
+            None, tx.init(params()), params(), loss_fn=lambda p, b: 0.0, micro_batches=bad
+        )
+
+
+def test_weights_of_micro_batches_are_k_by_m():
+    tx = dj.sam()
+    with pytest.raises(ValueError, match=r"domain_weights must .* shape \(4, 3\)"):
+        tx.update(
+            None,
+            tx.init(params()),
+            params(),
+            loss_fn=losses,
+            micro_batches=dj.micro_batches(batch(BALANCED), 4),
+            domain_weights=jnp.ones(3),
+        )
