@@ -11,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data import DomainData
+from experiments.layout import Layout
 from experiments.models import scale_pixels
+
+Array = jax.Array | np.ndarray
 
 
 class Sources(NamedTuple):
-    """The training images of M source domains on the device, one after another.
+    """The training images of M source domains, one after another.
 
     Attributes:
       images: uint8 [N, H, W, 3].
@@ -24,10 +27,10 @@ class Sources(NamedTuple):
       counts: int32 [M], how many images it has.
     """
 
-    images: jax.Array
-    labels: jax.Array
-    starts: jax.Array
-    counts: jax.Array
+    images: Array
+    labels: Array
+    starts: Array
+    counts: Array
 
 
 class Batch(NamedTuple):
@@ -46,14 +49,20 @@ class Batch(NamedTuple):
     key: jax.Array
 
 
-def put_on_device(data: DomainData, domains: list[int]) -> Sources:
-    """Returns the images of the domains with these indices, on the device."""
+def batch_shardings(layout: Layout) -> Batch:
+    """Where a batch lies: its examples spread over the devices, its key on all of them."""
+    spread = layout.spread
+    return Batch(spread, spread, spread, layout.replicated)  # pyright: ignore[reportArgumentType]
+
+
+def stack_sources(data: DomainData, domains: list[int]) -> Sources:
+    """Returns the images of the domains with these indices, one after another."""
     counts = np.array([len(data.labels[d]) for d in domains], np.int32)
     return Sources(
-        images=jnp.asarray(np.concatenate([data.images[d] for d in domains])),
-        labels=jnp.asarray(np.concatenate([data.labels[d] for d in domains])),
-        starts=jnp.asarray(np.cumsum(counts) - counts, jnp.int32),
-        counts=jnp.asarray(counts),
+        images=np.concatenate([data.images[d] for d in domains]),
+        labels=np.concatenate([data.labels[d] for d in domains]).astype(np.int32),
+        starts=(np.cumsum(counts) - counts).astype(np.int32),
+        counts=counts,
     )
 
 

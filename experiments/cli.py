@@ -11,14 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from experiments import cli_data
+from experiments import cli_data, cli_machines
 from experiments.cli_table import table_command
 from experiments.compare import run_matrix, write_results
 from experiments.config import RunConfig, make_config
 from experiments.feeds import with_steps
 from experiments.methods import METHODS, find_method
 from experiments.metrics import RunDivergedError
-from experiments.options import TRAINING, Where, with_options
+from experiments.options import TRAINING, Machines, Where, with_options
 from experiments.report import headline_columns, write_report
 from experiments.train import train
 
@@ -40,9 +40,11 @@ ProtocolName = Annotated[
 
 @app.command("train")
 @with_options("where", Where)
+@with_options("machines", Machines)
 @with_options("overrides", *TRAINING)
 def train_command(
     where: dict,
+    machines: dict,
     overrides: dict,
     data: Data = "emoji_styles",
     protocol: ProtocolName = None,
@@ -54,6 +56,7 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/train"),
 ) -> None:
     """Train one method on all domains but one; run again, it goes on where it stopped."""
+    layout = cli_machines.start(machines)
     opened = cli_data.open_for(data, protocol, overrides["image_size"], where)
     config = make_config(
         data=data,
@@ -65,7 +68,10 @@ def train_command(
         overrides=overrides,
     )
     config = with_steps(config, opened)
-    with cli_data.bars() as progress:
+    with (
+        cli_machines.lost_processes_named(layout),
+        cli_data.bars(layout.writes) as progress,
+    ):
         bar = progress.add_task(config.name, total=config.preset.steps, note="")
 
         def watch(step: int, line: dict) -> None:
@@ -74,8 +80,10 @@ def train_command(
                 bar, completed=step, note=f"loss {sum(losses) / len(losses):.3f}"
             )
 
-        record = train(config, opened, out, watch)
+        record = train(config, opened, out, watch, layout)
         progress.update(bar, completed=config.preset.steps)
+    if not layout.writes:
+        return
     table = Table("metric", "value", title=f"{config.name}, {config.preset.steps} steps")
     for name, value in record.items():
         if name.endswith("accuracy") or "_accuracy/" in name:
@@ -87,9 +95,11 @@ def train_command(
 
 @app.command("compare")
 @with_options("where", Where)
+@with_options("machines", Machines)
 @with_options("overrides", *TRAINING)
 def compare_command(
     where: dict,
+    machines: dict,
     overrides: dict,
     data: Data = "emoji_styles",
     protocol: ProtocolName = None,
@@ -108,6 +118,7 @@ def compare_command(
     names = _split(methods)
     for name in names:
         find_method(name)
+    layout = cli_machines.start(machines)
     opened = cli_data.open_for(data, protocol, overrides["image_size"], where)
     domains = _split(unseen) or list(opened.domains)
     for domain in domains:
@@ -130,14 +141,19 @@ def compare_command(
     total = sum(config.preset.steps for config in configs)
     command = "python -m experiments " + shlex.join(sys.argv[1:])
     started, finished = time.perf_counter(), {}
-    with cli_data.bars() as progress:
+    with (
+        cli_machines.lost_processes_named(layout),
+        cli_data.bars(layout.writes) as progress,
+    ):
         whole = progress.add_task(f"{len(configs)} runs", total=total, note="")
 
         def watch(config: RunConfig, step: int, line: dict) -> None:
             finished[config.name] = step
             progress.update(whole, completed=sum(finished.values()), note=config.name)
 
-        comparison = run_matrix(configs, opened, out, watch)
+        comparison = run_matrix(configs, opened, out, watch, layout)
+    if not layout.writes:
+        raise typer.Exit(1 if comparison.failures else 0)
     out.mkdir(parents=True, exist_ok=True)
     write_results(comparison, out, command)
     rows = write_report(comparison, out, command)

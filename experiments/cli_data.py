@@ -20,6 +20,7 @@ from experiments.data import DATASETS, DomainData, load
 from experiments.data.benchmarks import BENCHMARKS
 from experiments.data.export import export
 from experiments.data.prepare import Prepared, open_prepared, prepare
+from experiments.layout import Layout
 from experiments.options import Where, with_options
 from experiments.protocols import find_protocol
 
@@ -94,8 +95,8 @@ def preparing() -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
-def bars() -> Progress:
-    """Progress bars with counts, times and a note."""
+def bars(layout: Layout | None = None) -> Progress:
+    """Progress bars with counts, times and a note, of the process that writes."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -104,6 +105,7 @@ def bars() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
+        disable=layout is not None and not layout.writes,
     )
 
 

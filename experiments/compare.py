@@ -13,6 +13,7 @@ from experiments.config import RunConfig
 from experiments.data import DomainData
 from experiments.data.prepare import Prepared
 from experiments.files import write_json, write_whole
+from experiments.layout import Layout
 from experiments.metrics import RunDivergedError, read_metrics
 from experiments.run_folder import environment, flatten
 from experiments.train import train
@@ -42,6 +43,7 @@ def run_matrix(
     data: DomainData | Prepared,
     out: Path,
     watch: Watch = lambda config, step, line: None,
+    layout: Layout | None = None,
 ) -> Comparison:
     """Finishes every run of the matrix under `out/runs`; finished ones are only read.
 
@@ -50,6 +52,7 @@ def run_matrix(
       data: that they name.
       out: the folder of the comparison.
       watch: called with (config, steps done, metrics line) after every logged window.
+      layout: the devices of each run; None is one.
 
     Returns:
       The comparison. A run that diverges is named among the failures and does not stop
@@ -65,7 +68,11 @@ def run_matrix(
         try:
             records.append(
                 train(
-                    config, data, folder, lambda step, line, c=config: watch(c, step, line)
+                    config,
+                    data,
+                    folder,
+                    lambda step, line, c=config: watch(c, step, line),
+                    layout,
                 )
             )
         except RunDivergedError as error:

@@ -5,10 +5,9 @@ import functools
 from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments.batches import Batch, draw_batch, put_on_device
+from experiments.batches import Batch, batch_shardings, draw_batch, stack_sources
 from experiments.config import RunConfig
 from experiments.data import DomainData, split_groups
 from experiments.data.augment import augment
@@ -16,11 +15,25 @@ from experiments.data.prepare import Prepared
 from experiments.data.splits import domainbed_split, read_split_files, release_split
 from experiments.data.streams import balanced, evaluation_chunks, iterate, merged
 from experiments.evaluation import CHUNK, Chunks, in_chunks
+from experiments.layout import Layout, one_device
 
 KEEP_DECODED = 2 * 2**30  # bytes; a data set below that is decoded for evaluation once
 
-draw_jitted = jax.jit(draw_batch, static_argnames=("batch_size", "shift", "flip"))
-augment_jitted = jax.jit(augment, static_argnames=("jitter", "grayscale"))
+
+@functools.lru_cache(maxsize=16)
+def _draw(layout: Layout) -> Callable[..., Batch]:
+    return jax.jit(
+        draw_batch,
+        static_argnames=("batch_size", "shift", "flip"),
+        out_shardings=batch_shardings(layout),
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _augment(layout: Layout) -> Callable[..., jax.Array]:
+    return jax.jit(
+        augment, static_argnames=("jitter", "grayscale"), out_shardings=layout.spread
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,23 +56,27 @@ class Feed:
     epoch_steps: int
 
 
-def make_feed(config: RunConfig, data: DomainData | Prepared) -> Feed:
+def make_feed(
+    config: RunConfig, data: DomainData | Prepared, layout: Layout | None = None
+) -> Feed:
     """Returns what a run of `config` reads.
 
     Args:
       config: of the run.
       data: held in memory, or prepared on the disk.
+      layout: where the batches lie; None is one device.
 
     Returns:
       The feed.
 
     Raises:
-      ValueError: the unseen domain is not one of the data's, or the config asks for a
-        split or batches that such data does not have.
+      ValueError: the unseen domain is not one of the data's, the config asks for a split
+        or batches that such data does not have, or the devices do not divide a batch.
     """
+    layout = layout or one_device()
     if isinstance(data, Prepared):
-        return _prepared_feed(config, data)
-    return _memory_feed(config, data)
+        return _prepared_feed(config, data, layout)
+    return _memory_feed(config, data, layout)
 
 
 def with_steps(config: RunConfig, data: DomainData | Prepared) -> RunConfig:
@@ -76,7 +93,7 @@ def _batch_key(config: RunConfig) -> jax.Array:
     return jax.random.split(jax.random.key(config.seed))[1]
 
 
-def _memory_feed(config: RunConfig, data: DomainData) -> Feed:
+def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
     preset = config.preset
     if preset.split != "groups" or preset.batching != "balanced":
         raise ValueError(
@@ -88,9 +105,10 @@ def _memory_feed(config: RunConfig, data: DomainData) -> Feed:
         data, holdout_fraction=preset.holdout_fraction, seed=config.seed
     )
     sources = [d for d in range(len(data.domains)) if d != unseen]
+    layout.check_batch(preset.batch_size * len(sources))
     draw = functools.partial(
-        draw_jitted,
-        put_on_device(train, sources),
+        _draw(layout),
+        layout.put(stack_sources(train, sources), layout.replicated),
         _batch_key(config),
         batch_size=preset.batch_size,
         shift=preset.shift,
@@ -115,13 +133,15 @@ def _memory_feed(config: RunConfig, data: DomainData) -> Feed:
     )
 
 
-def _prepared_feed(config: RunConfig, data: Prepared) -> Feed:
+def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
     preset = config.preset
     unseen = data.domain_index(config.unseen)
     parts = [split_domain(config, data, d) for d in range(len(data.domains))]
     names = [name for name in data.domains if name != config.unseen]
     indices = [parts[data.domain_index(name)][0] for name in names]
     make_stream = balanced if preset.batching == "balanced" else merged
+    size = preset.batch_size * (1 if preset.batching == "merged" else len(names))
+    layout.check_batch(size)
     stream = make_stream(
         [data.source(name) for name in names],
         batch_size=preset.batch_size,
@@ -129,28 +149,31 @@ def _prepared_feed(config: RunConfig, data: Prepared) -> Feed:
         seed=config.seed,
         indices=indices,
         min_crop=preset.min_crop,
+        process_index=jax.process_index() if layout.process_count > 1 else 0,
+        process_count=layout.process_count,
     )
     key = _batch_key(config)
 
     def batches(step: int) -> Iterator[Batch]:
         for at, read in enumerate(iterate(stream, step), start=step):
             augmented, kept = jax.random.split(jax.random.fold_in(key, at))
-            images = augment_jitted(
-                augmented, read.images, jitter=preset.jitter, grayscale=preset.grayscale
+            images = _augment(layout)(
+                augmented,
+                layout.join(read.images),
+                jitter=preset.jitter,
+                grayscale=preset.grayscale,
             )
-            labels, domains = jnp.asarray(read.labels), jnp.asarray(read.domains)
-            yield Batch(images, labels, domains, kept)
+            yield Batch(images, layout.join(read.labels), layout.join(read.domains), kept)
 
     def chunks(domain: int, part: np.ndarray) -> Callable[[], Chunks]:
         return lambda: _read(data, domain, part, preset.image_size)
 
-    merged_size = preset.batch_size * (1 if preset.batching == "merged" else len(names))
     return Feed(
         sources=names,
         batches=batches,
         out_split={name: chunks(d, parts[d][1]) for d, name in enumerate(data.domains)},
         in_split=chunks(unseen, parts[unseen][0]),
-        epoch_steps=sum(map(len, indices)) // merged_size,
+        epoch_steps=sum(map(len, indices)) // size,
     )
 
 

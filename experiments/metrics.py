@@ -9,6 +9,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 import disam_jax as dj
+from experiments.layout import Layout
 
 
 class RunDivergedError(RuntimeError):
@@ -80,21 +81,29 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 class MetricsLog:
-    """Appends lines to `metrics.jsonl` and TensorBoard.
+    """A run's metrics; those of the writing process are `metrics.jsonl` and TensorBoard's.
 
     Args:
       folder: of the run.
       step: the step the run goes on from; what was logged after it is dropped, since it
         will be measured again.
+      layout: of the run. All processes keep the lines, one writes them.
+
+    Attributes:
+      lines: all of them, the earlier ones too.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
-        kept = [
+    def __init__(self, folder: Path, step: int, layout: Layout) -> None:
+        self.lines = [
             line
             for line in read_metrics(folder)
             if line["step"] <= step and line["kind"] != "swad"  # made anew at the end
         ]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
+        layout.wait("metrics were read")
+        self._writes = layout.writes
+        if not self._writes:
+            return
+        text = "".join(json.dumps(line) + "\n" for line in self.lines)
         rewritten = folder / "metrics.jsonl.tmp"
         rewritten.write_text(text)
         rewritten.replace(folder / "metrics.jsonl")
@@ -104,6 +113,9 @@ class MetricsLog:
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends one line; it is on the disk when this returns."""
+        self.lines.append(line)
+        if not self._writes:
+            return
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -113,5 +125,6 @@ class MetricsLog:
 
     def close(self) -> None:
         """Ends the files."""
-        self._file.close()
-        self._events.close()
+        if self._writes:
+            self._file.close()
+            self._events.close()

@@ -26,6 +26,18 @@ class Where:
     allow_missing: bool = option(False, "go on although images of a benchmark are missing")
 
 
+@dataclasses.dataclass(frozen=True)
+class Machines:
+    """On what a run is computed; none of it changes what is computed."""
+
+    devices: int | None = option(None, "how many to take (default: all)")
+    parameters: str = option("replicated", "on every device, or sharded among them")
+    distributed: bool = option(False, "one of several processes, as the cluster tells")
+    coordinator: str | None = option(None, "HOST:PORT of process 0, without a cluster")
+    processes: int | None = option(None, "how many there are, without a cluster")
+    process: int | None = option(None, "which this one is, from 0, without a cluster")
+
+
 TRAINING = (Hyperparameters, Preset, RunConfig)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 from experiments.fields import check_at_least, check_known, option
+from experiments.layout import PARAMETERS
 from experiments.models import MODELS
 from experiments.penalties import PENALTIES
 
@@ -17,6 +18,7 @@ CHOICES = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("cosine", "constant", "step"),
     "penalty": ("none", *PENALTIES),
+    "parameters": PARAMETERS,
 }
 
 
@@ -65,8 +67,9 @@ class Preset:
 
     def __post_init__(self) -> None:
         """Raises a ValueError that names the first field that cannot be, and the mend."""
-        for name, known in CHOICES.items():
-            check_known(name, getattr(self, name), known)
+        for field in dataclasses.fields(self):
+            if field.name in CHOICES:
+                check_known(field.name, getattr(self, field.name), CHOICES[field.name])
         for name in ("steps", "batch_size", "image_size"):
             check_at_least(name, getattr(self, name), 1)
         for name in ("epochs", "shift", "jitter", "grayscale", "weight_decay"):

@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 
 from experiments.config import RunConfig
 from experiments.files import write_json
+from experiments.layout import Layout
 from experiments.training import TrainState
 
 PACKAGES = (
@@ -79,21 +80,26 @@ class RunFolder:
     """Opens, or goes on with, the folder of a run.
 
     Args:
-      path: the folder; made when it is missing.
+      path: the folder; made when it is missing. Several processes must share it.
       config: of the run.
+      layout: of the run; one process writes, but for the checkpoints, which all do.
 
     Raises:
       ValueError: the folder holds a run of another config; the message lists the fields
         that differ.
     """
 
-    def __init__(self, path: Path, config: RunConfig) -> None:
+    def __init__(self, path: Path, config: RunConfig, layout: Layout) -> None:
         self.path = path
         self.config = config
+        self._layout = layout
         _refuse_another_config(path, config)
-        write_json(path / "config.json", dataclasses.asdict(config))
-        if self.result() is None:
-            write_json(path / "environment.json", environment())
+        layout.wait(f"{path} was looked at")
+        if layout.writes:
+            write_json(path / "config.json", dataclasses.asdict(config))
+            if self.result() is None:
+                write_json(path / "environment.json", environment())
+        layout.wait(f"{path} was opened")
         # Not asynchronous: the next step donates the buffers that would still be written.
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
@@ -108,7 +114,9 @@ class RunFolder:
 
     def finish(self, record: dict[str, Any]) -> None:
         """Keeps the record: from here on the run is finished."""
-        write_json(self.path / "result.json", record)
+        if self._layout.writes:
+            write_json(self.path / "result.json", record)
+        self._layout.wait(f"{self.path} was finished")
 
     def save(self, state: TrainState) -> None:
         """Keeps the state in place of the one before."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.layout import Layout
 from experiments.swad import loss_valley, running_mean, segments_needed
 from experiments.training import TrainState
 
@@ -28,10 +29,12 @@ class Segments:
 
     Args:
       path: the folder of the run.
+      layout: of the run.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, layout: Layout) -> None:
         self._folder = path / "segments"
+        self._layout = layout
         self._mean: Any = None
         self._count = 0
 
@@ -49,19 +52,25 @@ class Segments:
           step: of the evaluation just made.
           lines: the metrics so far, that evaluation included.
         """
+        leaves = jax.tree.leaves(self._layout.whole(self._mean))
+        self._mean, self._count = None, 0
+        if self._layout.writes:
+            self._write(step, leaves)
+            steps, losses = _validation(lines)
+            needed = {steps[k] for k in segments_needed(losses)}
+            for old in steps:
+                if old not in needed:
+                    self._file(old).unlink(missing_ok=True)
+        self._layout.wait(f"segment {step} was written")
+
+    def _write(self, step: int, leaves: list[np.ndarray]) -> None:
         self._folder.mkdir(exist_ok=True)
         unfinished = self._folder / "unfinished"
         with unfinished.open("wb") as file:
-            np.savez(file, *map(np.asarray, jax.tree.leaves(self._mean)))
+            np.savez(file, *leaves)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(self._file(step))
-        self._mean, self._count = None, 0
-        steps, losses = _validation(lines)
-        needed = {steps[k] for k in segments_needed(losses)}
-        for old in steps:
-            if old not in needed:
-                self._file(old).unlink(missing_ok=True)
 
     def average_over_valley(self, lines: Lines, state: TrainState) -> TrainState:
         """The state with the weights averaged over the loss valley.
@@ -76,17 +85,18 @@ class Segments:
         steps, losses = _validation(lines)
         weights = _weights(state)
         mean = jax.tree.map(jnp.zeros_like, weights)
-        for count, segment in enumerate(loss_valley(losses)):
-            with np.load(self._file(steps[segment])) as file:
+        for count, k in enumerate(loss_valley(losses)):
+            with np.load(self._file(steps[k])) as file:
                 leaves = [file[name] for name in file.files]
-            mean = take_in(
-                mean, jax.tree.unflatten(jax.tree.structure(weights), leaves), count
-            )
+            segment = jax.tree.unflatten(jax.tree.structure(weights), leaves)
+            placed = jax.tree.map(lambda leaf: leaf.sharding, weights)
+            mean = take_in(mean, self._layout.put(segment, placed), count)
         return state._replace(params=mean[0], batch_stats=mean[1])
 
     def remove(self) -> None:
         """Deletes the segments of a run that is finished."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._layout.writes:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _file(self, step: int) -> Path:
         return self._folder / f"{step:06d}.npz"

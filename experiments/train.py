@@ -19,7 +19,8 @@ from experiments.data import DomainData
 from experiments.data.prepare import Prepared
 from experiments.evaluation import evaluation_line, score
 from experiments.feeds import Feed, make_feed
-from experiments.metrics import MetricsLog, RunDivergedError, read_metrics, train_line
+from experiments.layout import Layout, one_device
+from experiments.metrics import MetricsLog, RunDivergedError, train_line
 from experiments.run_folder import RunFolder, environment
 from experiments.segments import Segments
 from experiments.selection import SELECTION_RULES, Selected
@@ -40,6 +41,7 @@ def train(
     data: DomainData | Prepared,
     path: Path,
     progress: Progress = lambda step, line: None,
+    layout: Layout | None = None,
 ) -> dict[str, Any]:
     """Runs `config` in the folder `path`, from its last checkpoint if there is one.
 
@@ -52,43 +54,55 @@ def train(
       data: that the config names, with images of the preset's size if held in memory.
       path: its folder.
       progress: called with (steps done, last metrics line) after every logged window.
+      layout: its devices; None is one. Of several processes all must make this call, and
+        share the folder.
 
     Returns:
       The record: what was run, accuracies as fractions, seconds per step.
 
     Raises:
       ValueError: the unseen domain is not one of the data set's, or the folder holds a
-        run of another config.
+        run of another config, or the devices do not divide a batch.
       RunDivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
     data.domain_index(config.unseen)
-    folder = RunFolder(path, config)
+    layout = layout or one_device()
+    folder = RunFolder(path, config, layout)
     with contextlib.closing(folder):
         record = folder.result()
         if record is None:
-            seconds_per_step = _train(config, data, folder, progress)
-            record = make_record(config, read_metrics(path), seconds_per_step)
+            lines, seconds_per_step = _train(config, data, folder, progress, layout)
+            record = make_record(config, lines, seconds_per_step)
             record["commit"] = environment()["commit"]
             folder.finish(record)
-            Segments(path).remove()
+            Segments(path, layout).remove()
     return record
 
 
 def _train(
-    config: RunConfig, data: DomainData | Prepared, folder: RunFolder, progress: Progress
-) -> float | None:
-    """Takes the steps that are missing; returns the median seconds of one."""
+    config: RunConfig,
+    data: DomainData | Prepared,
+    folder: RunFolder,
+    progress: Progress,
+    layout: Layout,
+) -> tuple[list[dict[str, Any]], float | None]:
+    """Takes the steps that are missing; returns all metrics, median seconds of a step."""
     preset = config.preset
-    feed = make_feed(config, data)
+    feed = make_feed(config, data, layout)
     program = make_program(
-        config.method, config.hyperparameters, preset, len(data.classes), len(feed.sources)
+        config.method,
+        config.hyperparameters,
+        preset,
+        len(data.classes),
+        len(feed.sources),
+        layout,
     )
     init_key = jax.random.split(jax.random.key(config.seed))[0]
     state = folder.restore(program.init(init_key))
     rate = learning_rate_schedule(preset)
     done, times = int(state.step), []
-    segments = Segments(folder.path) if preset.swad else None
-    with contextlib.closing(MetricsLog(folder.path, done)) as log:
+    segments = Segments(folder.path, layout) if preset.swad else None
+    with contextlib.closing(MetricsLog(folder.path, done, layout)) as log:
         batches = feed.batches(done) if done < preset.steps else iter(())
         while done < preset.steps:
             started = time.perf_counter()
@@ -106,14 +120,14 @@ def _train(
             if (preset.steps - done) % config.checkpoint_every == 0:
                 log.write(_evaluate("evaluation", config.unseen, program, state, feed))
                 if segments:
-                    segments.end(done, read_metrics(folder.path))
+                    segments.end(done, log.lines)
                 folder.save(state)
             progress(done, line)
         if segments:
-            averaged = segments.average_over_valley(read_metrics(folder.path), state)
+            averaged = segments.average_over_valley(log.lines, state)
             log.write(_evaluate("swad", config.unseen, program, averaged, feed))
     # The first window compiles; it counts only where there is no other.
-    return float(np.median(times[1:] or times)) if times else None
+    return log.lines, float(np.median(times[1:] or times)) if times else None
 
 
 def _take_steps(

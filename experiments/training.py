@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import disam_jax as dj
 from experiments.backbones import load_pretrained
-from experiments.batches import Batch
+from experiments.batches import Batch, batch_shardings
+from experiments.layout import Layout, one_device
 from experiments.methods import Hyperparameters, find_method
 from experiments.models import make_classifier, scale_pixels
 from experiments.penalties import PENALTIES, penalty_weight
@@ -38,14 +40,14 @@ class Program(NamedTuple):
     """The compiled functions of a method on a model; the same for every domain and seed.
 
     Attributes:
-      init: key -> TrainState, from the preset's weights.
+      init: key -> TrainState, from the preset's weights, placed as the layout says.
       train_step: (state, batch) -> (state, evaluation); the state is donated.
-      predict: (state, uint8 images [N, H, W, 3]) -> logits [N, classes].
+      predict: (state, uint8 images [N, H, W, 3]) -> logits [N, classes] on the host.
     """
 
     init: Callable[[jax.Array], TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, dj.Evaluation]]
-    predict: Callable[..., jax.Array]
+    predict: Callable[..., np.ndarray]
 
 
 def make_optimizer(preset: Preset) -> optax.GradientTransformation:
@@ -78,6 +80,7 @@ def make_program(
     preset: Preset,
     num_classes: int,
     num_domains: int,
+    layout: Layout | None = None,
 ) -> Program:
     """Returns the compiled functions of `method` on the preset's model.
 
@@ -87,10 +90,12 @@ def make_program(
       preset: the model and the optimizer.
       num_classes: length of the logits.
       num_domains: M, the source domains.
+      layout: where its arrays lie; None is one device.
 
     Returns:
       The program.
     """
+    layout = layout or one_device()
     model = make_classifier(
         preset.model,
         num_classes,
@@ -103,17 +108,22 @@ def make_program(
         tx = optax.chain(tx, optax.masked(optax.set_to_zero(), _is_backbone))
     penalty = make_penalty(preset)
 
-    @jax.jit
-    def fresh_variables(key: jax.Array) -> Any:
+    def fresh(key: jax.Array) -> Any:
         shape = (1, preset.image_size, preset.image_size, 3)
-        return model.init(key, jnp.zeros(shape), train=False)
+        return dict(model.init(key, jnp.zeros(shape), train=False))
 
-    def init(key: jax.Array) -> TrainState:
-        variables = dict(fresh_variables(key))
-        if preset.weights != "scratch":
-            variables = _with_pretrained(preset, variables)
+    def as_state(variables: dict[str, Any]) -> TrainState:
         params, stats = variables["params"], variables.get("batch_stats", {})
         return TrainState(jnp.zeros([], jnp.int32), params, stats, tx.init(params))
+
+    shapes = jax.eval_shape(lambda key: as_state(fresh(key)), jax.random.key(0))
+    of_state = layout.of_state(shapes)
+
+    def init(key: jax.Array) -> TrainState:
+        variables = jax.jit(fresh)(key)
+        if preset.weights != "scratch":
+            variables = _with_pretrained(preset, variables)
+        return layout.put(as_state(variables), of_state)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dj.Evaluation]:
         def domain_losses(params: Any) -> tuple[jax.Array, Any]:
@@ -147,11 +157,29 @@ def make_program(
         state = TrainState(state.step + 1, params, evaluation.aux, opt_state)
         return state, evaluation._replace(aux=None)
 
-    def predict(state: TrainState, images: jax.Array) -> jax.Array:
+    def logits_of(state: TrainState, images: jax.Array) -> jax.Array:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         return model.apply(variables, scale_pixels(images), train=False)[0]
 
-    return Program(init, jax.jit(train_step, donate_argnums=0), jax.jit(predict))
+    compiled_step = jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(of_state, batch_shardings(layout)),
+        out_shardings=(of_state, layout.replicated),
+    )
+    compiled_logits = jax.jit(
+        logits_of,
+        in_shardings=(of_state, layout.spread),
+        out_shardings=layout.replicated,
+    )
+
+    def predict(state: TrainState, images: np.ndarray) -> np.ndarray:
+        missing = -len(images) % len(layout.devices)
+        filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        placed = layout.put(filled, layout.spread)
+        return np.asarray(compiled_logits(state, placed))[: len(images)]
+
+    return Program(init, compiled_step, predict)
 
 
 def make_penalty(preset: Preset) -> Callable[..., jax.Array | float]:

@@ -60,8 +60,8 @@ def balanced(
       indices: per source, the positions to take.
       min_crop: smallest share of the area that a crop keeps.
       process_index: which share of each global batch to read.
-      process_count: of how many shares; together they are the batch of one process, and
-        its example i is read by process i % process_count.
+      process_count: of how many shares; one after another they are the batch of one
+        process.
 
     Returns:
       `stream[step]` is the ImageBatch of that step.
@@ -71,7 +71,7 @@ def balanced(
         processes, or min_crop is no share. When read: a record cannot be decoded; the
         message names its file.
     """
-    share = _share(batch_size, process_index, process_count)
+    share = _share(batch_size * len(indices), process_index, process_count)
     orders = [
         _shuffled(len(part), seed, d).repeat().batch(batch_size)
         for d, part in enumerate(indices)
@@ -183,15 +183,15 @@ def _shuffled(count: int, seed: int, which: int) -> grain.MapDataset:
     return grain.MapDataset.range(count).seed(own).shuffle()
 
 
-def _share(batch_size: int, index: int, count: int) -> slice:
-    """Which examples of a global batch this process reads: of every domain as many."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-    if count < 1 or batch_size % count:
-        raise ValueError(f"process_count must divide batch_size, {batch_size}; got {count}")
+def _share(size: int, index: int, count: int) -> slice:
+    """Which examples of a global batch of `size` this process reads."""
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {size}")
+    if count < 1 or size % count:
+        raise ValueError(f"process_count must divide a batch of {size}; got {count}")
     if not 0 <= index < count:
         raise ValueError(f"process_index must be in 0..{count - 1}; got {index}")
-    return slice(index, None, count)
+    return slice(index * size // count, (index + 1) * size // count)
 
 
 def _stream(

@@ -1,8 +1,9 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.batches import draw_batch, put_on_device, random_shift
+from experiments.batches import draw_batch, random_shift, stack_sources
 from experiments.data import DomainData
 from experiments.models import scale_pixels
 
@@ -27,7 +28,12 @@ KEY = jax.random.key(0)
 
 def draw(step, domains=(0, 1, 2), batch_size=64, **changes):
     arguments = {"batch_size": batch_size, "shift": 0, "flip": False, **changes}
-    return draw_batch(put_on_device(DATA, list(domains)), KEY, step, **arguments)
+    return draw_batch(
+        jax.tree.map(jnp.asarray, stack_sources(DATA, list(domains))),
+        KEY,
+        step,
+        **arguments,
+    )
 
 
 def positions(batch):
@@ -66,7 +72,7 @@ def test_a_batch_is_a_function_of_key_and_step():
 
 def test_flips_half_of_the_images():
     images = RNG.integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
-    data = put_on_device(DATA, [0])._replace(
+    data = jax.tree.map(jnp.asarray, stack_sources(DATA, [0]))._replace(
         images=images, starts=np.array([0]), counts=np.array([1])
     )
     batch = draw_batch(data, KEY, 0, batch_size=400, shift=0, flip=True)

@@ -124,13 +124,9 @@ def test_the_processes_shares_are_the_batch_of_one(kind, processes):
         make(kind, process_index=p, process_count=processes)[3] for p in range(processes)
     ]
     for field in range(3):
-        joined = np.empty_like(whole[field])
-        for p, share in enumerate(shares):
-            joined[p::processes] = share[field]
+        joined = np.concatenate([share[field] for share in shares])
         np.testing.assert_array_equal(joined, whole[field])
-    if kind is balanced:
-        for share in shares:
-            np.testing.assert_array_equal(np.bincount(share.domains), [4 // processes] * 3)
+    assert {len(share.labels) for share in shares} == {len(whole.labels) // processes}
 
 
 def test_the_crop_is_the_transform_s():
@@ -162,8 +158,8 @@ def test_evaluation_reads_in_order_whole():
 
 def test_impossible_streams_say_why():
     for kind in (balanced, merged):
-        with pytest.raises(ValueError, match=r"process_count must divide.* 4; got 3"):
-            make(kind, process_count=3)
+        with pytest.raises(ValueError, match=r"process_count must divide a batch .* got 5"):
+            make(kind, process_count=5)
         with pytest.raises(ValueError, match=r"process_index must be in 0\.\.1; got 2"):
             make(kind, process_index=2, process_count=2)
         with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):

@@ -14,6 +14,7 @@ import pytest
 import disam_jax as dj
 from experiments.config import make_config
 from experiments.data import DomainData, load
+from experiments.layout import one_device
 from experiments.metrics import RunDivergedError, read_metrics, train_line
 from experiments.run_folder import RunFolder
 from experiments.train import train as train_on
@@ -42,7 +43,7 @@ def final_state(path, own):
     """The state in the last checkpoint."""
     program = make_program(own.method, own.hyperparameters, own.preset, 10, 5)
     fresh = program.init(jax.random.key(99))
-    return RunFolder(path, own).restore(fresh)
+    return RunFolder(path, own, one_device()).restore(fresh)
 
 
 def assert_same_run(a, b, own):
@@ -192,7 +193,7 @@ def test_divergence_names_step_and_domain_and_keeps_the_last_good_checkpoint(tmp
     broken = final_state(tmp_path, config())
     head = broken.params["head"]
     head["kernel"] = head["kernel"].at[0].set(np.nan)
-    folder = RunFolder(tmp_path / "nan", config())
+    folder = RunFolder(tmp_path / "nan", config(), one_device())
     folder.save(broken)
     folder.close()
     message = (
