@@ -69,8 +69,8 @@ def train_command(
     )
     config = with_steps(config, opened)
     with (
-        cli_machines.lost_processes_named(layout),
-        cli_data.bars(layout.writes) as progress,
+        cli_machines.all_or_none(layout),
+        cli_data.bars(layout) as progress,
     ):
         bar = progress.add_task(config.name, total=config.preset.steps, note="")
 
@@ -142,8 +142,8 @@ def compare_command(
     command = "python -m experiments " + shlex.join(sys.argv[1:])
     started, finished = time.perf_counter(), {}
     with (
-        cli_machines.lost_processes_named(layout),
-        cli_data.bars(layout.writes) as progress,
+        cli_machines.all_or_none(layout),
+        cli_data.bars(layout) as progress,
     ):
         whole = progress.add_task(f"{len(configs)} runs", total=total, note="")
 

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from experiments.fields import check_known
 from experiments.layout import PARAMETERS, Layout, all_devices
+from experiments.metrics import RunDivergedError
 
-LOST_PROCESS = 3  # exit status
+ONE_FAILED = 3  # exit status
 
 
 def start(machines: dict[str, Any]) -> Layout:
@@ -43,21 +44,25 @@ def start(machines: dict[str, Any]) -> Layout:
 
 
 @contextlib.contextmanager
-def lost_processes_named(layout: Layout) -> Iterator[None]:
-    """Ends this process with one clear line when another one has ended before its time.
+def all_or_none(layout: Layout) -> Iterator[None]:
+    """Of several processes none goes on, or waits, when one has failed.
 
-    At once, without Python's or JAX's leave-taking, which would wait for the lost one.
+    A process that fails, or sees that another one is gone, says so and ends at once:
+    Python's and JAX's leave-taking would wait for the others. A run that diverges does so
+    on all of them, and ends as on one.
     """
     try:
         yield
-    except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
-        if layout.process_count == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
+    except Exception as error:
+        if layout.process_count == 1 or isinstance(error, RunDivergedError):
             raise
-        first_line = str(error).splitlines()[0]
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         Console(stderr=True).print(
-            f"[red]error:[/red] another of the {layout.process_count} processes has ended "
-            f"or cannot be reached ({first_line}). What was finished and the last "
-            "checkpoint are kept: the same command, on all of them, goes on from there.",
+            f"[red]error:[/red] one of the {layout.process_count} processes has failed or "
+            f"cannot be reached; process {jax.process_index()} saw: {first_line}\nWhat was "
+            "finished and the last checkpoint are kept: the same command, on all of them, "
+            "goes on from there.",
             highlight=False,
+            soft_wrap=True,
         )
-        os._exit(LOST_PROCESS)
+        os._exit(ONE_FAILED)

@@ -17,7 +17,11 @@ class RunDivergedError(RuntimeError):
 
 
 def train_line(
-    step: int, domains: list[str], window: list[dj.Evaluation], learning_rate: float
+    step: int,
+    domains: list[str],
+    window: list[dj.Evaluation],
+    learning_rate: float,
+    may_overflow: bool = False,
 ) -> dict[str, Any]:
     """One line of the metrics: the means over a window of steps.
 
@@ -26,18 +30,27 @@ def train_line(
       domains: names of the source domains, in the order of the losses.
       window: the evaluations of the steps in the window, on the host.
       learning_rate: at the last step.
+      may_overflow: whether steps in which a gradient overflowed were skipped, as float16's
+        are; they are counted, and the means are over the others.
 
     Returns:
       A flat mapping; `loss/DOMAIN` is the loss at w and `perturbed_loss/DOMAIN` at w + eps.
 
     Raises:
       RunDivergedError: something in the window is not finite; the message names the first
-        step and the domains.
+        step and the domains. With may_overflow: every step was skipped.
     """
+    line: dict[str, Any] = {"step": step, "kind": "train"}
+    first = step - len(window) + 1
+    if may_overflow:
+        taken = [seen for seen in window if _gradients_are_finite(seen)]
+        if not taken:
+            raise RunDivergedError(f"all steps from {first} to {step} overflowed")
+        line["skipped_steps"] = len(window) - len(taken)
+        window = taken
+    _refuse_not_finite(first, domains, window)
     losses = np.stack([e.losses for e in window])
     perturbed = np.stack([e.perturbed_losses for e in window])
-    _refuse_not_finite(step - len(window) + 1, domains, window)
-    line: dict[str, Any] = {"step": step, "kind": "train"}
     for i, domain in enumerate(domains):
         line[f"loss/{domain}"] = float(losses[:, i].mean())
     for i, domain in enumerate(domains):
@@ -45,7 +58,16 @@ def train_line(
     line["loss_spread"] = float(losses.std(axis=1).mean())
     for name in ("gradient_norm", "perturbation_norm", "perturbed_gradient_norm", "cosine"):
         line[name] = float(np.mean([getattr(e, name) for e in window]))
+    realized = [seen.realized for seen in window if seen.realized is not None]
+    if realized:
+        line["realized_length_ratio"] = float(np.mean([r.length_ratio for r in realized]))
+        line["realized_cosine"] = float(np.mean([r.cosine for r in realized]))
     return line | {"learning_rate": learning_rate}
+
+
+def _gradients_are_finite(seen: dj.Evaluation) -> bool:
+    norms = (seen.gradient_norm, seen.perturbation_norm, seen.perturbed_gradient_norm)
+    return bool(np.isfinite(norms).all())
 
 
 def _refuse_not_finite(

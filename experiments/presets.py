@@ -12,7 +12,9 @@ CHOICES = {
     "model": tuple(MODELS),
     "trained": ("all", "head"),
     "batch_norm": ("frozen", "live"),
-    "dtype": ("float32", "bfloat16"),
+    "dtype": ("float32", "bfloat16", "float16"),
+    "perturbed_dtype": ("same", "float32"),
+    "scope": ("batch", "micro_batch", "domain"),
     "batching": ("balanced", "merged"),
     "split": ("groups", "domainbed", "release", "files"),
     "optimizer": ("adam", "adamw", "sgd"),
@@ -36,6 +38,11 @@ class Preset:
     split: `groups` holds out the same concepts in every domain (data sets held in memory);
       `domainbed`, its seeded split of every domain by itself; `release`, the DISAM
       release's shuffle; `files`, the published split files.
+    dtype: `float16` scales the losses and skips a step in which a gradient overflows.
+    scope: `batch` has one perturbation a step, `micro_batch` one for each of the pieces,
+      `domain` one for each domain; their gradients are averaged. With `batch` and several
+      micro_batches the step is the whole batch's, but for live BatchNorm, which then
+      normalizes each piece by itself.
     schedule: `cosine` warms up over the first 5 % and falls to 0; `step` falls to a tenth
       at 80 % of the steps, as the DISAM release.
     """
@@ -48,6 +55,9 @@ class Preset:
     batch_norm: str = option("frozen", "BatchNorm statistics")
     dropout: float = option(0.0, "share of the features dropped before the head")
     dtype: str = option("float32", "compute dtype; parameters are float32")
+    perturbed_dtype: str = option("same", "compute dtype of the pass at w + eps")
+    scope: str = option("batch", "what a perturbation is computed on")
+    micro_batches: int = option(1, "pieces a batch is taken in, for memory or for scope")
     image_size: int = option(224, "pixels along a side")
     batching: str = option("balanced", "how the domains are mixed")
     batch_size: int = option(32, "images of each source domain, or in all when merged")
@@ -70,7 +80,7 @@ class Preset:
         for field in dataclasses.fields(self):
             if field.name in CHOICES:
                 check_known(field.name, getattr(self, field.name), CHOICES[field.name])
-        for name in ("steps", "batch_size", "image_size"):
+        for name in ("steps", "batch_size", "image_size", "micro_batches"):
             check_at_least(name, getattr(self, name), 1)
         for name in ("epochs", "shift", "jitter", "grayscale", "weight_decay"):
             check_at_least(name, getattr(self, name), 0)
@@ -79,6 +89,13 @@ class Preset:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}.")
         if not 0 < self.min_crop <= 1:
             raise ValueError(f"min_crop must lie in (0, 1]; got {self.min_crop}.")
+        if self.scope == "domain" and (
+            self.batching != "balanced" or self.micro_batches > 1
+        ):
+            raise ValueError(
+                "scope domain takes each domain as a piece: batching must be balanced and "
+                f"micro_batches 1; got {self.batching} and {self.micro_batches}."
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0; got {self.learning_rate}.")
         multiple = MODELS[self.model].size_multiple

@@ -112,7 +112,9 @@ def _train(
             done += size
             last_rate = float(jnp.asarray(rate(done - 1)))
             try:
-                line = train_line(done, feed.sources, window, last_rate)
+                line = train_line(
+                    done, feed.sources, window, last_rate, preset.dtype == "float16"
+                )
             except RunDivergedError as error:
                 raise RunDivergedError(f"{config.name}: {error}.{_mend(folder)}") from None
             log.write(line)

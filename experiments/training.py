@@ -15,6 +15,7 @@ from experiments.backbones import load_pretrained
 from experiments.batches import Batch, batch_shardings
 from experiments.layout import Layout, one_device
 from experiments.methods import Hyperparameters, find_method
+from experiments.micro_batches import take_batch
 from experiments.models import make_classifier, scale_pixels
 from experiments.penalties import PENALTIES, penalty_weight
 from experiments.presets import Preset
@@ -96,16 +97,11 @@ def make_program(
       The program.
     """
     layout = layout or one_device()
-    model = make_classifier(
-        preset.model,
-        num_classes,
-        batch_norm=preset.batch_norm,
-        dropout=preset.dropout,
-        dtype=preset.dtype,
-    )
-    tx = optax.chain(find_method(method).make(hyperparameters), make_optimizer(preset))
-    if preset.trained == "head":  # last, so that no weight decay moves the backbone either
-        tx = optax.chain(tx, optax.masked(optax.set_to_zero(), _is_backbone))
+    model = _model(preset, preset.dtype, num_classes)
+    perturbed_model = None
+    if preset.perturbed_dtype != "same":
+        perturbed_model = _model(preset, preset.perturbed_dtype, num_classes)
+    tx = _optimizer_chain(method, hyperparameters, preset)
     penalty = make_penalty(preset)
 
     def fresh(key: jax.Array) -> Any:
@@ -126,35 +122,47 @@ def make_program(
         return layout.put(as_state(variables), of_state)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dj.Evaluation]:
-        def domain_losses(params: Any) -> tuple[jax.Array, Any]:
-            if preset.trained == "head":
-                params = params | {"backbone": jax.lax.stop_gradient(params["backbone"])}
-            (logits, features), moved = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                batch.images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": batch.key},  # one mask for both passes: one loss function
-            )
-            example_losses = optax.softmax_cross_entropy_with_integer_labels(
-                logits, batch.labels
-            )
-            losses, _ = dj.domain_means(example_losses, batch.domains, num_domains)
-            added = penalty(state.step, losses, features, logits, batch)
-            return jnp.add(losses, added), moved.get("batch_stats", {})
+        def losses_of(model: Any) -> Callable[..., tuple[jax.Array, Any]]:
+            def domain_losses(params: Any, batch: Batch) -> tuple[jax.Array, Any]:
+                if preset.trained == "head":
+                    backbone = jax.lax.stop_gradient(params["backbone"])
+                    params = params | {"backbone": backbone}
+                (logits, features), moved = model.apply(
+                    {"params": params, "batch_stats": state.batch_stats},
+                    batch.images,
+                    train=True,
+                    mutable=["batch_stats"],
+                    rngs={"dropout": batch.key},  # one mask for both: one loss function
+                )
+                example_losses = optax.softmax_cross_entropy_with_integer_labels(
+                    logits, batch.labels
+                )
+                losses, _ = dj.domain_means(example_losses, batch.domains, num_domains)
+                added = penalty(state.step, losses, features, logits, batch)
+                return jnp.add(losses, added), moved.get("batch_stats", {})
 
+            return domain_losses
+
+        taken = take_batch(preset, batch, num_domains)
+        perturbed_losses = None if perturbed_model is None else losses_of(perturbed_model)
         updates, opt_state = tx.update(
             None,  # pyright: ignore[reportArgumentType]  the method ignores what comes in
             state.opt_state,
             state.params,
-            loss_fn=domain_losses,
-            domain_weights=dj.domain_shares(batch.domains, num_domains),
+            **taken.arguments(losses_of(model), perturbed_losses),
             has_aux=True,
             record=True,
+            compute_dtype=None if preset.dtype == "float32" else preset.dtype,
         )
         evaluation, opt_state = dj.pop_evaluation(opt_state)
+        evaluation = taken.of_batch(evaluation)
+        # What overflowed leaves the statistics alone too.
+        good = jnp.isfinite(evaluation.gradient_norm)
+        stats = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old), evaluation.aux, state.batch_stats
+        )
         params = optax.apply_updates(state.params, updates)
-        state = TrainState(state.step + 1, params, evaluation.aux, opt_state)
+        state = TrainState(state.step + 1, params, stats, opt_state)
         return state, evaluation._replace(aux=None)
 
     def logits_of(state: TrainState, images: jax.Array) -> jax.Array:
@@ -180,6 +188,29 @@ def make_program(
         return np.asarray(compiled_logits(state, placed))[: len(images)]
 
     return Program(init, compiled_step, predict)
+
+
+def _model(preset: Preset, dtype: str, num_classes: int) -> Any:
+    return make_classifier(
+        preset.model,
+        num_classes,
+        batch_norm=preset.batch_norm,
+        dropout=preset.dropout,
+        dtype=dtype,
+    )
+
+
+def _optimizer_chain(
+    method: str, hyperparameters: Hyperparameters, preset: Preset
+) -> optax.GradientTransformationExtraArgs:
+    """The method, what it is computed on, the optimizer, and what keeps float16 whole."""
+    source = find_method(method).make(hyperparameters)
+    if preset.scope != "batch":
+        source = dj.per_micro_batch(source)
+    tx = optax.chain(source, make_optimizer(preset))
+    if preset.trained == "head":  # last, so that no weight decay moves the backbone either
+        tx = optax.chain(tx, optax.masked(optax.set_to_zero(), _is_backbone))
+    return dj.scale_loss(tx) if preset.dtype == "float16" else tx
 
 
 def make_penalty(preset: Preset) -> Callable[..., jax.Array | float]:

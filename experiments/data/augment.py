@@ -128,7 +128,8 @@ def adjust_hue(image: jax.Array, turn: jax.Array | float) -> jax.Array:
     """
     value, chroma = image.max(-1), image.max(-1) - image.min(-1)
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
-    is_red, is_green = value == red, value == green
+    # Not value == red: a compiler may compute the two in two ways, and then no one is right.
+    is_red, is_green = (red >= green) & (red >= blue), green >= blue
     across = jnp.where(is_red, green - blue, jnp.where(is_green, blue - red, red - green))
     sector = jnp.where(is_red, 0.0, jnp.where(is_green, 2.0, 4.0))
     six_hue = sector + across / jnp.where(chroma > 0, chroma, 1.0)

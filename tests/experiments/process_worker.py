@@ -1,0 +1,46 @@
+"""One of several processes of a run; `python -m tests.experiments.process_worker --help`.
+
+It trains through `experiments.train.train`, as the command line does, and can end itself
+without a word, as a machine that is switched off.
+"""
+
+import argparse
+import os
+import signal
+from pathlib import Path
+
+import jax
+
+from experiments.cli_machines import all_or_none, start
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--coordinator")
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--process", type=int)
+    parser.add_argument("--local-devices", type=int, default=1)
+    parser.add_argument("--parameters", default="replicated")
+    parser.add_argument("--prepared", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--die-at", type=int, default=-1)
+    args = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", args.local_devices)
+    layout = start(vars(args) | {"devices": None, "distributed": False})
+
+    from experiments.data.prepare import prepare  # after the processes have met
+    from experiments.train import train
+    from tests.experiments.test_processes import config
+
+    data = prepare("folder", args.prepared / "tree", args.prepared / "prepared")
+
+    def die(step, line):
+        if step == args.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with all_or_none(layout):
+        train(config(data), data, args.out, die, layout)
+
+
+if __name__ == "__main__":
+    main()
