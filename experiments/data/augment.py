@@ -128,7 +128,7 @@ def adjust_hue(image: jax.Array, turn: jax.Array | float) -> jax.Array:
     """
     value, chroma = image.max(-1), image.max(-1) - image.min(-1)
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
-    # Not value == red: a compiler may compute the two in two ways, and then no one is right.
+    # Not value == red: where a compiler computes the two in two ways, no channel is it.
     is_red, is_green = (red >= green) & (red >= blue), green >= blue
     across = jnp.where(is_red, green - blue, jnp.where(is_green, blue - red, red - green))
     sector = jnp.where(is_red, 0.0, jnp.where(is_green, 2.0, 4.0))
