@@ -58,7 +58,12 @@ def put_on_device(data: DomainData, domains: list[int]) -> Sources:
 
 
 def draw_batch(
-    sources: Sources, key: jax.Array, step: int, batch_size: int, shift: int, flip: bool
+    sources: Sources,
+    key: jax.Array,
+    step: int | jax.Array,
+    batch_size: int,
+    shift: int,
+    flip: bool,
 ) -> Batch:
     """Draws batch_size examples of every domain, with replacement, and augments them.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.batches import Batch, draw_batch, put_on_device
+from experiments.batches import Batch, Sources, draw_batch, put_on_device
 from experiments.config import RunConfig
 from experiments.data import DomainData, split_groups
 from experiments.data.augment import augment
@@ -34,6 +34,7 @@ class Feed:
       out_split: domain -> a call that reads its held-out part.
       in_split: a call that reads the other part of the unseen domain.
       epoch_steps: batches in one pass over the sources.
+      held: the images that batches are drawn from, where they are held in memory.
     """
 
     sources: list[str]
@@ -41,6 +42,7 @@ class Feed:
     out_split: dict[str, Callable[[], Chunks]]
     in_split: Callable[[], Chunks]
     epoch_steps: int
+    held: Sources | None = None
 
 
 def make_feed(config: RunConfig, data: DomainData | Prepared) -> Feed:
@@ -72,7 +74,8 @@ def with_steps(config: RunConfig, data: DomainData | Prepared) -> RunConfig:
     )
 
 
-def _batch_key(config: RunConfig) -> jax.Array:
+def batch_key(config: RunConfig) -> jax.Array:
+    """The key that a run's batches are drawn with."""
     return jax.random.split(jax.random.key(config.seed))[1]
 
 
@@ -88,10 +91,11 @@ def _memory_feed(config: RunConfig, data: DomainData) -> Feed:
         data, holdout_fraction=preset.holdout_fraction, seed=config.seed
     )
     sources = [d for d in range(len(data.domains)) if d != unseen]
+    held = put_on_device(train, sources)
     draw = functools.partial(
         draw_jitted,
-        put_on_device(train, sources),
-        _batch_key(config),
+        held,
+        batch_key(config),
         batch_size=preset.batch_size,
         shift=preset.shift,
         flip=data.flip,
@@ -112,6 +116,7 @@ def _memory_feed(config: RunConfig, data: DomainData) -> Feed:
         in_split=functools.partial(in_chunks, train.images[unseen], train.labels[unseen]),
         epoch_steps=sum(len(train.labels[d]) for d in sources)
         // (preset.batch_size * len(sources)),
+        held=held,
     )
 
 
@@ -130,7 +135,7 @@ def _prepared_feed(config: RunConfig, data: Prepared) -> Feed:
         indices=indices,
         min_crop=preset.min_crop,
     )
-    key = _batch_key(config)
+    key = batch_key(config)
 
     def batches(step: int) -> Iterator[Batch]:
         for at, read in enumerate(iterate(stream, step), start=step):

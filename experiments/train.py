@@ -83,8 +83,7 @@ def _train(
     program = make_program(
         config.method, config.hyperparameters, preset, len(data.classes), len(feed.sources)
     )
-    init_key = jax.random.split(jax.random.key(config.seed))[0]
-    state = folder.restore(program.init(init_key))
+    state = folder.restore(program.init(init_key(config)))
     rate = learning_rate_schedule(preset)
     done, times = int(state.step), []
     segments = Segments(folder.path) if preset.swad else None
@@ -100,18 +99,18 @@ def _train(
             try:
                 line = train_line(done, feed.sources, window, last_rate)
             except RunDivergedError as error:
-                raise RunDivergedError(f"{config.name}: {error}.{_mend(folder)}") from None
+                raise RunDivergedError(f"{config.name}: {error}.{mend(folder)}") from None
             log.write(line)
             # Counted back from the last step, as DomainBed's steps 0, 300, ..., 5000 are.
             if (preset.steps - done) % config.checkpoint_every == 0:
-                log.write(_evaluate("evaluation", config.unseen, program, state, feed))
+                log.write(evaluate("evaluation", config.unseen, program, state, feed))
                 if segments:
                     segments.end(done, read_metrics(folder.path))
                 folder.save(state)
             progress(done, line)
         if segments:
             averaged = segments.average_over_valley(read_metrics(folder.path), state)
-            log.write(_evaluate("swad", config.unseen, program, averaged, feed))
+            log.write(evaluate("swad", config.unseen, program, averaged, feed))
     # The first window compiles; it counts only where there is no other.
     return float(np.median(times[1:] or times)) if times else None
 
@@ -132,7 +131,13 @@ def _take_steps(
     return state, jax.device_get(window)
 
 
-def _mend(folder: RunFolder) -> str:
+def init_key(config: RunConfig) -> jax.Array:
+    """The key that a run's first weights are drawn with."""
+    return jax.random.split(jax.random.key(config.seed))[0]
+
+
+def mend(folder: RunFolder) -> str:
+    """What is left of a run that diverged, and what to try."""
     step = folder.checkpoint_step()
     kept = "No checkpoint had been made yet"
     if step is not None:
@@ -140,9 +145,10 @@ def _mend(folder: RunFolder) -> str:
     return f" {kept}. Try a smaller rho or learning rate, in another folder."
 
 
-def _evaluate(
+def evaluate(
     kind: str, unseen: str, program: Program, state: TrainState, feed: Feed
 ) -> dict[str, Any]:
+    """The line of metrics of an evaluation; see `evaluation_line`."""
     predict = functools.partial(program.predict, state)
     parts = {name: read() for name, read in feed.out_split.items()}
     found = score(predict, {**parts, IN_SPLIT: feed.in_split()})

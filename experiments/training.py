@@ -1,5 +1,6 @@
 """One training step and one evaluation for all methods, as pure functions."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -48,9 +49,11 @@ class Program(NamedTuple):
     predict: Callable[..., jax.Array]
 
 
-def make_optimizer(preset: Preset) -> optax.GradientTransformation:
-    """Returns what stands after the method in the chain."""
-    rate = learning_rate_schedule(preset)
+def make_optimizer(
+    preset: Preset, learning_rate: Any = None
+) -> optax.GradientTransformation:
+    """Returns what stands after the method in the chain; see `build_program`."""
+    rate = learning_rate_schedule(preset, learning_rate)
     if preset.optimizer == "adamw":
         return optax.adamw(rate, weight_decay=preset.weight_decay)
     base = optax.adam(rate) if preset.optimizer == "adam" else optax.sgd(rate, momentum=0.9)
@@ -58,8 +61,16 @@ def make_optimizer(preset: Preset) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(preset.weight_decay), base)
 
 
-def learning_rate_schedule(preset: Preset) -> optax.Schedule:
-    """The preset's schedule, step -> learning rate; see `Preset`."""
+def learning_rate_schedule(preset: Preset, peak: Any = None) -> optax.Schedule:
+    """The preset's schedule, step -> learning rate; see `Preset`.
+
+    Args:
+      preset: with the schedule.
+      peak: a traced learning rate in place of the preset's.
+    """
+    if peak is not None:  # Optax looks at the number, which a traced one does not have.
+        unit = learning_rate_schedule(dataclasses.replace(preset, learning_rate=1.0))
+        return lambda step: peak * unit(step)
     if preset.schedule == "constant":
         return optax.constant_schedule(preset.learning_rate)
     if preset.schedule == "step":
@@ -91,6 +102,35 @@ def make_program(
     Returns:
       The program.
     """
+    own = build_program(method, hyperparameters, preset, num_classes, num_domains)
+    step, predict = jax.jit(own.train_step, donate_argnums=0), jax.jit(own.predict)
+    return Program(own.init, step, predict)
+
+
+def build_program(
+    method: str,
+    hyperparameters: Hyperparameters,
+    preset: Preset,
+    num_classes: int,
+    num_domains: int,
+    learning_rate: Any = None,
+) -> Program:
+    """Returns the functions of `make_program` before they are compiled.
+
+    Inside a function that is transformed or compiled, rho, alpha, lam and the learning
+    rate may be traced.
+
+    Args:
+      method: a name in `METHODS`.
+      hyperparameters: of the method.
+      preset: the model and the optimizer.
+      num_classes: length of the logits.
+      num_domains: M, the source domains.
+      learning_rate: a traced one in place of the preset's, which must be a number.
+
+    Returns:
+      The program.
+    """
     model = make_classifier(
         preset.model,
         num_classes,
@@ -98,7 +138,8 @@ def make_program(
         dropout=preset.dropout,
         dtype=preset.dtype,
     )
-    tx = optax.chain(find_method(method).make(hyperparameters), make_optimizer(preset))
+    optimizer = make_optimizer(preset, learning_rate)
+    tx = optax.chain(find_method(method).make(hyperparameters), optimizer)
     if preset.trained == "head":  # last, so that no weight decay moves the backbone either
         tx = optax.chain(tx, optax.masked(optax.set_to_zero(), _is_backbone))
     penalty = make_penalty(preset)
@@ -151,7 +192,7 @@ def make_program(
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         return model.apply(variables, scale_pixels(images), train=False)[0]
 
-    return Program(init, jax.jit(train_step, donate_argnums=0), jax.jit(predict))
+    return Program(init, train_step, predict)
 
 
 def make_penalty(preset: Preset) -> Callable[..., jax.Array | float]:
