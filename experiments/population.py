@@ -25,6 +25,7 @@ from experiments.config import RunConfig
 from experiments.data import DomainData
 from experiments.data.prepare import Prepared
 from experiments.feeds import batch_key, make_feed
+from experiments.fields import check_at_least
 from experiments.metrics import MetricsLog, RunDivergedError, read_metrics, train_line
 from experiments.run_folder import RunFolder, environment
 from experiments.train import evaluate, init_key, make_record, mend
@@ -35,6 +36,11 @@ from experiments.training import (
     learning_rate_schedule,
     make_program,
 )
+
+# The cores of a CPU are busy with one run already, so that more gain little there. And a
+# program that needs 32 MB for itself is slower: the C library gives so much memory back
+# after every step, and the kernel clears it anew (4 members of emoji_styles' model).
+LANES_ON_CPU = 2
 
 
 class Lane(NamedTuple):
@@ -57,6 +63,13 @@ class Lane(NamedTuple):
     key: jax.Array
 
 
+def make_lane(config: RunConfig, sources: Sources) -> Lane:
+    """What a step reads of a run of `config`, whose training images are `sources`."""
+    h, rate = config.hyperparameters, config.preset.learning_rate
+    rho, alpha, lam, peak = map(jnp.float32, (h.rho, h.alpha, h.lam, rate))
+    return Lane(rho, alpha, lam, peak, sources, batch_key(config))
+
+
 Step = Callable[[Lane, TrainState], tuple[TrainState, dj.Evaluation]]
 
 
@@ -64,6 +77,7 @@ def train_population(
     runs: Mapping[Path, RunConfig],
     data: DomainData | Prepared,
     watch: Watch = lambda config, step, line: None,
+    lanes: int | None = None,
 ) -> dict[Path, Outcome]:
     """Trains runs together, each in its own folder and from its own last checkpoint.
 
@@ -88,15 +102,20 @@ def train_population(
       runs: folder -> config.
       data: that the configs name, held in memory.
       watch: called with (config, steps done, metrics line) after every logged window.
+      lanes: the most runs in one program, one such population after another; None is
+        `LANES_ON_CPU` there and all of them elsewhere.
 
     Returns:
       Folder -> the run's record, or the error of a run that diverged; it disturbs no
       other. The `seconds_per_step` of a record are the run's share of a step.
 
     Raises:
-      ValueError: the data is on the disk, a run asks for SWAD, or a run's folder holds a
-        run of another config.
+      ValueError: the data is on the disk, a run asks for SWAD, `lanes` is not positive, or
+        a run's folder holds a run of another config.
     """
+    if lanes is None:
+        lanes = LANES_ON_CPU if jax.default_backend() == "cpu" else max(1, len(runs))
+    check_at_least("lanes", lanes, 1)
     for config in runs.values():
         _refuse(config, data)
     assert isinstance(data, DomainData)
@@ -110,8 +129,9 @@ def train_population(
         else:
             outcomes[path] = record
     for common, paths in populations.items():
-        members = {path: runs[path] for path in paths}
-        outcomes |= _train_members(common, members, data, watch)
+        for start in range(0, len(paths), lanes):
+            members = {path: runs[path] for path in paths[start : start + lanes]}
+            outcomes |= _train_members(common, members, data, watch)
     return {path: outcomes[path] for path in runs}
 
 
@@ -211,10 +231,8 @@ class Member:
 
     def lane(self) -> Lane:
         """What its steps read."""
-        h, rate = self.config.hyperparameters, self.config.preset.learning_rate
-        rho, alpha, lam, peak = map(jnp.float32, (h.rho, h.alpha, h.lam, rate))
         assert self._feed.held is not None
-        return Lane(rho, alpha, lam, peak, self._feed.held, batch_key(self.config))
+        return make_lane(self.config, self._feed.held)
 
     def end_window(self, window: list[dj.Evaluation], seconds_per_step: float) -> None:
         """Logs a window of steps; one that is not finite ends the run."""
@@ -295,8 +313,8 @@ def _take_stretch(step: Step, members: list[Member]) -> None:
     missing = config.preset.steps - members[0].done
     # Windows and checkpoints are counted back from the last step, as in `train`.
     last = missing - (missing % config.checkpoint_every or config.checkpoint_every)
-    lanes = _stack_lanes([member.lane() for member in members])
-    states = _stack([member.state for member in members])
+    lanes = stack_lanes([member.lane() for member in members])
+    states = stack([member.state for member in members])
     while missing > last and any(member.trains for member in members):
         size = missing % config.log_every or config.log_every
         started = time.perf_counter()
@@ -315,11 +333,12 @@ def _take_stretch(step: Step, members: list[Member]) -> None:
             member.end_stretch(_of_lane_jitted(states, i))
 
 
-def _stack(trees: Sequence[Any]) -> Any:
+def stack(trees: Sequence[Any]) -> Any:
+    """Trees of one structure as one, their leaves with one more axis in front."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def _stack_lanes(lanes: Sequence[Lane]) -> Lane:
+def stack_lanes(lanes: Sequence[Lane]) -> Lane:
     """Stacked; fewer images are filled up behind the last, where no batch draws."""
     most = max(len(lane.sources.labels) for lane in lanes)
 
@@ -330,7 +349,7 @@ def _stack_lanes(lanes: Sequence[Lane]) -> Lane:
         images, labels = filled(sources.images), filled(sources.labels)
         return sources._replace(images=images, labels=labels)
 
-    return _stack([lane._replace(sources=widened(lane.sources)) for lane in lanes])
+    return stack([lane._replace(sources=widened(lane.sources)) for lane in lanes])
 
 
 def _of_lane(stacked: Any, i: int | jax.Array) -> Any:
