@@ -82,7 +82,7 @@ CASES = (
     Case("emoji_styles", {}),
     Case("rotated_digits", {}),
     Case("rotated_digits", {"batch_size": 4}),
-    Case("rotated_digits", {"model": "resnet"}, (1, 2, 4)),
+    Case("rotated_digits", {"model": "resnet", "batch_size": 4}, (1, 2, 4)),
 )
 QUICK = tuple(case._replace(members=(1, 2, 4)) for case in CASES[:2])
 
@@ -98,7 +98,7 @@ def run(quick: bool) -> dict[str, Any]:
     """
     records = []
     for case in track(QUICK if quick else CASES, description="steps"):
-        records += measure_steps(case, rounds=5 if quick else 20, steps=5)
+        records += measure_steps(case, rounds=5 if quick else 15, steps=5)
     if not quick:
         records.append(measure_sweep(CASES[1], members=4, rounds=3))
     return {"records": records, "environment": environment()}

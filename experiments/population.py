@@ -110,15 +110,24 @@ def train_population(
       other. The `seconds_per_step` of a record are the run's share of a step.
 
     Raises:
-      ValueError: the data is on the disk, a run asks for SWAD, `lanes` is not positive, or
-        a run's folder holds a run of another config.
+      ValueError: the data is on the disk, a run asks for SWAD or for a domain that the data
+        has not, `lanes` is not positive, or a folder holds a run of another config.
     """
     if lanes is None:
         lanes = LANES_ON_CPU if jax.default_backend() == "cpu" else max(1, len(runs))
     check_at_least("lanes", lanes, 1)
+    if isinstance(data, Prepared):
+        raise ValueError(
+            f"--vectorize needs images held in memory, and those of {data.name} are on the "
+            "disk: leave --vectorize out."
+        )
     for config in runs.values():
-        _refuse(config, data)
-    assert isinstance(data, DomainData)
+        data.domain_index(config.unseen)
+        if config.preset.swad:
+            raise ValueError(
+                "--vectorize cannot average weights, and swad is True: leave --vectorize "
+                "or --swad out."
+            )
     outcomes: dict[Path, Outcome] = {}
     populations: dict[RunConfig, list[Path]] = defaultdict(list)
     for path, config in runs.items():
@@ -271,19 +280,6 @@ class Member:
         """Ends its files."""
         self._log.close()
         self._folder.close()
-
-
-def _refuse(config: RunConfig, data: DomainData | Prepared) -> None:
-    if isinstance(data, Prepared):
-        raise ValueError(
-            f"--vectorize needs images held in memory, and those of {config.data} are on "
-            "the disk: leave --vectorize out."
-        )
-    if config.preset.swad:
-        raise ValueError(
-            "--vectorize cannot average weights, and swad is True: leave --vectorize or "
-            "--swad out."
-        )
 
 
 def _train_members(
