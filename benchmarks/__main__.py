@@ -1,4 +1,4 @@
-"""`python -m benchmarks step_cost | input_pipeline [--quick] --out FILE.json`."""
+"""`python -m benchmarks step_cost | input_pipeline | population` [--quick] --out FILE."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +9,14 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.input_pipeline import input_pipeline
+from benchmarks.population import population
 from benchmarks.step_cost import measure, mlp
 from experiments.files import write_json
 from experiments.run_folder import environment
 
 app = typer.Typer(help="What a step and its images cost.", pretty_exceptions_enable=False)
 app.command("input_pipeline")(input_pipeline)
+app.command("population")(population)
 
 
 @app.command("step_cost")

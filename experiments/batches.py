@@ -67,7 +67,12 @@ def stack_sources(data: DomainData, domains: list[int]) -> Sources:
 
 
 def draw_batch(
-    sources: Sources, key: jax.Array, step: int, batch_size: int, shift: int, flip: bool
+    sources: Sources,
+    key: jax.Array,
+    step: int | jax.Array,
+    batch_size: int,
+    shift: int,
+    flip: bool,
 ) -> Batch:
     """Draws batch_size examples of every domain, with replacement, and augments them.
 

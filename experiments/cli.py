@@ -13,12 +13,13 @@ from rich.table import Table
 
 from experiments import cli_data, cli_machines
 from experiments.cli_table import table_command
-from experiments.compare import run_matrix, write_results
+from experiments.compare import one_after_another, run_matrix, write_results
 from experiments.config import RunConfig, make_config
 from experiments.feeds import with_steps
 from experiments.methods import METHODS, find_method
 from experiments.metrics import RunDivergedError
 from experiments.options import TRAINING, Machines, Where, with_options
+from experiments.population import train_together
 from experiments.report import headline_columns, write_report
 from experiments.train import train
 
@@ -113,6 +114,13 @@ def compare_command(
     out: Annotated[Path, typer.Option(help="Folder of the comparison.")] = Path(
         "runs/compare"
     ),
+    vectorize: Annotated[
+        bool,
+        typer.Option(
+            "--vectorize",
+            help="Train runs together in one program, on one device (data held in memory).",
+        ),
+    ] = False,
 ) -> None:
     """Compare methods on every unseen domain; the same command finishes what is missing."""
     names = _split(methods)
@@ -151,7 +159,13 @@ def compare_command(
             finished[config.name] = step
             progress.update(whole, completed=sum(finished.values()), note=config.name)
 
-        comparison = run_matrix(configs, opened, out, watch, layout)
+        if vectorize and layout.process_count > 1:
+            raise ValueError(
+                f"--vectorize trains in one process; got {layout.process_count}. Leave it, "
+                "or the other processes, out."
+            )
+        train_all = train_together if vectorize else one_after_another(layout)
+        comparison = run_matrix(configs, opened, out, watch, train_all)
     if not layout.writes:
         raise typer.Exit(1 if comparison.failures else 0)
     out.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import dataclasses
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ from experiments.run_folder import environment, flatten
 from experiments.train import train
 
 Watch = Callable[[RunConfig, int, dict[str, Any]], None]
+Outcome = dict[str, Any] | RunDivergedError  # the record of a run, or why there is none
+TrainAll = Callable[
+    [Sequence[RunConfig], DomainData | Prepared, Path, Watch], Iterable[Outcome]
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +42,38 @@ class Comparison:
     curves: dict[str, list[dict[str, Any]]]
 
 
+def one_after_another(layout: Layout | None = None) -> TrainAll:
+    """Trains the runs of a matrix by themselves, each under `out/runs`.
+
+    Args:
+      layout: the devices of each run; None is one.
+
+    Returns:
+      What trains them.
+    """
+
+    def train_all(
+        configs: Sequence[RunConfig], data: DomainData | Prepared, out: Path, watch: Watch
+    ) -> Iterator[Outcome]:
+        for config in configs:
+
+            def progress(step: int, line: dict[str, Any], config: Any = config) -> None:
+                watch(config, step, line)
+
+            try:
+                yield train(config, data, out / "runs" / config.name, progress, layout)
+            except RunDivergedError as error:
+                yield error
+
+    return train_all
+
+
 def run_matrix(
     configs: Iterable[RunConfig],
     data: DomainData | Prepared,
     out: Path,
     watch: Watch = lambda config, step, line: None,
-    layout: Layout | None = None,
+    train_all: TrainAll | None = None,
 ) -> Comparison:
     """Finishes every run of the matrix under `out/runs`; finished ones are only read.
 
@@ -52,7 +82,8 @@ def run_matrix(
       data: that they name.
       out: the folder of the comparison.
       watch: called with (config, steps done, metrics line) after every logged window.
-      layout: the devices of each run; None is one.
+      train_all: how the runs are trained; None is `one_after_another()`, and
+        `population.train_together` is the other way.
 
     Returns:
       The comparison. A run that diverges is named among the failures and does not stop
@@ -63,23 +94,15 @@ def run_matrix(
     """
     configs = list(configs)
     records, failures, curves = [], [], {}
-    for config in configs:
-        folder = out / "runs" / config.name
-        try:
-            records.append(
-                train(
-                    config,
-                    data,
-                    folder,
-                    lambda step, line, c=config: watch(c, step, line),
-                    layout,
-                )
-            )
-        except RunDivergedError as error:
-            failures.append((config, str(error)))
+    train_all = train_all or one_after_another()
+    outcomes = train_all(configs, data, out, watch)
+    for config, outcome in zip(configs, outcomes, strict=True):
+        if isinstance(outcome, RunDivergedError):
+            failures.append((config, str(outcome)))
             continue
+        records.append(outcome)
         watch(config, config.preset.steps, {})
-        curves[config.name] = read_metrics(folder)
+        curves[config.name] = read_metrics(out / "runs" / config.name)
     return Comparison(configs, records, failures, curves)
 
 

@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from experiments.batches import Batch, batch_shardings, draw_batch, stack_sources
+from experiments.batches import (
+    Batch,
+    Sources,
+    batch_shardings,
+    draw_batch,
+    stack_sources,
+)
 from experiments.config import RunConfig
 from experiments.data import DomainData, split_groups
 from experiments.data.augment import augment
@@ -47,6 +53,7 @@ class Feed:
       out_split: domain -> a call that reads its held-out part.
       in_split: a call that reads the other part of the unseen domain.
       epoch_steps: batches in one pass over the sources.
+      held: the images that batches are drawn from, where they are held in memory.
     """
 
     sources: list[str]
@@ -54,6 +61,7 @@ class Feed:
     out_split: dict[str, Callable[[], Chunks]]
     in_split: Callable[[], Chunks]
     epoch_steps: int
+    held: Sources | None = None
 
 
 def make_feed(
@@ -89,7 +97,8 @@ def with_steps(config: RunConfig, data: DomainData | Prepared) -> RunConfig:
     )
 
 
-def _batch_key(config: RunConfig) -> jax.Array:
+def batch_key(config: RunConfig) -> jax.Array:
+    """The key that a run's batches are drawn with."""
     return jax.random.split(jax.random.key(config.seed))[1]
 
 
@@ -106,10 +115,11 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
     )
     sources = [d for d in range(len(data.domains)) if d != unseen]
     layout.check_batch(preset.batch_size * len(sources))
+    held = layout.put(stack_sources(train, sources), layout.replicated)
     draw = functools.partial(
         _draw(layout),
-        layout.put(stack_sources(train, sources), layout.replicated),
-        _batch_key(config),
+        held,
+        batch_key(config),
         batch_size=preset.batch_size,
         shift=preset.shift,
         flip=data.flip,
@@ -130,6 +140,7 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
         in_split=functools.partial(in_chunks, train.images[unseen], train.labels[unseen]),
         epoch_steps=sum(len(train.labels[d]) for d in sources)
         // (preset.batch_size * len(sources)),
+        held=held,
     )
 
 
@@ -152,7 +163,7 @@ def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
         process_index=jax.process_index() if layout.process_count > 1 else 0,
         process_count=layout.process_count,
     )
-    key = _batch_key(config)
+    key = batch_key(config)
 
     def batches(step: int) -> Iterator[Batch]:
         for at, read in enumerate(iterate(stream, step), start=step):

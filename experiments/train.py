@@ -97,8 +97,7 @@ def _train(
         len(feed.sources),
         layout,
     )
-    init_key = jax.random.split(jax.random.key(config.seed))[0]
-    state = folder.restore(program.init(init_key))
+    state = folder.restore(program.init(init_key(config)))
     rate = learning_rate_schedule(preset)
     done, times = int(state.step), []
     segments = Segments(folder.path, layout) if preset.swad else None
@@ -116,18 +115,18 @@ def _train(
                     done, feed.sources, window, last_rate, preset.dtype == "float16"
                 )
             except RunDivergedError as error:
-                raise RunDivergedError(f"{config.name}: {error}.{_mend(folder)}") from None
+                raise RunDivergedError(f"{config.name}: {error}.{mend(folder)}") from None
             log.write(line)
             # Counted back from the last step, as DomainBed's steps 0, 300, ..., 5000 are.
             if (preset.steps - done) % config.checkpoint_every == 0:
-                log.write(_evaluate("evaluation", config.unseen, program, state, feed))
+                log.write(evaluate("evaluation", config.unseen, program, state, feed))
                 if segments:
                     segments.end(done, log.lines)
                 folder.save(state)
             progress(done, line)
         if segments:
             averaged = segments.average_over_valley(log.lines, state)
-            log.write(_evaluate("swad", config.unseen, program, averaged, feed))
+            log.write(evaluate("swad", config.unseen, program, averaged, feed))
     # The first window compiles; it counts only where there is no other.
     return log.lines, float(np.median(times[1:] or times)) if times else None
 
@@ -148,7 +147,13 @@ def _take_steps(
     return state, jax.device_get(window)
 
 
-def _mend(folder: RunFolder) -> str:
+def init_key(config: RunConfig) -> jax.Array:
+    """The key that a run's first weights are drawn with."""
+    return jax.random.split(jax.random.key(config.seed))[0]
+
+
+def mend(folder: RunFolder) -> str:
+    """What is left of a run that diverged, and what to try."""
     step = folder.checkpoint_step()
     kept = "No checkpoint had been made yet"
     if step is not None:
@@ -156,9 +161,10 @@ def _mend(folder: RunFolder) -> str:
     return f" {kept}. Try a smaller rho or learning rate, in another folder."
 
 
-def _evaluate(
+def evaluate(
     kind: str, unseen: str, program: Program, state: TrainState, feed: Feed
 ) -> dict[str, Any]:
+    """The line of metrics of an evaluation; see `evaluation_line`."""
     predict = functools.partial(program.predict, state)
     parts = {name: read() for name, read in feed.out_split.items()}
     found = score(predict, {**parts, IN_SPLIT: feed.in_split()})

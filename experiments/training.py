@@ -1,5 +1,6 @@
 """One training step and one evaluation for all methods, as pure functions."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -51,9 +52,11 @@ class Program(NamedTuple):
     predict: Callable[..., np.ndarray]
 
 
-def make_optimizer(preset: Preset) -> optax.GradientTransformation:
-    """Returns what stands after the method in the chain."""
-    rate = learning_rate_schedule(preset)
+def make_optimizer(
+    preset: Preset, learning_rate: Any = None
+) -> optax.GradientTransformation:
+    """Returns what stands after the method in the chain; see `build_program`."""
+    rate = learning_rate_schedule(preset, learning_rate)
     if preset.optimizer == "adamw":
         return optax.adamw(rate, weight_decay=preset.weight_decay)
     base = optax.adam(rate) if preset.optimizer == "adam" else optax.sgd(rate, momentum=0.9)
@@ -61,8 +64,16 @@ def make_optimizer(preset: Preset) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(preset.weight_decay), base)
 
 
-def learning_rate_schedule(preset: Preset) -> optax.Schedule:
-    """The preset's schedule, step -> learning rate; see `Preset`."""
+def learning_rate_schedule(preset: Preset, peak: Any = None) -> optax.Schedule:
+    """The preset's schedule, step -> learning rate; see `Preset`.
+
+    Args:
+      preset: with the schedule.
+      peak: a traced learning rate in place of the preset's.
+    """
+    if peak is not None:  # Optax looks at the number, which a traced one does not have.
+        unit = learning_rate_schedule(dataclasses.replace(preset, learning_rate=1.0))
+        return lambda step: peak * unit(step)
     if preset.schedule == "constant":
         return optax.constant_schedule(preset.learning_rate)
     if preset.schedule == "step":
@@ -97,14 +108,80 @@ def make_program(
       The program.
     """
     layout = layout or one_device()
+    own = build_program(method, hyperparameters, preset, num_classes, num_domains)
+    of_state = layout.of_state(jax.eval_shape(own.fresh, jax.random.key(0)))
+    train_step = jax.jit(
+        own.train_step,
+        donate_argnums=0,
+        in_shardings=(of_state, batch_shardings(layout)),
+        out_shardings=(of_state, layout.replicated),
+    )
+    logits = jax.jit(
+        own.logits,
+        in_shardings=(of_state, layout.spread),
+        out_shardings=layout.replicated,
+    )
+
+    def predict(state: TrainState, images: np.ndarray) -> np.ndarray:
+        missing = -len(images) % len(layout.devices)
+        filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        placed = layout.put(filled, layout.spread)
+        return np.asarray(logits(state, placed))[: len(images)]
+
+    def init(key: jax.Array) -> TrainState:
+        return layout.put(own.init(key), of_state)
+
+    return Program(init, train_step, predict)
+
+
+class Functions(NamedTuple):
+    """The functions of a program before they are compiled, pure but for `init`.
+
+    Attributes:
+      fresh: key -> TrainState, from random weights.
+      init: key -> TrainState, from the preset's weights.
+      train_step: (state, batch) -> (state, evaluation).
+      logits: (state, uint8 images [N, H, W, 3]) -> logits [N, classes].
+    """
+
+    fresh: Callable[[jax.Array], TrainState]
+    init: Callable[[jax.Array], TrainState]
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, dj.Evaluation]]
+    logits: Callable[[TrainState, jax.Array], jax.Array]
+
+
+def build_program(
+    method: str,
+    hyperparameters: Hyperparameters,
+    preset: Preset,
+    num_classes: int,
+    num_domains: int,
+    learning_rate: Any = None,
+) -> Functions:
+    """Returns the functions of `make_program` before they are compiled.
+
+    Inside a function that is transformed or compiled, rho, alpha, lam and the learning
+    rate may be traced.
+
+    Args:
+      method: a name in `METHODS`.
+      hyperparameters: of the method.
+      preset: the model and the optimizer.
+      num_classes: length of the logits.
+      num_domains: M, the source domains.
+      learning_rate: a traced one in place of the preset's, which must be a number.
+
+    Returns:
+      The functions.
+    """
     model = _model(preset, preset.dtype, num_classes)
     perturbed_model = None
     if preset.perturbed_dtype != "same":
         perturbed_model = _model(preset, preset.perturbed_dtype, num_classes)
-    tx = _optimizer_chain(method, hyperparameters, preset)
+    tx = _optimizer_chain(method, hyperparameters, preset, learning_rate)
     penalty = make_penalty(preset)
 
-    def fresh(key: jax.Array) -> Any:
+    def random_variables(key: jax.Array) -> Any:
         shape = (1, preset.image_size, preset.image_size, 3)
         return dict(model.init(key, jnp.zeros(shape), train=False))
 
@@ -112,14 +189,14 @@ def make_program(
         params, stats = variables["params"], variables.get("batch_stats", {})
         return TrainState(jnp.zeros([], jnp.int32), params, stats, tx.init(params))
 
-    shapes = jax.eval_shape(lambda key: as_state(fresh(key)), jax.random.key(0))
-    of_state = layout.of_state(shapes)
+    def fresh(key: jax.Array) -> TrainState:
+        return as_state(random_variables(key))
 
     def init(key: jax.Array) -> TrainState:
-        variables = jax.jit(fresh)(key)
+        variables = jax.jit(random_variables)(key)
         if preset.weights != "scratch":
             variables = _with_pretrained(preset, variables)
-        return layout.put(as_state(variables), of_state)
+        return as_state(variables)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dj.Evaluation]:
         def losses_of(model: Any) -> Callable[..., tuple[jax.Array, Any]]:
@@ -165,29 +242,11 @@ def make_program(
         state = TrainState(state.step + 1, params, stats, opt_state)
         return state, evaluation._replace(aux=None)
 
-    def logits_of(state: TrainState, images: jax.Array) -> jax.Array:
+    def logits(state: TrainState, images: jax.Array) -> jax.Array:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         return model.apply(variables, scale_pixels(images), train=False)[0]
 
-    compiled_step = jax.jit(
-        train_step,
-        donate_argnums=0,
-        in_shardings=(of_state, batch_shardings(layout)),
-        out_shardings=(of_state, layout.replicated),
-    )
-    compiled_logits = jax.jit(
-        logits_of,
-        in_shardings=(of_state, layout.spread),
-        out_shardings=layout.replicated,
-    )
-
-    def predict(state: TrainState, images: np.ndarray) -> np.ndarray:
-        missing = -len(images) % len(layout.devices)
-        filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        placed = layout.put(filled, layout.spread)
-        return np.asarray(compiled_logits(state, placed))[: len(images)]
-
-    return Program(init, compiled_step, predict)
+    return Functions(fresh, init, train_step, logits)
 
 
 def _model(preset: Preset, dtype: str, num_classes: int) -> Any:
@@ -201,13 +260,13 @@ def _model(preset: Preset, dtype: str, num_classes: int) -> Any:
 
 
 def _optimizer_chain(
-    method: str, hyperparameters: Hyperparameters, preset: Preset
+    method: str, hyperparameters: Hyperparameters, preset: Preset, learning_rate: Any
 ) -> optax.GradientTransformationExtraArgs:
     """The method, what it is computed on, the optimizer, and what keeps float16 whole."""
     source = find_method(method).make(hyperparameters)
     if preset.scope != "batch":
         source = dj.per_micro_batch(source)
-    tx = optax.chain(source, make_optimizer(preset))
+    tx = optax.chain(source, make_optimizer(preset, learning_rate))
     if preset.trained == "head":  # last, so that no weight decay moves the backbone either
         tx = optax.chain(tx, optax.masked(optax.set_to_zero(), _is_backbone))
     return dj.scale_loss(tx) if preset.dtype == "float16" else tx
