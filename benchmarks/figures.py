@@ -1,0 +1,199 @@
+"""Figures of what a step costs, as PNG; colours are those of the experiments' figures."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # no screen is needed
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.figures import COLORS, label
+from experiments.files import write_bytes
+
+Records = Sequence[dict[str, Any]]
+
+NAMES = {"mlp": "MLP", "resnet": "small ResNet", "resnet50": "ResNet-50"}
+NAMES |= {"vit_s16": "ViT-S/16", "vit_b16": "ViT-B/16"}
+HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
+
+
+def step_times(records: Records, path: Path) -> None:
+    """Time of a step relative to ERM's, a bar per method, grouped by model: Fig. 6c.
+
+    A row of axes per dtype; only steps without rematerialization whose buffers are donated.
+
+    Args:
+      records: of `measure`.
+      path: of the PNG.
+    """
+    shown = [r for r in records if r["donated"] and not r["remat"]]
+    methods = list(dict.fromkeys(r["method"] for r in shown))
+    styles = {method: style(method, methods) for method in methods}
+    by_dtype: dict[str, list[list[dict[str, Any]]]] = {}
+    for r in shown:
+        groups = by_dtype.setdefault(r["dtype"], [])
+        if not groups or groups[-1][0]["model"] != r["model"]:
+            groups.append([])
+        groups[-1].append(r)
+    figure, rows = plt.subplots(
+        len(by_dtype),
+        figsize=(11, 0.6 + 2.9 * len(by_dtype)),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
+    )
+    for axes, (dtype, groups) in zip(rows[:, 0], by_dtype.items(), strict=True):
+        _groups(axes, groups, styles)
+        axes.set_title(f"{dtype}; bars: medians, lines: quartiles over rounds", fontsize=9)
+    handles = [plt.Rectangle((0, 0), 1, 1, **styles[method]) for method in methods]  # pyright: ignore[reportPrivateImportUsage]
+    names = [method_label(method) for method in methods]
+    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def _groups(axes: Any, groups: list[list[dict[str, Any]]], styles: dict[str, Any]) -> None:
+    start, ticks = 0.0, []
+    for group in groups:
+        at = start + np.arange(len(group))
+        for x, r in zip(at, group, strict=True):
+            middle = r["time_ratio"]
+            spread = [[middle - r["time_ratio_low"]], [r["time_ratio_high"] - middle]]
+            axes.bar(x, middle, 0.9, yerr=spread, error_kw=ERROR, **styles[r["method"]])
+        ticks.append(at.mean())
+        start = at[-1] + 2.5
+    for ratio in (1, 2):
+        axes.axhline(ratio, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.set_xticks(ticks, [group_label(group[0]) for group in groups], fontsize=9)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("time of a step / ERM's")
+
+
+ERROR = {"elinewidth": 1, "ecolor": "#222222"}
+
+
+def group_label(r: dict[str, Any]) -> str:
+    """The model of a record, with what a step was given and how long ERM took for it."""
+    batch = f"{r['domains']} x {r['batch_size'] // r['domains']}"
+    size = f"{batch} images of {r['image_size']} px" if r["image_size"] else batch
+    millions = r["parameters"] / 1e6
+    name = NAMES.get(r["model"], r["model"])
+    return f"{name}, {millions:.3g}M\n{size}\nERM: {r['milliseconds']:.3g} ms"
+
+
+def style(method: str, methods: Sequence[str]) -> dict[str, Any]:
+    """The colour of the method it is a form of; forms of one method differ in hatching."""
+    family = family_of(method)
+    forms = [name for name in methods if family_of(name) == family]
+    hatch = HATCHES[forms.index(method) % len(HATCHES)]
+    return {
+        "facecolor": COLORS[family],
+        "hatch": hatch,
+        "edgecolor": "white",
+        "linewidth": 0,
+    }
+
+
+def family_of(method: str) -> str:
+    """`disam` for `disam by jacrev`, `sam` for `optax.contrib.sam`."""
+    return "sam" if method.startswith("optax") else method.split(",")[0].split(" by ")[0]
+
+
+def method_label(method: str) -> str:
+    """As the papers write it; what comes after the name stays as it is."""
+    family = family_of(method)
+    if not method.startswith(family):
+        return method
+    return label(family) + method.removeprefix(family)
+
+
+AXIS_LABELS = {
+    "batch_size": "examples in a batch",
+    "parameters": "parameters",
+    "domains": "domains in a batch of {batch_size}",
+}
+RATIOS = {
+    "time_ratio": "time / ERM's",
+    "flops_ratio": "FLOPs / ERM's",
+    "memory_ratio": "memory / ERM's",
+}
+LINES = {"disam by jacrev": "--", "disam by vmap(grad)": ":"}
+MARKERS = "osv^DX*"
+
+
+def growth_panels(records: Records, path: Path) -> None:
+    """Ratios to ERM against what grows: a column per axis, a row per ratio.
+
+    Args:
+      records: of `measure`, each with its `axis`.
+      path: of the PNG.
+    """
+    axis_names = list(dict.fromkeys(r["axis"] for r in records))
+    figure, grid = plt.subplots(
+        len(RATIOS),
+        len(axis_names),
+        figsize=(3.6 * len(axis_names), 2.3 * len(RATIOS)),
+        sharex="col",
+        squeeze=False,
+        layout="constrained",
+    )
+    lines = {}
+    for column, name in zip(grid.T, axis_names, strict=True):
+        shown = [r for r in records if r["axis"] == name and r["method"] != "erm"]
+        for axes, ratio in zip(column, RATIOS, strict=True):
+            lines |= _curves(axes, shown, name, ratio)
+            _ratio_scale(axes, [r[ratio] for r in shown])
+        column[-1].set_xlabel(AXIS_LABELS[name].format(**shown[0]))
+    for axes, text in zip(grid[:, 0], RATIOS.values(), strict=True):
+        axes.set_ylabel(text)
+    names = [method_label(method) for method in lines]
+    figure.legend(lines.values(), names, loc="outside upper center", ncols=5, frameon=False)
+    _save(figure, path)
+
+
+def _curves(axes: Any, records: Records, name: str, ratio: str) -> dict[str, Any]:
+    """Draws a curve per method, later ones thinner so that equal ones all show."""
+    lines = {}
+    methods = list(dict.fromkeys(r["method"] for r in records))
+    for i, method in enumerate(methods):
+        points = [r for r in records if r["method"] == method]
+        at, values = [r[name] for r in points], [r[ratio] for r in points]
+        color = COLORS[family_of(method)]
+        lines[method] = axes.plot(
+            at,
+            values,
+            LINES.get(method, "-"),
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=max(8 - 2 * i, 3),
+            linewidth=max(3.2 - 0.9 * i, 1.2),
+            color=color,
+        )[0]
+        if ratio == "time_ratio":
+            low, high = ([r[ratio + end] for r in points] for end in ("_low", "_high"))
+            axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.set_xscale("log", base=10 if name == "parameters" else 2)
+    return lines
+
+
+def _ratio_scale(axes: Any, values: Sequence[float]) -> None:
+    axes.axhline(2, color="#bbbbbb", linewidth=0.8, zorder=0)
+    if max(values) < 5:
+        axes.set_ylim(0, max(2.6, 1.15 * max(values)))
+        return
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=1)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+
+
+def _save(figure: Any, path: Path) -> None:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    data = io.BytesIO()
+    figure.savefig(data, dpi=150, format="png")
+    plt.close(figure)
+    write_bytes(path, data.getvalue())

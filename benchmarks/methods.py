@@ -1,0 +1,170 @@
+"""The steps that are compared: `METHODS` maps a name to a function of a case.
+
+It returns the step, (params, state, batch) -> (params, state), and the first state. All
+end in the same SGD with momentum. A new entry is measured, tabled and drawn like the rest.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import contrib
+
+import disam_jax as dj
+from benchmarks.cases import Batch, Case
+from experiments.methods import GSAM, PAPER
+from experiments.methods import METHODS as LIBRARY
+
+Step = Callable[[Any, Any, Batch], tuple[Any, Any]]
+Source = optax.GradientTransformationExtraArgs
+
+OPTIMIZER = optax.sgd(1e-3, momentum=0.9)
+RHO, LAM = PAPER.rho, PAPER.lam
+
+
+def chained(source: Source, case: Case) -> tuple[Step, Any]:
+    """The step of a disam_jax method that stands before the optimizer."""
+    tx = optax.chain(source, OPTIMIZER)
+
+    def step(params: Any, state: Any, batch: Batch) -> tuple[Any, Any]:
+        updates, state = _update(tx, state, params, case, batch)
+        return optax.apply_updates(params, updates), state
+
+    return step, tx.init(case.params)
+
+
+def recorded(source: Source, case: Case) -> tuple[Step, Any]:
+    """The same, which keeps what the step saw: losses, norms, the gradients' cosine."""
+    tx = optax.chain(source, OPTIMIZER)
+
+    def step(params: Any, state: Any, batch: Batch) -> tuple[Any, Any]:
+        updates, opt_state = _update(tx, state[0], params, case, batch, record=True)
+        seen, opt_state = dj.pop_evaluation(opt_state)
+        return optax.apply_updates(params, updates), (opt_state, seen)
+
+    first = tx.init(case.params), None
+    seen = jax.eval_shape(step, case.params, first, case.batch)[1][1]
+    return step, (first[0], optax.tree.zeros_like(seen))
+
+
+def _update(tx: Source, state: Any, params: Any, case: Case, batch: Batch, **kwargs: Any):
+    return tx.update(
+        None,  # pyright: ignore[reportArgumentType]  the method ignores what comes in
+        state,
+        params,
+        loss_fn=lambda params: case.domain_losses(params, batch),
+        domain_weights=dj.domain_shares(batch.domains, case.num_domains),
+        **kwargs,
+    )
+
+
+def from_gradient(gradient: Callable[[Any, Batch], Any], case: Case) -> tuple[Step, Any]:
+    """The step of a function (params, batch) -> gradient, written without this library."""
+
+    def step(params: Any, state: Any, batch: Batch) -> tuple[Any, Any]:
+        updates, state = OPTIMIZER.update(gradient(params, batch), state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step, OPTIMIZER.init(case.params)
+
+
+def erm_by_hand(case: Case) -> tuple[Step, Any]:
+    """One plain gradient."""
+    return from_gradient(jax.grad(case.mean_loss), case)
+
+
+def sam_by_hand(case: Case) -> tuple[Step, Any]:
+    """SAM as one writes it without a library."""
+    grad = jax.grad(case.mean_loss)
+
+    def gradient(params: Any, batch: Batch) -> Any:
+        return grad(_climb(params, grad(params, batch)), batch)
+
+    return from_gradient(gradient, case)
+
+
+def optax_sam(case: Case) -> tuple[Step, Any]:
+    """`optax.contrib.sam` in opaque mode."""
+    adversary = optax.chain(contrib.normalize(), optax.sgd(RHO))
+    tx = contrib.sam(OPTIMIZER, adversary, sync_period=2, opaque_mode=True)
+    grad = jax.grad(case.mean_loss)
+
+    def step(params: Any, state: Any, batch: Batch) -> tuple[Any, Any]:
+        updates, state = tx.update(
+            grad(params, batch), state, params, grad_fn=lambda p, _: grad(p, batch)
+        )
+        return optax.apply_updates(params, updates), state
+
+    return step, tx.init(case.params)
+
+
+def naive_jacobian(case: Case) -> tuple[Step, Any]:
+    """DISAM from the Jacobian of the domain losses: M backward passes, M gradients kept."""
+
+    def losses_and_grads(params: Any, batch: Batch) -> tuple[jax.Array, Any]:
+        return case.domain_losses(params, batch), jax.jacrev(case.domain_losses)(
+            params, batch
+        )
+
+    return _from_domain_gradients(losses_and_grads, case)
+
+
+def naive_vmap(case: Case) -> tuple[Step, Any]:
+    """DISAM from each domain's gradient on its own examples: M gradients kept."""
+    of_domain = jax.vmap(jax.value_and_grad(case.mean_loss), in_axes=(None, 0))
+
+    def losses_and_grads(params: Any, batch: Batch) -> tuple[jax.Array, Any]:
+        stacked = jax.tree.map(
+            lambda x: x.reshape(case.num_domains, -1, *x.shape[1:]), batch
+        )
+        return of_domain(params, stacked)
+
+    return _from_domain_gradients(losses_and_grads, case)
+
+
+def _from_domain_gradients(
+    losses_and_grads: Callable[[Any, Batch], tuple[jax.Array, Any]], case: Case
+) -> tuple[Step, Any]:
+    shares = jnp.full(case.num_domains, 1 / case.num_domains)
+    objective = dj.variance_penalized(LAM)
+
+    def gradient(params: Any, batch: Batch) -> Any:
+        losses, grads = losses_and_grads(params, batch)
+        beta = jax.grad(objective)(losses, shares)  # pyright: ignore[reportArgumentType]
+        ascent = jax.tree.map(lambda g: jnp.tensordot(beta, g, axes=1), grads)
+        _, grads = losses_and_grads(_climb(params, ascent), batch)
+        return jax.tree.map(lambda g: g.mean(0), grads)
+
+    return from_gradient(gradient, case)
+
+
+def _climb(params: Any, gradient: Any) -> Any:
+    scale = RHO / (optax.tree.norm(gradient) + 1e-12)
+    return jax.tree.map(lambda w, g: w + scale * g, params, gradient)
+
+
+def _pure(make: Callable[..., Source], *hyperparameters: float) -> Source:
+    """DISAM with another method, the variance acting on eps alone."""
+    ascent = dj.variance_penalized(LAM)
+    return make(*hyperparameters, ascent=ascent, combine_with="descent")
+
+
+METHODS: dict[str, Callable[[Case], tuple[Step, Any]]] = {
+    # The library's, as the experiments make them; what is added there is measured here.
+    **{
+        name: functools.partial(chained, method.make(method.defaults))
+        for name, method in LIBRARY.items()
+    },
+    "disam+sagm, descent": functools.partial(chained, _pure(dj.sagm)),
+    "disam+gsam, descent": functools.partial(chained, _pure(dj.gsam, GSAM.rho, GSAM.alpha)),
+    "disam, recorded": functools.partial(recorded, dj.disam()),
+    "erm by hand": erm_by_hand,
+    "sam by hand": sam_by_hand,
+    "optax.contrib.sam": optax_sam,
+    "disam by jacrev": naive_jacobian,
+    "disam by vmap(grad)": naive_vmap,
+}
+NAIVE = ("disam by jacrev", "disam by vmap(grad)")
