@@ -48,7 +48,9 @@ def memory(
     table = Table("model", "method", "taken", *(f"{size} images, MiB" for size in sizes))
     rows = {(r["model"], r["method"], r["taken"]): [] for r in records}
     for r in records:
-        rows[r["model"], r["method"], r["taken"]].append(f"{r['temporary_bytes'] / MIB:.0f}")
+        rows[r["model"], r["method"], r["taken"]].append(
+            f"{r['temporary_bytes'] / MIB:.0f}"
+        )
     for names, cells in rows.items():
         table.add_row(*names, *cells)
     Console().print(table)
