@@ -15,7 +15,7 @@ from experiments import cli_data, cli_machines
 from experiments.cli_table import table_command
 from experiments.compare import one_after_another, run_matrix, write_results
 from experiments.config import RunConfig, make_config
-from experiments.feeds import with_steps
+from experiments.feeds import batch_examples, with_steps
 from experiments.methods import METHODS, find_method
 from experiments.metrics import RunDivergedError
 from experiments.options import TRAINING, Machines, Where, with_options
@@ -69,6 +69,7 @@ def train_command(
         overrides=overrides,
     )
     config = with_steps(config, opened)
+    layout = cli_machines.fit(layout, machines, batch_examples(config, opened))
     with (
         cli_machines.all_or_none(layout),
         cli_data.bars(layout) as progress,
@@ -146,6 +147,7 @@ def compare_command(
         )
         for method, domain, seed in itertools.product(names, domains, range(seeds))
     ]
+    layout = cli_machines.fit(layout, machines, batch_examples(configs[0], opened))
     total = sum(config.preset.steps for config in configs)
     command = "python -m experiments " + shlex.join(sys.argv[1:])
     started, finished = time.perf_counter(), {}

@@ -43,6 +43,23 @@ def start(machines: dict[str, Any]) -> Layout:
     return all_devices(machines["devices"], parameters)
 
 
+def fit(layout: Layout, machines: dict[str, Any], size: int) -> Layout:
+    """The layout for batches of that size, and a line about devices left idle.
+
+    One process that was not told how many devices to take leaves out those that cannot
+    have as many examples as the others.
+    """
+    if machines["devices"] is not None or layout.process_count > 1:
+        return layout
+    taken = layout.dividing(size)
+    if len(taken.devices) < len(layout.devices):
+        Console(stderr=True).print(
+            f"A batch of {size} examples takes {len(taken.devices)} of the "
+            f"{len(layout.devices)} devices."
+        )
+    return taken
+
+
 @contextlib.contextmanager
 def all_or_none(layout: Layout) -> Iterator[None]:
     """Of several processes none goes on, or waits, when one has failed.

@@ -97,6 +97,12 @@ def with_steps(config: RunConfig, data: DomainData | Prepared) -> RunConfig:
     )
 
 
+def batch_examples(config: RunConfig, data: DomainData | Prepared) -> int:
+    """Number of examples in a batch of a run."""
+    merged = config.preset.batching == "merged"
+    return config.preset.batch_size * (1 if merged else len(data.domains) - 1)
+
+
 def batch_key(config: RunConfig) -> jax.Array:
     """The key that a run's batches are drawn with."""
     return jax.random.split(jax.random.key(config.seed))[1]
@@ -114,7 +120,7 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
         data, holdout_fraction=preset.holdout_fraction, seed=config.seed
     )
     sources = [d for d in range(len(data.domains)) if d != unseen]
-    layout.check_batch(preset.batch_size * len(sources))
+    layout.check_batch(batch_examples(config, data))
     held = layout.put(stack_sources(train, sources), layout.replicated)
     draw = functools.partial(
         _draw(layout),
@@ -151,7 +157,7 @@ def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
     names = [name for name in data.domains if name != config.unseen]
     indices = [parts[data.domain_index(name)][0] for name in names]
     make_stream = balanced if preset.batching == "balanced" else merged
-    size = preset.batch_size * (1 if preset.batching == "merged" else len(names))
+    size = batch_examples(config, data)
     layout.check_batch(size)
     stream = make_stream(
         [data.source(name) for name in names],

@@ -98,6 +98,13 @@ class Layout:
             return jax.device_get(tree)
         return jax.device_get(jax.jit(lambda x: x, out_shardings=self.replicated)(tree))
 
+    def dividing(self, size: int) -> "Layout":
+        """The layout on as many of its devices as divide a batch of that size."""
+        count = len(self.devices)
+        while size % count:
+            count -= 1
+        return dataclasses.replace(self, devices=self.devices[:count])
+
     def check_batch(self, size: int) -> None:
         """Raises a ValueError unless a batch of that size can be spread."""
         if size % len(self.devices):

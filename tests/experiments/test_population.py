@@ -14,11 +14,12 @@ from experiments.cli import app
 from experiments.config import make_config
 from experiments.data import load
 from experiments.data.prepare import Prepared
+from experiments.layout import one_device
 from experiments.metrics import RunDivergedError, read_metrics
 from experiments.population import pattern, train_population
 from experiments.run_folder import RunFolder
 from experiments.train import train
-from experiments.training import make_program
+from experiments.training import build_program
 
 SMALL = {"steps": 30, "batch_size": 4, "log_every": 5, "checkpoint_every": 10}
 DATA = load("rotated_digits")
@@ -41,9 +42,9 @@ def config(method="erm", seed=0, unseen="75", **changes):
 
 
 def final_params(path, own):
-    program = make_program(own.method, own.hyperparameters, own.preset, 10, 5)
-    shapes = jax.eval_shape(program.init, jax.random.key(0))  # compiles nothing
-    with contextlib.closing(RunFolder(path, own)) as folder:
+    program = build_program(own.method, own.hyperparameters, own.preset, 10, 5)
+    shapes = jax.eval_shape(program.fresh, jax.random.key(0))  # compiles nothing
+    with contextlib.closing(RunFolder(path, own, one_device())) as folder:
         return jax.tree.leaves(folder.restore(shapes).params)
 
 
@@ -175,7 +176,7 @@ def test_a_member_that_diverges_disturbs_no_other(apart, tmp_path):
     assert isinstance(error, RunDivergedError)
     assert str(error) == str(alone.value)
     assert not (tmp_path / "1" / "result.json").exists()
-    assert RunFolder(tmp_path / "1", wild).checkpoint_step() is None
+    assert RunFolder(tmp_path / "1", wild, one_device()).checkpoint_step() is None
     lines = [read_metrics(tmp_path / name) for name in ("1", "alone")]
     assert [line["step"] for line in lines[0]] == [line["step"] for line in lines[1]]
 
@@ -187,7 +188,7 @@ def test_compare_vectorize_writes_the_same_records(tmp_path):
         arguments = (
             *("compare", "--data", "rotated_digits", "--methods", "erm", "--seeds", "2"),
             *("--unseen", "75", "--steps", "6", "--batch-size", "4", "--log-every", "2"),
-            *("--checkpoint-every", "2", "--out", str(out), *option),
+            *("--checkpoint-every", "2", "--devices", "1", "--out", str(out), *option),
         )
         called = CliRunner().invoke(app, arguments)
         assert called.exit_code == 0, called.output
