@@ -72,9 +72,7 @@ def assert_close_runs(path, expected, own):
     assert records[0].keys() == records[1].keys()
 
 
-@pytest.mark.parametrize(
-    ("method", "compared"), [("sam", [1]), ("disam", [0, 1]), ("sagm", [1])]
-)
+@pytest.mark.parametrize(("method", "compared"), [("disam", [1]), ("sagm", [0])])
 def test_members_are_the_separate_runs(method, compared, tmp_path):
     configs = [config(method, checkpoint_every=30, **changes) for changes in MEMBERS]
     runs = {tmp_path / f"together{i}": own for i, own in enumerate(configs)}
@@ -130,7 +128,7 @@ def stop_at(step):
     return watch
 
 
-@pytest.mark.parametrize("step", [5, 25, 30])
+@pytest.mark.parametrize("step", [5, 25])
 def test_a_killed_population_goes_on(step, apart, tmp_path):
     pair = ERM[:2]
     with pytest.raises(Stop):

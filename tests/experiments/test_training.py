@@ -85,7 +85,8 @@ def test_every_method_trains_every_model_with_one_state_tree(method, model):
 
 
 def test_only_the_method_differs_between_methods():
-    first = [program(m).train_step(fresh(program(m)), BATCH)[1].losses for m in METHODS]
+    some = ("erm", "asam", "disam", "disam+gsam")
+    first = [program(m).train_step(fresh(program(m)), BATCH)[1].losses for m in some]
     for losses in first[1:]:
         np.testing.assert_array_equal(losses, first[0])
 
