@@ -22,7 +22,7 @@ from rich.progress import track
 from benchmarks.cases import Case, rematerialized
 from benchmarks.methods import METHODS
 
-TURN = 0.1  # seconds of ERM steps in a turn, so that a clock's grain does not count
+TURN = 0.1  # seconds of ERM steps in a turn, unless time is short
 MIN_ROUNDS = 5  # of which quartiles can still be taken
 
 
@@ -111,7 +111,8 @@ def take_turns(
     """Seconds of a step of each setup, a number per round."""
     for each in compiled.values():  # the first step warms up
         turn_seconds(case, each, 1)
-    steps = max(1, round(TURN / turn_seconds(case, compiled[ERM], 1)))
+    turn = min(TURN, seconds / (MIN_ROUNDS * len(compiled)))
+    steps = max(1, round(turn / turn_seconds(case, compiled[ERM], 1)))
     times = {setup: [] for setup in compiled}
     started = time.perf_counter()
     for turn in itertools.count():

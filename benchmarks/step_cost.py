@@ -17,9 +17,9 @@ from experiments.files import write_json, write_whole
 from experiments.run_folder import environment
 
 # What a model too slow for all of them is measured with.
-MAIN = ("erm", "sam", "gsam", "sagm", "disam", "sam by hand", "optax.contrib.sam")
+MAIN = ("erm", "sam", "sagm", "disam", "sam by hand", "optax.contrib.sam")
 WITHOUT_NAIVE = tuple(name for name in METHODS if name not in NAIVE)
-COMPILED_APART = ("erm", "sam", "disam")  # with rematerialization, and without donation
+COMPILED_APART = ("erm", "disam")  # with rematerialization, and without donation
 
 
 class Entry(NamedTuple):
