@@ -105,7 +105,7 @@ def style(method: str, methods: Sequence[str]) -> dict[str, Any]:
 
 def family_of(method: str) -> str:
     """`disam` for `disam by jacrev`, `sam` for `optax.contrib.sam`."""
-    return "sam" if method.startswith("optax") else method.split(",")[0].split(" by ")[0]
+    return "sam" if method.startswith("optax") else method.split()[0]
 
 
 def method_label(method: str) -> str:

@@ -102,7 +102,25 @@ def measure(case: Case, setups: Sequence[Setup], seconds: float) -> list[dict[st
         for setup in track(setups, description=f"{case.model} {case.dtype}: compile")
     }
     times = take_turns(case, compiled, seconds)
-    return [_record(case, setup, compiled, times) for setup in setups]
+    kept = {False: kept_bytes(case), True: kept_bytes(rematerialized(case))}
+    return [
+        _record(case, setup, compiled, times) | {"kept_bytes": kept[setup.remat]}
+        for setup in setups
+    ]
+
+
+def kept_bytes(case: Case) -> int:
+    """What one pass keeps for the way back, parameters included, before any compiler.
+
+    A compiler may keep less, or compute nothing again and keep all: XLA's for the CPU
+    does not lower its memory for a rematerialized pass.
+    """
+    pull = jax.eval_shape(
+        lambda params, batch: jax.vjp(lambda p: case.mean_loss(p, batch), params)[1],
+        case.params,
+        case.batch,
+    )
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pull))
 
 
 def take_turns(

@@ -56,9 +56,9 @@ SUITES: dict[str, dict[str, Entry]] = {
     },
     "default": {
         "mlp": Entry(mlp, dtypes=BOTH),
-        "resnet": Entry(_images("resnet", 32, 16), apart=True, seconds=40),
+        "resnet": Entry(_images("resnet", 32, 16), apart=True, seconds=30),
         "resnet50": Entry(_images("resnet50", 64, 4), MAIN),
-        "vit_s16": Entry(_images("vit_s16", 64, 8), MAIN, apart=True),
+        "vit_s16": Entry(_images("vit_s16", 64, 4), MAIN, apart=True),
         "vit_b16": Entry(_images("vit_b16", 64, 4), MAIN),
     },
     "large": {

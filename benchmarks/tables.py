@@ -20,6 +20,7 @@ COLUMNS = {
     "images/s": lambda r: f"{r['images_per_second']:.0f}",
     "memory, MB": lambda r: f"{r['memory_bytes'] / 1e6:.1f}",
     "of it temporary": lambda r: f"{r['temporary_bytes'] / 1e6:.1f}",
+    "kept for the way back": lambda r: f"{r['kept_bytes'] / 1e6:.1f}",
     "compile, s": lambda r: f"{r['compile_seconds']:.1f}",
 }
 NARROW = [name for name in [*COLUMNS][:8] if name != "quartiles of it"]
