@@ -19,6 +19,7 @@ from experiments.files import write_bytes
 Records = Sequence[dict[str, Any]]
 
 TOP = 4.0  # of the axes; a bar that is longer is cut there and has its length written
+LABEL_WIDTH = 9  # of a group's label, in bars
 ERROR = {"elinewidth": 1.5, "ecolor": "#999999"}  # seen on black bars too
 
 NAMES = {"mlp": "MLP", "resnet": "small ResNet", "resnet50": "ResNet-50"}
@@ -46,15 +47,19 @@ def step_times(records: Records, path: Path) -> None:
         groups[-1].append(r)
     figure, rows = plt.subplots(
         len(by_dtype),
-        figsize=(11, 0.6 + 2.9 * len(by_dtype)),
+        figsize=(13, 0.6 + 2.9 * len(by_dtype)),
         squeeze=False,
         sharey=True,
         layout="constrained",
     )
     for axes, (dtype, groups) in zip(rows[:, 0], by_dtype.items(), strict=True):
         _groups(axes, groups, styles)
-        text = f"{dtype}; bars: medians, lines: quartiles over rounds"
+        text = f"{dtype}. Bars: medians, lines: quartiles over rounds. Below a model, with "
+        text += "its parameters: domains x examples (x pixels), time of the ERM step"
         axes.set_title(text, fontsize=9, loc="left", pad=14)
+    widest = max(axes.get_xlim()[1] for axes in rows[:, 0])
+    for axes in rows[:, 0]:
+        axes.set_xlim(-1, widest)  # so that a bar is as wide in every row
     handles = [plt.Rectangle((0, 0), 1, 1, **styles[method]) for method in methods]  # pyright: ignore[reportPrivateImportUsage]
     names = [method_label(method) for method in methods]
     figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
@@ -64,6 +69,8 @@ def step_times(records: Records, path: Path) -> None:
 def _groups(axes: Any, groups: list[list[dict[str, Any]]], styles: dict[str, Any]) -> None:
     start, ticks = 0.0, []
     for group in groups:
+        # Room for the label below, however few the bars are.
+        start += max(LABEL_WIDTH - len(group), 0) / 2
         at = start + np.arange(len(group))
         for x, r in zip(at, group, strict=True):
             middle = r["time_ratio"]
@@ -72,7 +79,7 @@ def _groups(axes: Any, groups: list[list[dict[str, Any]]], styles: dict[str, Any
             if middle > TOP:
                 axes.text(x, TOP, f"{middle:.1f}", ha="center", va="bottom", fontsize=8)
         ticks.append(at.mean())
-        start = at[-1] + 2.5
+        start = at[-1] + 2.5 + max(LABEL_WIDTH - len(group), 0) / 2
     for ratio in (1, 2):
         axes.axhline(ratio, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.set_xticks(ticks, [group_label(group[0]) for group in groups], fontsize=9)
@@ -84,10 +91,11 @@ def _groups(axes: Any, groups: list[list[dict[str, Any]]], styles: dict[str, Any
 def group_label(r: dict[str, Any]) -> str:
     """The model of a record, with what a step was given and how long ERM took for it."""
     batch = f"{r['domains']} x {r['batch_size'] // r['domains']}"
-    size = f"{batch} images of {r['image_size']} px" if r["image_size"] else batch
-    millions = r["parameters"] / 1e6
+    size = f"{batch} x {r['image_size']} px" if r["image_size"] else batch
     name = NAMES.get(r["model"], r["model"])
-    return f"{name}, {millions:.3g}M\n{size}\nERM: {r['milliseconds']:.3g} ms"
+    ms = r["milliseconds"]
+    time = f"{ms:.3g} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
+    return f"{name}, {short(r['parameters'])}\n{size}\nERM: {time}"
 
 
 def style(method: str, methods: Sequence[str]) -> dict[str, Any]:
