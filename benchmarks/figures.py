@@ -11,11 +11,16 @@ matplotlib.use("Agg")  # no screen is needed
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from experiments.figures import COLORS, label
 from experiments.files import write_bytes
 
 Records = Sequence[dict[str, Any]]
+
+TOP = 4.0  # of the axes; a bar that is longer is cut there and has its length written
+LABEL_WIDTH = 9  # of a group's label, in bars
+ERROR = {"elinewidth": 1.5, "ecolor": "#999999"}  # seen on black bars too
 
 NAMES = {"mlp": "MLP", "resnet": "small ResNet", "resnet50": "ResNet-50"}
 NAMES |= {"vit_s16": "ViT-S/16", "vit_b16": "ViT-B/16"}
@@ -42,14 +47,19 @@ def step_times(records: Records, path: Path) -> None:
         groups[-1].append(r)
     figure, rows = plt.subplots(
         len(by_dtype),
-        figsize=(11, 0.6 + 2.9 * len(by_dtype)),
+        figsize=(13, 0.6 + 2.9 * len(by_dtype)),
         squeeze=False,
         sharey=True,
         layout="constrained",
     )
     for axes, (dtype, groups) in zip(rows[:, 0], by_dtype.items(), strict=True):
         _groups(axes, groups, styles)
-        axes.set_title(f"{dtype}; bars: medians, lines: quartiles over rounds", fontsize=9)
+        text = f"{dtype}. Bars: medians, lines: quartiles over rounds. Below a model, with "
+        text += "its parameters: domains x examples (x pixels), time of the ERM step"
+        axes.set_title(text, fontsize=9, loc="left", pad=14)
+    widest = max(axes.get_xlim()[1] for axes in rows[:, 0])
+    for axes in rows[:, 0]:
+        axes.set_xlim(-1, widest)  # so that a bar is as wide in every row
     handles = [plt.Rectangle((0, 0), 1, 1, **styles[method]) for method in methods]  # pyright: ignore[reportPrivateImportUsage]
     names = [method_label(method) for method in methods]
     figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
@@ -59,30 +69,33 @@ def step_times(records: Records, path: Path) -> None:
 def _groups(axes: Any, groups: list[list[dict[str, Any]]], styles: dict[str, Any]) -> None:
     start, ticks = 0.0, []
     for group in groups:
+        # Room for the label below, however few the bars are.
+        start += max(LABEL_WIDTH - len(group), 0) / 2
         at = start + np.arange(len(group))
         for x, r in zip(at, group, strict=True):
             middle = r["time_ratio"]
             spread = [[middle - r["time_ratio_low"]], [r["time_ratio_high"] - middle]]
             axes.bar(x, middle, 0.9, yerr=spread, error_kw=ERROR, **styles[r["method"]])
+            if middle > TOP:
+                axes.text(x, TOP, f"{middle:.1f}", ha="center", va="bottom", fontsize=8)
         ticks.append(at.mean())
-        start = at[-1] + 2.5
+        start = at[-1] + 2.5 + max(LABEL_WIDTH - len(group), 0) / 2
     for ratio in (1, 2):
         axes.axhline(ratio, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.set_xticks(ticks, [group_label(group[0]) for group in groups], fontsize=9)
     axes.tick_params(axis="x", length=0)
+    axes.set_ylim(0, TOP)
     axes.set_ylabel("time of a step / ERM's")
-
-
-ERROR = {"elinewidth": 1, "ecolor": "#222222"}
 
 
 def group_label(r: dict[str, Any]) -> str:
     """The model of a record, with what a step was given and how long ERM took for it."""
     batch = f"{r['domains']} x {r['batch_size'] // r['domains']}"
-    size = f"{batch} images of {r['image_size']} px" if r["image_size"] else batch
-    millions = r["parameters"] / 1e6
+    size = f"{batch} x {r['image_size']} px" if r["image_size"] else batch
     name = NAMES.get(r["model"], r["model"])
-    return f"{name}, {millions:.3g}M\n{size}\nERM: {r['milliseconds']:.3g} ms"
+    ms = r["milliseconds"]
+    time = f"{ms:.3g} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
+    return f"{name}, {short(r['parameters'])}\n{size}\nERM: {time}"
 
 
 def style(method: str, methods: Sequence[str]) -> dict[str, Any]:
@@ -100,7 +113,7 @@ def style(method: str, methods: Sequence[str]) -> dict[str, Any]:
 
 def family_of(method: str) -> str:
     """`disam` for `disam by jacrev`, `sam` for `optax.contrib.sam`."""
-    return "sam" if method.startswith("optax") else method.split(",")[0].split(" by ")[0]
+    return "sam" if method.startswith("optax") else method.split()[0]
 
 
 def method_label(method: str) -> str:
@@ -112,9 +125,9 @@ def method_label(method: str) -> str:
 
 
 AXIS_LABELS = {
-    "batch_size": "examples in a batch",
-    "parameters": "parameters",
-    "domains": "domains in a batch of {batch_size}",
+    "batch_size": ("batch grows ({parameters:,} parameters)", "examples in a batch"),
+    "parameters": ("model grows (batch of {batch_size})", "parameters"),
+    "domains": ("domains grow (batch stays {batch_size})", "domains"),
 }
 RATIOS = {
     "time_ratio": "time / ERM's",
@@ -147,12 +160,25 @@ def growth_panels(records: Records, path: Path) -> None:
         for axes, ratio in zip(column, RATIOS, strict=True):
             lines |= _curves(axes, shown, name, ratio)
             _ratio_scale(axes, [r[ratio] for r in shown])
-        column[-1].set_xlabel(AXIS_LABELS[name].format(**shown[0]))
+        title, unit = AXIS_LABELS[name]
+        column[0].set_title(title.format(**shown[0]), fontsize=10)
+        column[-1].set_xlabel(unit)
+        column[-1].set_xscale("log")
+        ticks = sorted({r[name] for r in shown})
+        column[-1].set_xticks(ticks, [short(value) for value in ticks], fontsize=8)
+        column[-1].minorticks_off()
     for axes, text in zip(grid[:, 0], RATIOS.values(), strict=True):
         axes.set_ylabel(text)
     names = [method_label(method) for method in lines]
     figure.legend(lines.values(), names, loc="outside upper center", ncols=5, frameon=False)
     _save(figure, path)
+
+
+def short(count: int) -> str:
+    """17k for 16,832; a count below 10,000 as it is."""
+    if count < 10_000:
+        return str(count)
+    return f"{count / 1e3:.0f}k" if count < 1e6 else f"{count / 1e6:.2g}M"
 
 
 def _curves(axes: Any, records: Records, name: str, ratio: str) -> dict[str, Any]:
@@ -175,7 +201,6 @@ def _curves(axes: Any, records: Records, name: str, ratio: str) -> dict[str, Any
         if ratio == "time_ratio":
             low, high = ([r[ratio + end] for r in points] for end in ("_low", "_high"))
             axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
-    axes.set_xscale("log", base=10 if name == "parameters" else 2)
     return lines
 
 
@@ -186,6 +211,7 @@ def _ratio_scale(axes: Any, values: Sequence[float]) -> None:
         return
     axes.set_yscale("log")
     axes.set_ylim(bottom=1)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
 

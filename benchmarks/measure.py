@@ -22,7 +22,7 @@ from rich.progress import track
 from benchmarks.cases import Case, rematerialized
 from benchmarks.methods import METHODS
 
-TURN = 0.1  # seconds of ERM steps in a turn, so that a clock's grain does not count
+TURN = 0.1  # seconds of ERM steps in a turn, unless time is short
 MIN_ROUNDS = 5  # of which quartiles can still be taken
 
 
@@ -102,7 +102,25 @@ def measure(case: Case, setups: Sequence[Setup], seconds: float) -> list[dict[st
         for setup in track(setups, description=f"{case.model} {case.dtype}: compile")
     }
     times = take_turns(case, compiled, seconds)
-    return [_record(case, setup, compiled, times) for setup in setups]
+    kept = {False: kept_bytes(case), True: kept_bytes(rematerialized(case))}
+    return [
+        _record(case, setup, compiled, times) | {"kept_bytes": kept[setup.remat]}
+        for setup in setups
+    ]
+
+
+def kept_bytes(case: Case) -> int:
+    """What one pass keeps for the way back, parameters included, before any compiler.
+
+    A compiler may keep less, or compute nothing again and keep all: XLA's for the CPU
+    does not lower its memory for a rematerialized pass.
+    """
+    pull = jax.eval_shape(
+        lambda params, batch: jax.vjp(lambda p: case.mean_loss(p, batch), params)[1],
+        case.params,
+        case.batch,
+    )
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pull))
 
 
 def take_turns(
@@ -111,7 +129,8 @@ def take_turns(
     """Seconds of a step of each setup, a number per round."""
     for each in compiled.values():  # the first step warms up
         turn_seconds(case, each, 1)
-    steps = max(1, round(TURN / turn_seconds(case, compiled[ERM], 1)))
+    turn = min(TURN, seconds / (MIN_ROUNDS * len(compiled)))
+    steps = max(1, round(turn / turn_seconds(case, compiled[ERM], 1)))
     times = {setup: [] for setup in compiled}
     started = time.perf_counter()
     for turn in itertools.count():

@@ -158,9 +158,11 @@ METHODS: dict[str, Callable[[Case], tuple[Step, Any]]] = {
         name: functools.partial(chained, method.make(method.defaults))
         for name, method in LIBRARY.items()
     },
-    "disam+sagm, descent": functools.partial(chained, _pure(dj.sagm)),
-    "disam+gsam, descent": functools.partial(chained, _pure(dj.gsam, GSAM.rho, GSAM.alpha)),
-    "disam, recorded": functools.partial(recorded, dj.disam()),
+    "disam+sagm (descent)": functools.partial(chained, _pure(dj.sagm)),
+    "disam+gsam (descent)": functools.partial(
+        chained, _pure(dj.gsam, GSAM.rho, GSAM.alpha)
+    ),
+    "disam (recorded)": functools.partial(recorded, dj.disam()),
     "erm by hand": erm_by_hand,
     "sam by hand": sam_by_hand,
     "optax.contrib.sam": optax_sam,

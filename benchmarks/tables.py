@@ -16,10 +16,11 @@ COLUMNS = {
     "quartiles of it": lambda r: f"{r['time_ratio_low']:.2f}-{r['time_ratio_high']:.2f}",
     "FLOPs / ERM's": lambda r: f"{r['flops_ratio']:.3f}",
     "memory / ERM's": lambda r: f"{r['memory_ratio']:.2f}",
-    "ms": lambda r: f"{r['milliseconds']:#.3g}".rstrip("."),
-    "images/s": lambda r: f"{r['images_per_second']:.0f}",
+    "ms": lambda r: f"{r['milliseconds']:.{1 if r['milliseconds'] < 100 else 0}f}",
+    "images/s": lambda r: f"{r['images_per_second']:.3g}".replace("e+0", "e"),
     "memory, MB": lambda r: f"{r['memory_bytes'] / 1e6:.1f}",
     "of it temporary": lambda r: f"{r['temporary_bytes'] / 1e6:.1f}",
+    "kept for the way back": lambda r: f"{r['kept_bytes'] / 1e6:.1f}",
     "compile, s": lambda r: f"{r['compile_seconds']:.1f}",
 }
 NARROW = [name for name in [*COLUMNS][:8] if name != "quartiles of it"]

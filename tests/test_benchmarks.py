@@ -1,0 +1,130 @@
+"""The benchmark of step costs: what it writes and counts, never what a clock says."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import growth, step_cost
+from benchmarks.cases import classifier, mlp, rematerialized
+from benchmarks.figures import family_of
+from benchmarks.measure import Setup, compile_step, kept_bytes, measure
+from benchmarks.methods import METHODS, NAIVE
+from experiments.figures import COLORS
+
+PINNED = {"model", "method", "dtype", "time_ratio", "flops_ratio"}
+SETUPS = [
+    Setup("sam"),
+    Setup("sagm"),
+    Setup("disam"),
+    Setup("disam", donated=False),
+    Setup("disam", remat=True),
+    Setup("erm by hand"),
+]
+
+
+@pytest.fixture(scope="module")
+def case():
+    return mlp(width=32, depth=2, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def result():
+    records = measure(mlp(width=256, depth=2), SETUPS, seconds=0.0)
+    left_out = [{"model": "resnet50", "method": "asam", "why": "which is slow"}]
+    return {"records": records, "left_out": left_out, "environment": {}}
+
+
+def test_every_setup_has_a_record_with_the_pinned_fields(result):
+    assert all(record.keys() >= PINNED for record in result["records"])
+    found = [Setup(r["method"], r["remat"], r["donated"]) for r in result["records"]]
+    assert found == [Setup("erm"), *SETUPS]
+
+
+def test_operations_of_two_gradients(result):
+    ratio = {(r["method"], r["remat"]): r["flops_ratio"] for r in result["records"]}
+    for method in ("sam", "sagm", "disam"):
+        assert 1.95 < ratio[method, False] <= 2.02, method
+    assert 1.95 < ratio["disam", True] <= 2.1
+    assert ratio["erm by hand", False] == pytest.approx(1.0, abs=1e-2)
+
+
+def test_operations_do_not_grow_with_the_domains():
+    def ratios(method):
+        few, many = (mlp(width=256, depth=2, domains=domains) for domains in (2, 64))
+        return [flops(case, method) / flops(case, "erm") for case in (few, many)]
+
+    few, many = ratios("disam")
+    assert many == pytest.approx(few, abs=1e-3)
+
+
+def flops(case, method):
+    return compile_step(case, Setup(method)).flops
+
+
+@pytest.mark.parametrize("method", ["sam by hand", "optax.contrib.sam"])
+def test_others_take_the_step_of_sam(case, method):
+    assert_same_step(case, method, "sam")
+
+
+@pytest.mark.parametrize("method", [*NAIVE, "disam (recorded)"])
+def test_others_take_the_step_of_disam(case, method):
+    assert_same_step(case, method, "disam")
+
+
+def assert_same_step(case, method, like):
+    steps = []
+    for name in (method, like):
+        step, state = METHODS[name](case)
+        params, _ = jax.jit(step)(case.params, state, case.batch)
+        steps.append(
+            jax.tree.map(lambda new, old: np.asarray(new - old), params, case.params)
+        )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-7), *steps)
+
+
+def test_what_is_computed_again_is_not_kept():
+    case = classifier("patchnet", image_size=16, per_domain=4)
+    assert kept_bytes(rematerialized(case)) < kept_bytes(case)
+
+
+def test_results_take_the_place_of_what_is_donated(case):
+    parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(case.params))
+    taken = compile_step(case, Setup("erm")).step.memory_analysis().alias_size_in_bytes
+    assert taken >= 2 * parameters  # and their momentum
+
+
+def test_half_precision_is_of_the_arithmetic_alone():
+    case = mlp("bfloat16", width=32, batch_size=64)
+    assert {leaf.dtype for leaf in jax.tree.leaves(case.params)} == {np.dtype("float32")}
+    products = str(jax.make_jaxpr(case.mean_loss)(case.params, case.batch))
+    assert "bf16[64,32] = dot_general" in products
+
+
+def test_files_of_step_cost(result, tmp_path):
+    step_cost.write(result, tmp_path / "cost.json")
+    assert json.loads((tmp_path / "cost.json").read_text()).keys() == result.keys()
+    text = (tmp_path / "cost.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| mlp")]
+    assert len(rows) == len(result["records"])
+    assert "disam, rematerialized" in text and "disam, not donated" in text
+    assert "Not measured on resnet50, which is slow: asam." in text
+    assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_files_of_growth(result, tmp_path):
+    records = [{**r, "axis": a.name} for a in growth.AXES for r in result["records"]]
+    growth.write({"records": records, "environment": {}}, tmp_path / "growth.json")
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "growth.json").read_text())["records"] == records
+
+
+def test_every_method_has_the_colour_of_its_family():
+    assert {family_of(method) for method in METHODS} <= COLORS.keys()
+
+
+@pytest.mark.parametrize("models", [["nothing"], ["vit_b16"]])
+def test_a_model_that_is_not_of_the_suite_is_named(models):
+    with pytest.raises(ValueError, match=f"{models[0]}.*mlp"):
+        step_cost.run("quick", models)
