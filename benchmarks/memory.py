@@ -83,7 +83,7 @@ def record(case: Case, method: str, size: int, taken: str) -> dict[str, Any]:
 
     jitted = jax.jit(step, donate_argnums=(0, 1))
     compiled = jitted.lower(case.params, tx.init(case.params), case.batch).compile()
-    analysis = compiled.memory_analysis()
+    analysis: Any = compiled.memory_analysis()
     return {
         "model": case.model,
         "method": method,

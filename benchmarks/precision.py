@@ -145,5 +145,5 @@ def step(cases: dict[str, Case], way: Way, rho: float) -> tuple[Any, Any]:
     return run(at_params.params, at_params.batch)
 
 
-def _cosine(a: Any, b: Any) -> jax.Array:
+def _cosine(a: Any, b: Any) -> Any:
     return optax.tree.vdot(a, b) / (optax.tree.norm(a) * optax.tree.norm(b))

@@ -38,10 +38,10 @@ from experiments.training import (
     make_program,
 )
 
-# The cores of a CPU are busy with one run already, so that more gain little there. And a
-# program that needs 32 MB for itself is slower: the C library gives so much memory back
-# after every step, and the kernel clears it anew (4 members of emoji_styles' model).
-LANES_ON_CPU = 2
+# A program that needs more than 32 MB for itself is slow on a CPU: the C library gives so
+# much back after every step, and the kernel clears it anew. The small models here need
+# some 100 bytes for each pixel of a batch, so 4 runs of emoji_styles are too many.
+PIXELS_ON_CPU = 200_000
 
 
 class Lane(NamedTuple):
@@ -104,7 +104,7 @@ def train_population(
       data: that the configs name, held in memory.
       watch: called with (config, steps done, metrics line) after every logged window.
       lanes: the most runs in one program, one such population after another; None is
-        `LANES_ON_CPU` there and all of them elsewhere.
+        all of them, and on a CPU as many as `lanes_on_cpu` says.
 
     Returns:
       Folder -> the run's record, or the error of a run that diverged; it disturbs no
@@ -114,9 +114,8 @@ def train_population(
       ValueError: the data is on the disk, a run asks for SWAD or for a domain that the data
         has not, `lanes` is not positive, or a folder holds a run of another config.
     """
-    if lanes is None:
-        lanes = LANES_ON_CPU if jax.default_backend() == "cpu" else max(1, len(runs))
-    check_at_least("lanes", lanes, 1)
+    if lanes is not None:
+        check_at_least("lanes", lanes, 1)
     if isinstance(data, Prepared):
         raise ValueError(
             f"--vectorize needs images held in memory, and those of {data.name} are on the "
@@ -139,8 +138,10 @@ def train_population(
         else:
             outcomes[path] = record
     for common, paths in populations.items():
-        for start in range(0, len(paths), lanes):
-            members = {path: runs[path] for path in paths[start : start + lanes]}
+        on_cpu = jax.default_backend() == "cpu"
+        most = lanes or (lanes_on_cpu(common, data) if on_cpu else len(paths))
+        for start in range(0, len(paths), most):
+            members = {path: runs[path] for path in paths[start : start + most]}
             outcomes |= _train_members(common, members, data, watch)
     return {path: outcomes[path] for path in runs}
 
@@ -166,6 +167,13 @@ def pattern(config: RunConfig) -> RunConfig:
         ),
         preset=dataclasses.replace(config.preset, learning_rate=1.0),
     )
+
+
+def lanes_on_cpu(common: RunConfig, data: DomainData) -> int:
+    """How many runs of a pattern one program trains there, at least 2."""
+    preset = common.preset
+    examples = preset.batch_size * (len(data.domains) - 1)
+    return max(2, PIXELS_ON_CPU // (examples * preset.image_size**2))
 
 
 @functools.lru_cache(maxsize=16)

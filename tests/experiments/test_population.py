@@ -16,7 +16,7 @@ from experiments.data import load
 from experiments.data.prepare import Prepared
 from experiments.layout import one_device
 from experiments.metrics import RunDivergedError, read_metrics
-from experiments.population import pattern, train_population
+from experiments.population import lanes_on_cpu, pattern, train_population
 from experiments.run_folder import RunFolder
 from experiments.train import train
 from experiments.training import build_program
@@ -72,17 +72,17 @@ def assert_close_runs(path, expected, own):
     assert records[0].keys() == records[1].keys()
 
 
-@pytest.mark.parametrize(("method", "compared"), [("disam", [1]), ("sagm", [0])])
+@pytest.mark.parametrize(("method", "compared"), [("disam", 0), ("sagm", 1)])
 def test_members_are_the_separate_runs(method, compared, tmp_path):
     configs = [config(method, checkpoint_every=30, **changes) for changes in MEMBERS]
     runs = {tmp_path / f"together{i}": own for i, own in enumerate(configs)}
     assert len({pattern(own) for own in configs}) == 1
     outcomes = train_population(runs, DATA)
-    for i in compared:  # all would compile a program each
-        path, own = tmp_path / f"together{i}", configs[i]
-        train(own, DATA, tmp_path / f"apart{i}")
+    for path in runs:
         assert outcomes[path] == json.loads((path / "result.json").read_text())
-        assert_close_runs(path, tmp_path / f"apart{i}", own)
+    path, own = tmp_path / f"together{compared}", configs[compared]
+    train(own, DATA, tmp_path / "apart")  # one alone: each compiles a program of its own
+    assert_close_runs(path, tmp_path / "apart", own)
 
 
 ERM = [
@@ -105,10 +105,14 @@ def train_erm(folder, configs=ERM, *watch, **options):
     return list(train_population(runs, DATA, *watch, **options).values())
 
 
-def test_erm_and_populations_one_after_another(apart, tmp_path):
+def test_erm_and_two_populations_one_after_the_other(apart, tmp_path):
     """Three runs with two lanes: the third stays by itself."""
     seen = []
-    records = train_erm(tmp_path, ERM, lambda own, step, _: seen.append((own.seed, step)))
+
+    def watch(own, step, line):
+        seen.append((own.seed, step))
+
+    records = train_erm(tmp_path, ERM, watch, lanes=2)
     assert seen[:4] == [(0, 5), (1, 5), (0, 10), (1, 10)]
     assert seen[-1] == (2, 30) and len(seen) == 18
     assert [record["seed"] for record in records] == [0, 1, 2]
@@ -185,8 +189,8 @@ def test_compare_vectorize_writes_the_same_records(tmp_path):
         out = tmp_path / name
         arguments = (
             *("compare", "--data", "rotated_digits", "--methods", "erm", "--seeds", "2"),
-            *("--unseen", "75", "--steps", "6", "--batch-size", "4", "--log-every", "2"),
-            *("--checkpoint-every", "2", "--devices", "1", "--out", str(out), *option),
+            *("--unseen", "75", "--steps", "30", "--batch-size", "4", "--log-every", "5"),
+            *("--checkpoint-every", "10", "--devices", "1", "--out", str(out), *option),
         )
         called = CliRunner().invoke(app, arguments)
         assert called.exit_code == 0, called.output
@@ -216,6 +220,14 @@ def test_what_cannot_be_vectorized_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(ValueError, match="lanes must be at least 1; got 0"):
         train_population({tmp_path / "a": ERM[0]}, DATA, lanes=0)
     assert not any(tmp_path.iterdir())
+
+
+def test_on_a_cpu_the_pixels_of_a_batch_limit_the_lanes():
+    emoji = make_config(data="emoji_styles", method="erm", unseen="mono", seed=0)
+    digits = make_config(data="rotated_digits", method="erm", unseen="0", seed=0)
+    assert lanes_on_cpu(emoji, load("emoji_styles")) == 2  # 3 domains x 32 x 32 x 32
+    assert lanes_on_cpu(digits, DATA) == 4  # 5 domains x 32 x 16 x 16
+    assert lanes_on_cpu(config(), DATA) == 39
 
 
 def test_runs_of_different_trainings_are_different_populations():
