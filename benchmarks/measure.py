@@ -22,7 +22,7 @@ from rich.progress import track
 from benchmarks.cases import Case, rematerialized
 from benchmarks.methods import METHODS
 
-TURN = 0.1  # seconds of ERM steps in a turn, unless time is short
+TURN = 0.05  # seconds of ERM steps in a turn, unless time is short
 MIN_ROUNDS = 5  # of which quartiles can still be taken
 
 
