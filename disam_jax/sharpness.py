@@ -27,7 +27,10 @@ from disam_jax.trees import Tree
 
 
 class Evaluation(NamedTuple):
-    """What a step saw; all of it is at hand in the step, nothing costs another pass.
+    """What a step saw; nothing of it costs another forward or backward pass.
+
+    Keeping it is not free with many parameters and a small batch: the cosine keeps
+    the gradient at w through the second pass, and on a CPU the norm of eps writes eps out.
 
     `perturbed_losses - losses` is the sharpness of each domain at this radius.
 
