@@ -58,7 +58,10 @@ def train_command(
 ) -> None:
     """Train one method on all domains but one; run again, it goes on where it stopped."""
     layout = cli_machines.start(machines)
-    opened = cli_data.open_for(data, protocol, overrides["image_size"], where)
+    opened = cli_machines.writer_first(
+        layout,
+        lambda: cli_data.open_for(data, protocol, overrides["image_size"], where),
+    )
     config = make_config(
         data=data,
         method=method,
@@ -129,7 +132,10 @@ def compare_command(
     for name in names:
         find_method(name)
     layout = cli_machines.start(machines)
-    opened = cli_data.open_for(data, protocol, overrides["image_size"], where)
+    opened = cli_machines.writer_first(
+        layout,
+        lambda: cli_data.open_for(data, protocol, overrides["image_size"], where),
+    )
     domains = _split(unseen) or list(opened.domains)
     for domain in domains:
         opened.domain_index(domain)

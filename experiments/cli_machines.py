@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -40,7 +40,10 @@ def start(machines: dict[str, Any]) -> Layout:
         )
     elif machines["distributed"]:
         jax.distributed.initialize()
-    return all_devices(machines["devices"], parameters)
+    layout = all_devices(machines["devices"], parameters)
+    # Now, while they are together: devices that meet for the first time wait 30 s at most.
+    layout.wait("all processes have come")
+    return layout
 
 
 def fit(layout: Layout, machines: dict[str, Any], size: int) -> Layout:
@@ -58,6 +61,14 @@ def fit(layout: Layout, machines: dict[str, Any], size: int) -> Layout:
             f"{len(layout.devices)} devices."
         )
     return taken
+
+
+def writer_first(layout: Layout, call: Callable[[], Any]) -> Any:
+    """What `call` returns; the process that writes makes it first, then the others do."""
+    with all_or_none(layout):
+        found = call() if layout.writes else None
+        layout.wait("the first has been here")
+        return found if layout.writes else call()
 
 
 @contextlib.contextmanager

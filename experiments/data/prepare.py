@@ -87,8 +87,11 @@ def prepare(
         report = functools.partial(progress, f"writing {domain}")
         _prepare_domain(name, folder, listing, domain, classes, skipped, report)
     domains = tuple(listing.folders)
-    record = {"domains": domains, "classes": classes, "warnings": warnings}
-    write_json(folder / "data.json", record)
+    record = {"domains": list(domains), "classes": list(classes), "warnings": warnings}
+    file = folder / "data.json"
+    # Read by several processes at once, it is not to be written by them at once.
+    if not (file.exists() and json.loads(file.read_text()) == record):
+        write_json(file, record)
     return Prepared(name, folder, domains, classes, tuple(warnings), split_dir)
 
 

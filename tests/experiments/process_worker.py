@@ -11,7 +11,10 @@ from pathlib import Path
 
 import jax
 
-from experiments.cli_machines import all_or_none, start
+from experiments.cli_machines import all_or_none, start, writer_first
+from experiments.data.prepare import prepare
+from experiments.train import train
+from tests.experiments.test_processes import config
 
 
 def main():
@@ -28,11 +31,10 @@ def main():
     jax.config.update("jax_num_cpu_devices", args.local_devices)
     layout = start(vars(args) | {"devices": None, "distributed": False})
 
-    from experiments.data.prepare import prepare  # after the processes have met
-    from experiments.train import train
-    from tests.experiments.test_processes import config
-
-    data = prepare("folder", args.prepared / "tree", args.prepared / "prepared")
+    data = writer_first(
+        layout,
+        lambda: prepare("folder", args.prepared / "tree", args.prepared / "prepared"),
+    )
 
     def die(step, line):
         if step == args.die_at:

@@ -36,7 +36,7 @@ def assert_close(a, b, tolerance=1e-5):
 
 def test_a_batch_in_pieces_is_the_batch():
     whole, seen = after(changed(), steps=3)
-    pieces, seen_in_pieces = after(changed(micro_batches=4), steps=3)
+    pieces, seen_in_pieces = after(changed(micro_batches=2), steps=3)
     assert_close(whole.params, pieces.params)
     assert_close(seen, seen_in_pieces)
 

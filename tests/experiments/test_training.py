@@ -68,7 +68,8 @@ def test_erm_step_is_plain_sgd_on_the_mean_loss():
 
 @pytest.mark.parametrize(
     ("method", "model"),
-    [*((method, "patchnet") for method in METHODS), ("disam", "resnet")],
+    [(name, "patchnet") for name in ("erm", "asam", "sagm", "disam+gsam")]
+    + [("disam", "resnet")],
 )
 def test_every_method_trains_every_model_with_one_state_tree(method, model):
     preset = dataclasses.replace(SMALL, model=model)
@@ -85,7 +86,7 @@ def test_every_method_trains_every_model_with_one_state_tree(method, model):
 
 
 def test_only_the_method_differs_between_methods():
-    some = ("erm", "asam", "disam", "disam+gsam")
+    some = ("erm", "asam", "sagm", "disam+gsam")
     first = [program(m).train_step(fresh(program(m)), BATCH)[1].losses for m in some]
     for losses in first[1:]:
         np.testing.assert_array_equal(losses, first[0])
