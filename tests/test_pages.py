@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {
     "README.md": 5,
     "docs/scaling.md": 3,
-    "docs/precision.md": 2,
+    "docs/precision.md": 3,
     "docs/benchmarks.md": 0,
 }
 
