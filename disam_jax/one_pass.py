@@ -5,7 +5,7 @@ g', pull = the gradients at w + eps
 direction = remember(g' of the ascent objective), for the next step
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import optax
@@ -69,6 +69,10 @@ def one_pass(
 
     Raises:
       ValueError, TypeError: at `update`, as `sharpness_aware`.
+
+    References:
+      The form of Becker et al., Momentum-SAM, 2024 (arXiv 2401.12033), Algorithm 1, with
+      any memory and any ascent objective; their sign is -1, see `momentum_sam`.
     """
     remember = optax.identity() if remember is None else remember
     ascent = weighted_mean if ascent is None else ascent
@@ -77,16 +81,14 @@ def one_pass(
     def init(params: Tree) -> OnePassMemory:
         wide = trees.at_least_float32(params)
         return OnePassMemory(
-            perturbation.init(params), remember.init(wide), optax.tree.zeros_like(wide)
+            perturbation.init(wide), remember.init(wide), optax.tree.zeros_like(wide)
         )
 
     def step(points: Points, memory: OnePassMemory, count: chex.Array) -> Step:
         eps, moved = perturbation.update(
             memory.direction, memory.perturbation, points.params
         )
-        here = points.at_perturbed(eps)
-        seen = here.look(at_step(descent, count))
-        climbed: Any = seen if ascent is descent else here.look(at_step(ascent, count))
+        climbed, seen = points.looks(at_step(ascent, count), at_step(descent, count), eps)
         direction, kept = remember.update(climbed.gradient, memory.remember, points.params)
         return Step(
             seen.gradient,
@@ -139,13 +141,17 @@ def one_pass_by_domain(
 
     Raises:
       ValueError: at `update`, `micro_batches` is missing or has no common first axis.
+
+    References:
+      Not published; DISAM's Eq. 7 (Zhang et al., ICLR 2024) at the point before.
     """
     ascent = weighted_mean if ascent is None else ascent
     descent = weighted_mean if descent is None else descent
 
     def init(params: Tree) -> OnePassMemory:
-        zeros = optax.tree.zeros_like(trees.at_least_float32(params))
-        return OnePassMemory(perturbation.init(params), optax.EmptyState(), zeros)
+        wide = trees.at_least_float32(params)
+        zeros = optax.tree.zeros_like(wide)
+        return OnePassMemory(perturbation.init(wide), optax.EmptyState(), zeros)
 
     def step(points: Points, memory: OnePassMemory, count: chex.Array) -> Step:
         eps, moved = perturbation.update(

@@ -200,6 +200,12 @@ def each_weight(eta: float = 0.01) -> Size:
 
     Returns:
       leaf -> sizes of its elements.
+
+    Raises:
+      ValueError: eta is negative or not finite.
+
+    References:
+      Kwon et al., ASAM, ICML 2021; the rule of the authors' code, which goes by the name.
     """
     check_hyperparameter("eta", eta)
     return lambda leaf: jnp.abs(leaf) + eta if leaf.ndim > 1 else jnp.ones_like(leaf)

@@ -35,6 +35,9 @@ def every(period: int) -> Policy:
 
     Raises:
       ValueError: period is not a positive integer.
+
+    References:
+      MosaicML Composer's SAM, and LookSAM (Liu et al., CVPR 2022).
     """
     if not isinstance(period, int) or period < 1:
         raise ValueError(f"period must be an integer >= 1; got {period!r}.")
@@ -57,6 +60,10 @@ def starting_at(step: int) -> Policy:
 
     Raises:
       ValueError: step is negative.
+
+    References:
+      Zhou et al., Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in
+      Training, ICLR 2025.
     """
     if step < 0:
         raise ValueError(f"step must be >= 0; got {step!r}.")
@@ -82,6 +89,9 @@ def with_probability(probability: Hyperparameter, *, seed: int = 0) -> Policy:
 
     Raises:
       ValueError: probability is below 0 or above 1.
+
+    References:
+      Zhao et al., SS-SAM: Stochastic Scheduled Sharpness-Aware Minimization, 2022.
     """
     check_hyperparameter("probability", probability, at_most=1.0)
 

@@ -15,6 +15,7 @@ import chex
 import jax
 import optax
 
+from disam_jax import trees
 from disam_jax.between import Between, plain_gradient
 from disam_jax.combinations import Combination, take_perturbed
 from disam_jax.domains import LossFn
@@ -150,7 +151,9 @@ def sharpness_aware(
     between = plain_gradient() if between is None else between
 
     def init(params: Tree) -> Memory:
-        return Memory(perturbation.init(params), between.init(params))
+        # Of float32: the perturbation is given gradients in at least that.
+        wide = trees.at_least_float32(params)
+        return Memory(perturbation.init(wide), between.init(params))
 
     def step(points: Points, memory: Memory, count: chex.Array) -> Step:
         ascent_now = at_step(ascent, count)
@@ -158,10 +161,12 @@ def sharpness_aware(
         combine_now = at_step(combine, count)
 
         def climb() -> Step:
-            here = points.at_ascent()
-            clean = here.look(ascent_now)
+            if combine_with == "descent":
+                start, clean = points.looks(ascent_now, descent_now)
+            else:
+                start = clean = points.at_ascent().look(ascent_now)
             eps, state = perturbation.update(
-                clean.gradient, memory.perturbation, points.params
+                start.gradient, memory.perturbation, points.params
             )
             for _ in range(1, ascent_steps):
                 there = points.at_ascent(eps).look(ascent_now)
@@ -170,9 +175,6 @@ def sharpness_aware(
                 )
                 eps = optax.tree.add(eps, further)
             perturbed = points.at_perturbed(eps).look(descent_now)
-            if combine_with == "descent":
-                plain = here.look(descent_now)
-                clean = plain._replace(domain_weights=clean.domain_weights)
             grads = clean.gradient, perturbed.gradient
             return Step(
                 combine_now(*grads),

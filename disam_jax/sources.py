@@ -17,7 +17,7 @@ import optax
 from disam_jax import trees
 from disam_jax.domains import LossFn, as_domain_loss_fn
 from disam_jax.evaluation import Evaluation, evaluation_of
-from disam_jax.objectives import weighted_mean
+from disam_jax.objectives import ObjectiveFn, weighted_mean
 from disam_jax.passes import (
     Look,
     Pass,
@@ -68,7 +68,7 @@ class Points:
     _plain: PassAt
     _ascent: PassAt
     _perturbed: PassAt
-    _piece: Callable[[chex.Array], PassAt]
+    _piece: Callable[[chex.Array, bool], PassAt]
     _domain_weights: chex.Array | None
     _axis_name: str | None
     _compute_dtype: Any
@@ -86,9 +86,36 @@ class Points:
         """The pass at w + eps that is descended: of `perturbed_loss_fn`, if given."""
         return self._perturbed(self._moved(eps))
 
+    def looks(
+        self, ascent: ObjectiveFn, descent: ObjectiveFn, eps: Tree | None = None
+    ) -> tuple[Look, Look]:
+        """What is climbed and what is descended, seen from w or from w + eps.
+
+        One pass serves both unless there is an `ascent_loss_fn` (or, at w + eps, a
+        `perturbed_loss_fn`), and one way back if the objectives are the same too. The
+        second look tells the ascent's domain weights, for they are what is recorded.
+        """
+        here = self.at() if eps is None else self.at_perturbed(eps)
+        clean = here.look(descent)
+        start = self.climbed(ascent, descent, here, clean, eps)
+        return start, clean._replace(domain_weights=start.domain_weights)
+
+    def climbed(
+        self,
+        ascent: ObjectiveFn,
+        descent: ObjectiveFn,
+        here: Pass,
+        clean: Look,
+        eps: Tree | None = None,
+    ) -> Look:
+        """What is climbed, given the pass `here` and its look `clean` at the descent."""
+        if self._ascent is not (self._plain if eps is None else self._perturbed):
+            return self.at_ascent(eps).look(ascent)
+        return clean if ascent is descent else here.look(ascent)
+
     def at_piece(self, index: chex.Array, eps: Tree | None = None) -> Pass:
-        """The pass of `loss_fn` over one micro-batch alone; `index` may be traced."""
-        return self._piece(index)(self._moved(eps))
+        """The pass over one micro-batch alone, at w or w + eps; `index` may be traced."""
+        return self._piece(index, eps is not None)(self._moved(eps))
 
     def by_piece(self, eps: Tree | None = None) -> "Pieces":
         """Every micro-batch's own losses and gradient at w + eps, one after another."""
@@ -253,10 +280,11 @@ def gradient_source(
                 in_micro_batches(evaluate, domain_weights, micro_batches, unroll)
             )
 
-        def piece(index: chex.Array) -> PassAt:
+        def piece(index: chex.Array, perturbed: bool) -> PassAt:
             parts = (micro_batches, domain_weights)
             data, weights = jax.tree.map(lambda x: jnp.asarray(x)[index], parts)
-            evaluate = as_domain_loss_fn(loss_fn, has_aux)
+            own = perturbed_loss_fn if perturbed and perturbed_loss_fn else loss_fn
+            evaluate = as_domain_loss_fn(own, has_aux)
             return on_devices(at_once(lambda params: evaluate(params, data), weights))
 
         plain = whole(loss_fn)

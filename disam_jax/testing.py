@@ -119,7 +119,13 @@ def run(tx: Method, problem: Problem, steps: int = 4, *, jit: bool = True) -> Tr
     return carry[0]
 
 
-def check(tx: Method, *, gradients: float | None = None, pieces: bool = False) -> None:
+def check(
+    tx: Method,
+    *,
+    gradients: float | None = None,
+    steps: int = 10,
+    pieces: bool = False,
+) -> None:
     """Runs all checks.
 
     Example:
@@ -129,7 +135,8 @@ def check(tx: Method, *, gradients: float | None = None, pieces: bool = False) -
 
     Args:
       tx: a method.
-      gradients: evaluations of the loss per step on average over `period`, if it is known.
+      gradients: evaluations of the loss per step on average, if that is known.
+      steps: over how many they are counted; a multiple of the method's period.
       pieces: whether it wants the domains as micro-batches.
 
     Raises:
@@ -142,7 +149,7 @@ def check(tx: Method, *, gradients: float | None = None, pieces: bool = False) -
     check_dtypes(tx, pieces=pieces)
     check_determinism(tx, pieces=pieces)
     if gradients is not None:
-        check_cost(tx, gradients, pieces=pieces)
+        check_cost(tx, gradients, steps=steps, pieces=pieces)
 
 
 def check_zero_gradient(tx: Method, *, pieces: bool = False) -> None:
@@ -202,17 +209,19 @@ def check_state(tx: Method, *, pieces: bool = False) -> None:
       AssertionError: a step changes the state's tree.
     """
     problem = Problem.random(pieces=pieces)
-    params = problem.start()
-    before = tx.init(params)
-    after = jax.eval_shape(_step(tx), problem, params, before)[1]
-    kept = jax.eval_shape(_step(tx, record=True), problem, params, before)[1]
-    evaluation, popped = pop_evaluation(kept)
-    for name, state in {"step": after, "recorded step": popped}.items():
-        try:
-            chex.assert_trees_all_equal_structs(before, state)
-            chex.assert_trees_all_equal_shapes_and_dtypes(before, state)
-        except AssertionError as error:
-            raise AssertionError(f"a {name} changes the state: {error}") from None
+    for dtype in ("float32", "bfloat16"):
+        params = problem.start(dtype)
+        before = tx.init(params)
+        after = jax.eval_shape(_step(tx), problem, params, before)[1]
+        kept = jax.eval_shape(_step(tx, record=True), problem, params, before)[1]
+        evaluation, popped = pop_evaluation(kept)
+        for name, state in {"step": after, "recorded step": popped}.items():
+            try:
+                chex.assert_trees_all_equal_structs(before, state)
+                chex.assert_trees_all_equal_shapes_and_dtypes(before, state)
+            except AssertionError as error:
+                what = f"a {name} changes the state of {dtype} parameters"
+                raise AssertionError(f"{what}: {error}") from None
     assert evaluation.losses.shape == (3,), (
         f"the evaluation's losses must be [3]; got {evaluation.losses.shape}"
     )

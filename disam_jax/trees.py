@@ -21,8 +21,8 @@ def at_least_float32(tree: Tree) -> Tree:
     """Returns `tree` with half-precision leaves as float32, others as they are."""
 
     def widen(leaf: chex.Array) -> chex.Array:
-        half = jnp.finfo(leaf.dtype).bits < 32
-        return jnp.asarray(leaf, jnp.float32 if half else leaf.dtype)
+        half = jnp.finfo(jnp.result_type(leaf)).bits < 32
+        return jnp.asarray(leaf, jnp.float32 if half else None)
 
     return jax.tree.map(widen, tree)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from disam_jax import trees
 from disam_jax.objectives import weighted_mean
 from disam_jax.passes import Look
 from disam_jax.sources import MISSING_PIECES, Points, Step, gradient_source
@@ -45,6 +46,10 @@ def walk(
 
     Raises:
       ValueError: at `update`, `micro_batches` is missing or has no common first axis.
+
+    References:
+      Song et al., Domain-wise Gradual Sharpness-Aware Minimization, 2025, Algorithm 1; see
+      `dgsam` for the difference.
     """
 
     def step(points: Points, memory: optax.OptState, count: chex.Array) -> Step:
@@ -79,4 +84,6 @@ def walk(
         )
         return Step(gradient, memory, points.evaluation(seen, seen, eps))
 
-    return gradient_source(perturbation.init, step)
+    return gradient_source(
+        lambda params: perturbation.init(trees.at_least_float32(params)), step
+    )

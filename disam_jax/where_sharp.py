@@ -65,7 +65,7 @@ def where_sharp(
       perturbation: ascent gradient -> eps.
       threshold: in standard deviations, of any sign; a float, array or schedule. A large
         one gives ERM, a very negative one ascends always.
-      decay: in [0, 1), of mean and variance.
+      decay: in [0, 1], of mean and variance.
       ascent: the objective that eps climbs; None is `weighted_mean`.
       descent: the objective that is descended; None is `weighted_mean`.
       combine: (gradient at w, gradient at w + eps) -> gradient; None is `take_perturbed`.
@@ -77,6 +77,10 @@ def where_sharp(
     Raises:
       ValueError: threshold is not finite, or decay out of its range; at `update`, as
         `sharpness_aware`.
+
+    References:
+      Jiang et al., An Adaptive Policy to Employ Sharpness-Aware Minimization, ICLR 2023,
+      Algorithm 1. Mean and variance start at 0.
     """
     check_hyperparameter("threshold", threshold, at_least=-jnp.inf)
     check_hyperparameter("decay", decay, at_most=1.0)
@@ -85,7 +89,8 @@ def where_sharp(
     combine = take_perturbed if combine is None else combine
 
     def init(params: Tree) -> WhereSharpMemory:
-        return WhereSharpMemory(perturbation.init(params), jnp.zeros([]), jnp.zeros([]))
+        state = perturbation.init(trees.at_least_float32(params))
+        return WhereSharpMemory(state, jnp.zeros([]), jnp.zeros([]))
 
     def step(points: Points, memory: WhereSharpMemory, count: chex.Array) -> Step:
         ascent_now, descent_now = at_step(ascent, count), at_step(descent, count)
@@ -101,7 +106,7 @@ def where_sharp(
         )
 
         def climb() -> Step:
-            start = clean if ascent is descent else here.look(ascent_now)
+            start = points.climbed(ascent_now, descent_now, here, clean)
             eps, state = perturbation.update(
                 start.gradient, memory.perturbation, points.params
             )

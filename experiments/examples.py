@@ -2,17 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 
 import disam_jax as dj
-
-
-class Flat(Protocol):
-    """A flat batch: `domains` [N], and arrays whose first axis is the examples."""
-
-    domains: jax.Array
 
 
 class Chosen(NamedTuple):

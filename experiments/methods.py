@@ -443,7 +443,7 @@ def of_function(
     Returns:
       The method; it reads no hyperparameters.
     """
-    gradients = count_evaluations(make())
+    gradients = count_evaluations(make(), steps=60)  # whole periods of most lengths
     description = (make.__doc__ or "").strip().partition("\n")[0]
     return Method(
         name, lambda h: make(), PAPER, (), description, lambda h, domains: gradients

@@ -133,7 +133,10 @@ def _release(data: str) -> Protocol:
     source = "the code of Zhang et al., ICLR 2024, with its README's settings"
     weighted = {"variance": "count_weighted"}
     return Protocol(
-        preset, 200, source, {name: weighted for name in METHODS if "disam" in name}
+        preset,
+        200,
+        source,
+        {name: weighted for name, m in METHODS.items() if "variance" in m.reads},
     )
 
 

@@ -436,6 +436,98 @@ def test_the_ascent_may_be_on_other_examples():
         np.testing.assert_allclose(to_flat(grads), grad(whole, w + eps), rtol=1e-12)
 
 
+def climbs_apart(tx, w, small, whole):
+    grads, _ = tx.update(
+        None,
+        tx.init(to_tree(w)),
+        to_tree(w),
+        loss_fn=loss_fn(whole),
+        ascent_loss_fn=loss_fn(small),
+        domain_weights=WEIGHTS,
+    )
+    return to_flat(grads)
+
+
+def bilateral_apart(w, small, whole, low=0.15):
+    direction, g = u(grad(small, w, LAM)), grad(whole, w)
+    above, below = (grad(whole, w + r * direction) for r in (RHO, -low))
+    return above + g - reference.length(above) * u(below)
+
+
+CLIMBS_APART = {
+    "ae": (  # always above a threshold so low
+        dj.ae_sam(RHO, -10.0, ascent=CLIMB),
+        lambda w, small, whole: grad(whole, w + RHO * u(grad(small, w, LAM))),
+    ),
+    "gradient-norm": (
+        dj.gradient_norm_penalty(RHO, 0.7, ascent=CLIMB),
+        lambda w, small, whole: (
+            0.3 * grad(whole, w) + 0.7 * grad(whole, w + RHO * u(grad(small, w, LAM)))
+        ),
+    ),
+    "bilateral": (dj.bilateral_sam(RHO, 0.15, ascent=CLIMB), bilateral_apart),
+    "bilateral, one objective": (
+        dj.bilateral_sam(RHO, 0.15),
+        lambda w, small, whole: (
+            grad(whole, w + RHO * u(grad(small, w)))
+            + grad(whole, w)
+            - reference.length(grad(whole, w + RHO * u(grad(small, w))))
+            * u(grad(whole, w - 0.15 * u(grad(small, w))))
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLIMBS_APART)
+def test_the_ascent_may_be_on_other_examples_in_every_form(name):
+    tx, expected = CLIMBS_APART[name]
+    small, whole = stream(2)
+    found = climbs_apart(tx, start(), small, whole)
+    np.testing.assert_allclose(found, expected(start(), small, whole), rtol=1e-11)
+
+
+def test_a_piece_at_the_perturbed_point_is_of_the_perturbed_loss():
+    """With micro-batches, `perturbed_loss_fn` is what `at_piece` sees at w + eps."""
+    (problem,) = stream(1)
+
+    def piece_loss(scale):
+        return lambda w, piece: scale * (w - piece[1]) @ piece[0] @ (w - piece[1]) / 2
+
+    def gradient(**losses):
+        tx, params = dj.one_pass_by_domain(dj.ascend(RHO)), jnp.asarray(start())
+        return tx.update(
+            None,
+            tx.init(params),
+            params,
+            micro_batches=(problem.hessians, problem.centers),
+            **losses,
+        )[0]
+
+    plain = gradient(loss_fn=piece_loss(1.0))
+    found = gradient(loss_fn=piece_loss(1.0), perturbed_loss_fn=piece_loss(3.0))
+    np.testing.assert_allclose(found, 3.0 * plain, rtol=1e-12)
+
+
+def test_wsam_takes_an_injected_gamma():
+    """An injected gamma is traced where the method is made."""
+    (problem,) = stream(1)
+
+    def gradient(tx):
+        params = to_tree(start())
+        state = tx.init(params)
+        return jax.jit(
+            lambda state: tx.update(
+                None, state, params, loss_fn=loss_fn(problem), domain_weights=WEIGHTS
+            )[0]
+        )(state)
+
+    injected = optax.inject_hyperparams(
+        dj.wsam, static_args=("ascent", "descent", "mask", "combine_with")
+    )
+    found = gradient(injected(rho=RHO, gamma=0.8))
+    np.testing.assert_allclose(to_flat(found), to_flat(gradient(dj.wsam(RHO, 0.8))))
+
+
 def test_gsams_radius_follows_the_learning_rate():
     schedule = optax.cosine_decay_schedule(0.3, 10)
     rho = dj.follow_learning_rate(schedule, 0.3, rho_max=0.5, rho_min=0.1)

@@ -3,8 +3,9 @@
 All return an Optax transformation that stands first in a chain; what its `update` takes
 is described once, at `sharpness_aware`. `ascent`, `descent` and `combine_with` are
 `sharpness_aware`'s, `mask` is `perturbation`'s. Under `optax.inject_hyperparams`, which
-takes every callable for a schedule, name callables that are not:
-`static_args=("ascent", "descent", "mask")`.
+takes every callable for a schedule and every number for one that may change, name those
+that are not, as far as the method has them:
+`static_args=("ascent", "descent", "mask", "period", "start", "steps", "seed")`.
 
 core.py         SAM, GSAM, SAGM and DISAM
 cheaper.py      less than two gradients per step

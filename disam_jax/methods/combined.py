@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import optax
+from jax.core import Tracer
 
 from disam_jax import trees
 from disam_jax.combinations import interpolate, renormalize
@@ -189,19 +190,21 @@ def wsam_decoupled(
     descent = weighted_mean if descent is None else descent
 
     def step(points: Points, memory: Any, count: chex.Array) -> Step:
-        here = points.at()
-        start = here.look(at_step(ascent, count))
-        clean = here.look(at_step(descent, count)) if ascent is not descent else start
+        descent_now = at_step(descent, count)
+        start, clean = points.looks(at_step(ascent, count), descent_now)
         state = memory["perturbation"]
         eps, state = perturbation.update(start.gradient, state, points.params)
-        perturbed = points.at_perturbed(eps).look(at_step(descent, count))
+        perturbed = points.at_perturbed(eps).look(descent_now)
         sharpness = optax.tree.sub(perturbed.gradient, clean.gradient)
-        shown = clean._replace(domain_weights=start.domain_weights)
         kept = {"perturbation": state, "sharpness": sharpness}
-        return Step(clean.gradient, kept, points.evaluation(shown, perturbed, eps))
+        return Step(clean.gradient, kept, points.evaluation(clean, perturbed, eps))
 
     source: Any = gradient_source(
-        lambda params: {"perturbation": perturbation.init(params), "sharpness": ()}, step
+        lambda params: {
+            "perturbation": perturbation.init(trees.at_least_float32(params)),
+            "sharpness": (),
+        },
+        step,
     )
 
     def init(params: Tree) -> DecoupledState:
@@ -271,6 +274,6 @@ def stable_sam(
 
 def _sharpness_weight(gamma: float) -> float:
     check_hyperparameter("gamma", gamma)
-    if gamma >= 1:
+    if not isinstance(gamma, Tracer) and gamma >= 1:
         raise ValueError(f"gamma must be below 1; got {gamma}. 1/2 is SAM.")
     return gamma / (1 - gamma)

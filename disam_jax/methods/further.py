@@ -110,9 +110,7 @@ def bilateral_sam(
 
     def step(points: Points, memory: tuple[()], count: chex.Array) -> Step:
         descent_now = at_step(descent, count)
-        here = points.at()
-        start = here.look(at_step(ascent, count))
-        clean = start if ascent is descent else here.look(descent_now)
+        start, clean = points.looks(at_step(ascent, count), descent_now)
         up = trees.with_norm(start.gradient, at_count(rho, count))
         down = trees.with_norm(start.gradient, -at_count(rho_min, count))
         above = points.at_perturbed(up).look(descent_now)
@@ -121,8 +119,7 @@ def bilateral_sam(
         gradient = jax.tree.map(
             lambda p, g, m: p + g - m, above.gradient, clean.gradient, gap
         )
-        shown = clean._replace(domain_weights=start.domain_weights)
-        return Step(gradient, memory, points.evaluation(shown, above, up))
+        return Step(gradient, memory, points.evaluation(clean, above, up))
 
     return gradient_source(lambda params: (), step)
 
@@ -181,18 +178,12 @@ def gam(
     def step(points: Points, memory: tuple[()], count: chex.Array) -> Step:
         ascent_now, descent_now = at_step(ascent, count), at_step(descent, count)
         inner = at_count(inner_rho, count)
-        here = points.at()
-        start = here.look(ascent_now)
-        clean = start if ascent is descent else here.look(descent_now)
+        start, clean = points.looks(ascent_now, descent_now)
         first = trees.with_norm(start.gradient, inner)
-        ahead = points.at_perturbed(first)
-        g1 = ahead.look(descent_now)
-        climbed = g1 if ascent is descent else ahead.look(ascent_now)
+        climbed, g1 = points.looks(ascent_now, descent_now, first)
         steeper = optax.tree.sub(climbed.gradient, start.gradient)
         second = trees.with_norm(steeper, at_count(rho, count))
-        there = points.at_perturbed(second)
-        g2 = there.look(descent_now)
-        onward = g2 if ascent is descent else there.look(ascent_now)
+        onward, g2 = points.looks(ascent_now, descent_now, second)
         third = optax.tree.add(second, trees.with_norm(onward.gradient, inner))
         g3 = points.at_perturbed(third).look(descent_now)
         a = jax.tree.map(
@@ -202,7 +193,6 @@ def gam(
         apart = trees.orthogonal(m, a)
         weight = at_count(gamma, count)
         gradient = jax.tree.map(lambda x, y: x - weight * y, a, apart)
-        shown = clean._replace(domain_weights=start.domain_weights)
-        return Step(gradient, memory, points.evaluation(shown, g3, third))
+        return Step(gradient, memory, points.evaluation(clean, g3, third))
 
     return gradient_source(lambda params: (), step)

@@ -42,7 +42,7 @@ def test_every_method_names_what_it_reads():
             assert hasattr(method.defaults, name)
 
 
-def test_every_second_method_of_equal_cost_takes_equal_steps():
+def test_a_budget_of_gradients_becomes_steps():
     data = load("rotated_digits")
 
     def steps(name, **overrides):
@@ -153,6 +153,7 @@ def test_a_fraction_is_one(make):
         make(1.5)
 
 
+@jax.jit
 def mean_loss(params, batch):
     model = make_classifier("patchnet", CLASSES)
     logits, _ = model.apply({"params": params}, batch.images, train=True)
@@ -170,6 +171,7 @@ def test_a_step_looks_at_the_examples_that_the_method_says(name):
     def domains(params, batch):
         return mean_loss(params, batch).reshape(2, -1).mean(1)
 
+    @jax.jit
     def climb(params, batch):
         grad = jax.grad(lambda p: mean_loss(p, batch).mean())(params)
         scale = rho / optax.tree.norm(grad)
