@@ -104,4 +104,7 @@ from disam_jax.combinations import take_perturbed as take_perturbed
 from disam_jax.hyperparameters import follow_learning_rate as follow_learning_rate
 from disam_jax.hyperparameters import follow_schedule as follow_schedule
 
+# Measures on any loss and any parameters.
+from disam_jax import diagnostics as diagnostics
+
 __version__ = _version("disam_jax")

@@ -1,4 +1,4 @@
-"""Balanced batches from images held on the device, drawn and augmented in JAX.
+"""Batches from images held on the device, drawn and augmented in JAX.
 
 A batch is a function of (seed, step) alone, so a run goes on anywhere as if it had never
 stopped.
@@ -87,19 +87,68 @@ def draw_batch(
     Returns:
       The batch, N = M * batch_size, domain after domain.
     """
-    key = jax.random.fold_in(key, step)
-    picked, flipped, shifted, kept = jax.random.split(key, 4)
+    picked, *others = _keys(key, step)
     shape = (len(sources.counts), batch_size)
     within = jax.random.randint(picked, shape, 0, sources.counts[:, None])
-    index = sources.starts[:, None] + within
-    images = scale_pixels(sources.images[index.reshape(-1)])
+    index = (sources.starts[:, None] + within).reshape(-1)
+    domains = jnp.repeat(jnp.arange(shape[0]), batch_size)
+    return _augmented(sources, index, domains, others, shift, flip)
+
+
+def draw_merged(
+    sources: Sources,
+    key: jax.Array,
+    step: int | jax.Array,
+    batch_size: int,
+    shift: int,
+    flip: bool,
+) -> Batch:
+    """Draws batch_size examples of all domains together, with replacement.
+
+    A domain has as many of them as its share of the images gives it, and may be absent.
+
+    Args:
+      sources: the training images.
+      key: of the run.
+      step: of the batch; the same key and step give the same batch.
+      batch_size: examples in all, N.
+      shift: images move by up to this many pixels along each axis.
+      flip: whether half of the images are mirrored.
+
+    Returns:
+      The batch, in the order drawn.
+    """
+    picked, *others = _keys(key, step)
+    ends = jnp.asarray(sources.starts + sources.counts)
+    index = jax.random.randint(picked, (batch_size,), 0, ends[-1])
+    domains = jnp.searchsorted(ends, index, side="right")
+    return _augmented(sources, index, domains, others, shift, flip)
+
+
+DRAWS = {"balanced": draw_batch, "merged": draw_merged}
+
+
+def _keys(key: jax.Array, step: int | jax.Array) -> jax.Array:
+    """Of the examples drawn, of what is mirrored, of the shifts, and of the step."""
+    return jax.random.split(jax.random.fold_in(key, step), 4)
+
+
+def _augmented(
+    sources: Sources,
+    index: jax.Array,
+    domains: jax.Array,
+    keys: list[jax.Array],
+    shift: int,
+    flip: bool,
+) -> Batch:
+    flipped, shifted, kept = keys
+    images = scale_pixels(sources.images[index])
     if flip:
         mirror = jax.random.bernoulli(flipped, shape=(len(images), 1, 1, 1))
         images = jnp.where(mirror, images[:, :, ::-1], images)
     if shift:
         images = random_shift(shifted, images, shift)
-    domains = jnp.repeat(jnp.arange(shape[0]), batch_size)
-    return Batch(images, sources.labels[index.reshape(-1)], domains, kept)
+    return Batch(images, sources.labels[index], domains, kept)
 
 
 def random_shift(key: jax.Array, images: jax.Array, shift: int) -> jax.Array:

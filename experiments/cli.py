@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from experiments import cli_data, cli_machines
+from experiments import cli_data, cli_machines, cli_studies
 from experiments.cli_table import table_command
 from experiments.compare import one_after_another, run_matrix, write_results
 from experiments.config import RunConfig, make_config
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 console = cli_data.console
 cli_data.add_to(app)
+cli_studies.add_to(app)
 app.command("table")(table_command)
 
 Data = Annotated[str, typer.Option(help="Data set; `datasets` lists them.")]

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from experiments.batches import (
+    DRAWS,
     Batch,
     Sources,
     batch_shardings,
-    draw_batch,
     stack_sources,
 )
 from experiments.config import RunConfig
@@ -28,9 +28,9 @@ KEEP_DECODED = 2 * 2**30  # bytes; a data set below that is decoded for evaluati
 
 
 @functools.lru_cache(maxsize=16)
-def _draw(layout: Layout) -> Callable[..., Batch]:
+def _draw(batching: str, layout: Layout) -> Callable[..., Batch]:
     return jax.jit(
-        draw_batch,
+        DRAWS[batching],
         static_argnames=("batch_size", "shift", "flip"),
         out_shardings=batch_shardings(layout),
     )
@@ -135,10 +135,9 @@ def batch_key(config: RunConfig) -> jax.Array:
 
 def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
     preset = config.preset
-    if preset.split != "groups" or preset.batching != "balanced":
+    if preset.split != "groups":
         raise ValueError(
-            f"{data.name} is held in memory: split must be 'groups' and batching "
-            f"'balanced'; got '{preset.split}' and '{preset.batching}'."
+            f"{data.name} is held in memory: split must be 'groups'; got '{preset.split}'."
         )
     unseen = data.domain_index(config.unseen)
     train, heldout = split_groups(
@@ -148,7 +147,7 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
     layout.check_batch(batch_examples(config, data))
     held = layout.put(stack_sources(train, sources), layout.replicated)
     draw = functools.partial(
-        _draw(layout),
+        _draw(preset.batching, layout),
         held,
         batch_key(config),
         batch_size=preset.batch_size,
@@ -170,7 +169,7 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
         },
         in_split=functools.partial(in_chunks, train.images[unseen], train.labels[unseen]),
         epoch_steps=sum(len(train.labels[d]) for d in sources)
-        // (preset.batch_size * len(sources)),
+        // batch_examples(config, data),
         held=held,
     )
 

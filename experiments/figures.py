@@ -71,7 +71,7 @@ def bars(rows: Sequence[Row], path: Path) -> None:
         f"Mean over {_seeds(rows)}, error bars: one standard deviation", fontsize=9
     )
     figure.legend(loc="outside right upper", frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def ranking(rows: Sequence[Row], path: Path) -> None:
@@ -121,7 +121,7 @@ def ranking(rows: Sequence[Row], path: Path) -> None:
         fontsize=9,
         loc="left",
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def convergence(curves: Curves, methods: Sequence[str], unseen: str, path: Path) -> None:
@@ -165,7 +165,7 @@ def convergence(curves: Curves, methods: Sequence[str], unseen: str, path: Path)
     axes[0, 0].set_ylabel("training loss (nats)")
     axes[1, 0].set_ylabel("scaled to [0, 1]")
     figure.suptitle(f"Convergence of the source domains; '{unseen}' unseen", fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def spread(
@@ -199,7 +199,7 @@ def spread(
     axes.set_ylabel("std of the domain losses (nats)")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def mean_losses(
@@ -232,7 +232,8 @@ def _seeds(rows: Sequence[Row]) -> str:
     return f"{number} seed{'s' if counts[-1] > 1 else ''}"
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Writes a figure as PNG, whole or not at all, and closes it."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     unfinished = path.with_name(path.name + ".tmp")

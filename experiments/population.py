@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import disam_jax as dj
-from experiments.batches import Array, Sources, draw_batch
+from experiments.batches import DRAWS, Array, Sources
 from experiments.compare import Outcome, Watch
 from experiments.config import RunConfig
 from experiments.data import DomainData
 from experiments.data.prepare import Prepared
-from experiments.feeds import batch_key, make_feed
+from experiments.feeds import batch_examples, batch_key, make_feed
 from experiments.fields import check_at_least
 from experiments.layout import one_device
 from experiments.metrics import MetricsLog, RunDivergedError, train_line
@@ -172,22 +172,21 @@ def pattern(config: RunConfig) -> RunConfig:
 def lanes_on_cpu(common: RunConfig, data: DomainData) -> int:
     """How many runs of a pattern one program trains there, at least 2."""
     preset = common.preset
-    examples = preset.batch_size * (len(data.domains) - 1)
+    examples = batch_examples(common, data)
     return max(2, PIXELS_ON_CPU // (examples * preset.image_size**2))
 
 
-@functools.lru_cache(maxsize=16)
-def make_step(common: RunConfig, num_classes: int, num_domains: int, flip: bool) -> Step:
-    """Returns the compiled step of a population.
+def lane_step(common: RunConfig, num_classes: int, num_domains: int, flip: bool) -> Step:
+    """Returns the step of one member of a population, which draws its own batch.
 
     Args:
-      common: the pattern of its members.
+      common: the pattern of the members.
       num_classes: length of the logits.
       num_domains: M, the source domains.
       flip: whether half of the images are mirrored.
 
     Returns:
-      (lanes, states) -> (states, evaluations), all of them stacked; states are donated.
+      (lane, state) -> (state, evaluation), not compiled.
     """
     preset = common.preset
 
@@ -203,11 +202,22 @@ def make_step(common: RunConfig, num_classes: int, num_domains: int, flip: bool)
             num_domains,
             lane.learning_rate,
         )
-        batch = draw_batch(
+        batch = DRAWS[preset.batching](
             lane.sources, lane.key, state.step, preset.batch_size, preset.shift, flip
         )
         return program.train_step(state, batch)
 
+    return step
+
+
+@functools.lru_cache(maxsize=16)
+def make_step(common: RunConfig, num_classes: int, num_domains: int, flip: bool) -> Step:
+    """Returns the compiled step of a population, its arguments as `lane_step`'s.
+
+    Returns:
+      (lanes, states) -> (states, evaluations), all of them stacked; states are donated.
+    """
+    step = lane_step(common, num_classes, num_domains, flip)
     return jax.jit(jax.vmap(step), donate_argnums=1)
 
 

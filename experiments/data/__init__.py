@@ -1,6 +1,7 @@
 """The data sets of the experiments: every one real, small and free of downloads."""
 
 from collections.abc import Callable
+from typing import Any
 
 from experiments.data.digits import colored_digits, rotated_digits
 from experiments.data.domain_data import DomainData
@@ -16,18 +17,19 @@ DATASETS: dict[str, Callable[..., DomainData]] = {
 __all__ = ["DATASETS", "DomainData", "load", "split_groups"]
 
 
-def load(name: str, *, image_size: int | None = None) -> DomainData:
+def load(name: str, *, image_size: int | None = None, **options: Any) -> DomainData:
     """The data set of this name.
 
     Args:
       name: a key of `DATASETS`.
       image_size: side of the images in pixels; None takes the data set's own default.
+      **options: of the data set, e.g. `angles` of `rotated_digits`.
 
     Raises:
       ValueError: if there is no such data set, or it does not come in that size.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set '{name}'; there are: {', '.join(DATASETS)}")
-    if image_size is None:
-        return DATASETS[name]()
-    return DATASETS[name](image_size=image_size)
+    if image_size is not None:
+        options["image_size"] = image_size
+    return DATASETS[name](**options)

@@ -19,7 +19,7 @@ _COLOR_FLIPS = {"+90%": 0.1, "+80%": 0.2, "-90%": 0.9}  # DomainBed's names
 _LABEL_NOISE = 0.25
 
 
-def rotated_digits(image_size: int = 16) -> DomainData:
+def rotated_digits(image_size: int = 16, angles: tuple[float, ...] = _ANGLES) -> DomainData:
     """Digits turned counterclockwise by 0 to 75 degrees, one angle per domain.
 
     1797 scans: 300, 300, 300, 299, 299 and 299 in the six domains, 29 to 31 of each
@@ -27,6 +27,7 @@ def rotated_digits(image_size: int = 16) -> DomainData:
 
     Args:
       image_size: 16, or 8 (the 16-pixel images averaged over 2x2 blocks).
+      angles: in degrees, of as many domains; the scans are dealt to them.
 
     References:
       Ghifary et al., Domain Generalization for Object Recognition with Multi-task
@@ -37,15 +38,15 @@ def rotated_digits(image_size: int = 16) -> DomainData:
 
     scans, digits = _scans()
     rng = np.random.default_rng(_SEED)
-    members = _deal(digits, len(_ANGLES), rng)
+    members = _deal(digits, len(angles), rng)
     images = []
-    for angle, scan_ids in zip(_ANGLES, members, strict=True):
+    for angle, scan_ids in zip(angles, members, strict=True):
         turned = ndimage.rotate(scans[scan_ids], angle, axes=(1, 2), reshape=False, order=1)
         gray = np.rint(turned).astype(np.uint8)
         images.append(np.repeat(gray[..., None], 3, axis=3))
     return DomainData(
         name="rotated_digits",
-        domains=tuple(str(angle) for angle in _ANGLES),
+        domains=tuple(f"{angle:g}" for angle in angles),
         classes=tuple("0123456789"),
         images=tuple(box_average(x, image_size) for x in images),
         labels=tuple(digits[scan_ids] for scan_ids in members),

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.batches import draw_batch, random_shift, stack_sources
+from experiments.batches import draw_batch, draw_merged, random_shift, stack_sources
 from experiments.data import DomainData
 from experiments.models import scale_pixels
 
@@ -68,6 +68,18 @@ def test_left_out_domains_do_not_occur():
 def test_a_batch_is_a_function_of_key_and_step():
     np.testing.assert_array_equal(draw(3).images, draw(3).images)
     assert (positions(draw(3)) != positions(draw(4))).any()
+
+
+def test_a_merged_batch_holds_each_domain_by_its_share():
+    data = jax.tree.map(jnp.asarray, stack_sources(DATA, [0, 1, 2]))
+    batch = draw_merged(data, KEY, 0, batch_size=6300, shift=0, flip=False)
+    found = np.rint(np.asarray(batch.images)[:, 0, 0, 0] * 255).astype(int)
+    np.testing.assert_array_equal(found // 20, batch.domains)
+    np.testing.assert_array_equal(found % 20 % 2, batch.labels)
+    # 300 for each image; five standard deviations.
+    for domain, count in enumerate(COUNTS):
+        seen = np.bincount(found[found // 20 == domain] - 20 * domain, minlength=count)
+        np.testing.assert_allclose(seen, 300, atol=5 * 300**0.5)
 
 
 def test_flips_half_of_the_images():

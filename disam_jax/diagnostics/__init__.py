@@ -1,0 +1,21 @@
+"""Measures on any loss and any parameters, whatever trained them.
+
+A loss function is `(params) -> losses [M]` or `(params) -> scalar`, as for the methods, and
+sees half-precision parameters in float32. It is compiled once per function object and
+shapes, as by `jax.jit`, and forgotten with it: give the same object to measure again, and
+another one for another batch.
+"""
+
+from disam_jax.diagnostics.climbs import sharpness as sharpness
+from disam_jax.diagnostics.curves import convergence_degree as convergence_degree
+from disam_jax.diagnostics.curves import loss_spread as loss_spread
+from disam_jax.diagnostics.curves import scaled_losses as scaled_losses
+from disam_jax.diagnostics.gradients import Conflict as Conflict
+from disam_jax.diagnostics.gradients import angle as angle
+from disam_jax.diagnostics.gradients import gradient_conflict as gradient_conflict
+from disam_jax.diagnostics.gradients import gradient_variance as gradient_variance
+from disam_jax.diagnostics.hessian import Estimate as Estimate
+from disam_jax.diagnostics.hessian import hessian_top_eigenvalues as hessian_top_eigenvalues
+from disam_jax.diagnostics.hessian import hessian_trace as hessian_trace
+from disam_jax.diagnostics.surfaces import filter_normalized as filter_normalized
+from disam_jax.diagnostics.surfaces import loss_surface as loss_surface

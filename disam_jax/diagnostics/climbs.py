@@ -1,0 +1,150 @@
+"""Climbs: how far the losses rise within a radius of the parameters."""
+
+import math
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from disam_jax import trees
+from disam_jax.diagnostics.checks import check_count
+from disam_jax.diagnostics.compiled import compiled, scan
+from disam_jax.domains import LossFn, as_domain_loss_fn, check_weights
+from disam_jax.hyperparameters import Number, Scheduled, check_hyperparameter
+from disam_jax.objectives import ObjectiveFn, weighted_mean
+from disam_jax.passes import at_once
+from disam_jax.trees import Tree
+
+
+def sharpness(
+    loss_fn: LossFn,
+    params: Tree,
+    rho: Number,
+    *,
+    steps: int = 1,
+    ascent: ObjectiveFn | None = None,
+    domain_weights: chex.Array | None = None,
+) -> chex.Array:
+    """How much each domain's loss rises within the radius rho, by SAM's own ascent.
+
+    eps_0 = 0; for k = 0 ... steps - 1: eps_{k+1} = rho * g / norm(g) with
+    g = grad L_i(w + eps_k), and sharpness_i = max_k L_i(w + eps_k) - L_i(w), k >= 1.
+
+    One step is SAM's. Where more of them stand still, w + eps is a stationary point of the
+    loss on the sphere, and L_i(w + eps_k) never falls where L_i is convex. With an `ascent`
+    there is one eps for all domains, that of g = grad ascent(L(w + eps_k), weights) with
+    the highest ascent(L(w + eps)). The weighted mean over the domains is then the pooled
+    sharpness, which can be small where the domains' own are not.
+
+    Example:
+      >>> import disam_jax as dj, jax.numpy as jnp
+      >>> def loss_fn(w):
+      ...     return jnp.stack([w[0] ** 2, 3 * w[1] ** 2])
+      >>> print(dj.diagnostics.sharpness(loss_fn, jnp.array([2.0, 0.0]), rho=0.5))
+      [2.25 0.  ]
+      >>> print(dj.diagnostics.sharpness(
+      ...     loss_fn, jnp.array([2.0, 0.0]), rho=0.5, ascent=dj.weighted_mean))
+      [2.25 0.  ]
+
+    Args:
+      loss_fn: (params) -> losses [M]; a scalar counts as one domain.
+      params: where it is measured; half precision is perturbed in float32.
+      rho: >= 0, the radius.
+      steps: >= 1, of the ascent, each a forward and backward pass and a forward pass.
+      ascent: an objective `(losses, weights) -> scalar` that is climbed for all domains at
+        once, such as `disam_jax.weighted_mean`; None climbs every domain's own loss. Like
+        loss_fn, the same object is compiled once.
+      domain_weights: [M], >= 0, of the ascent; None is uniform.
+
+    Returns:
+      [M], >= 0 where the loss is convex; 0 where the gradient is.
+
+    Raises:
+      ValueError: rho is negative or not finite, steps < 1, the ascent follows a schedule,
+        or there are weights and no ascent.
+
+    References:
+      Foret et al., ICLR 2021, Eq. 2, whose code adds 1e-12 to the norm. By domain and
+      pooled: Song et al., Domain-wise Gradual Sharpness-Aware Minimization, 2025. The
+      repeated step is the gradient scheme of Journee et al., Generalized Power Method for
+      Sparse Principal Component Analysis, JMLR 2010.
+    """
+    check_hyperparameter("rho", rho)
+    check_count("steps", steps, 1, math.inf, "of the ascent")
+    if isinstance(ascent, Scheduled):
+        raise ValueError(
+            "ascent must be a function of (losses, weights); got one that follows a "
+            "schedule. Take it at a step, ascent.at(count)."
+        )
+    if ascent is None and domain_weights is not None:
+        raise ValueError(
+            "domain_weights are an ascent's, and each domain climbs its own loss; got "
+            "weights and no ascent. Give ascent=disam_jax.weighted_mean, or no weights."
+        )
+    params = trees.at_least_float32(params)
+    losses = jax.eval_shape(as_domain_loss_fn(loss_fn, False), params)[0]
+    if ascent is not None:
+        weights = check_weights(domain_weights, losses)
+        return _climb(loss_fn, ascent, params, rho, weights, steps)
+    # One domain's gradient at a time: its loss is the mean that has its weight alone.
+    climbs = [
+        _climb(loss_fn, weighted_mean, params, rho, weights, steps)
+        for weights in jnp.eye(losses.size, dtype=losses.dtype)
+    ]
+    return jnp.diag(jnp.stack(climbs))
+
+
+class _Met(NamedTuple):
+    losses: chex.Array
+    height: chex.Array
+
+
+def _climb(
+    loss_fn: LossFn,
+    ascent: ObjectiveFn,
+    params: Tree,
+    rho: Number,
+    weights: chex.Array,
+    steps: int,
+) -> chex.Array:
+    """Every domain's increase [M] at the highest point of the ascent."""
+    ascend, meet = compiled(_ascend, loss_fn, ascent), compiled(_meet, loss_fn, ascent)
+
+    def step(carry: tuple[Tree, _Met], _: chex.Array) -> tuple[tuple[Tree, _Met], None]:
+        eps, highest = carry
+        eps = ascend(params, eps, rho, weights)
+        return (eps, _higher(highest, meet(params, eps, weights))), None
+
+    zero = optax.tree.zeros_like(params)
+    start = meet(params, zero, weights)
+    lowest = start._replace(height=jnp.full_like(start.height, -jnp.inf))
+    (_, highest), _ = scan(step, (zero, lowest), jnp.arange(steps))
+    return highest.losses - start.losses
+
+
+def _ascend(
+    loss_fn: LossFn,
+    ascent: ObjectiveFn,
+    params: Tree,
+    eps: Tree,
+    rho: Number,
+    weights: chex.Array,
+) -> Tree:
+    pass_at = at_once(as_domain_loss_fn(loss_fn, False), weights)
+    gradient = pass_at(optax.tree.add(params, eps)).look(ascent).gradient
+    return trees.cast_like(trees.with_norm(gradient, rho), eps)
+
+
+# Losses are compared that one program computed: where eps is 0, so is their difference.
+def _meet(
+    loss_fn: LossFn, ascent: ObjectiveFn, params: Tree, eps: Tree, weights: chex.Array
+) -> _Met:
+    losses, _ = as_domain_loss_fn(loss_fn, False)(optax.tree.add(params, eps))
+    return _Met(losses, ascent(losses, trees.safe_divide(weights, jnp.sum(weights))))
+
+
+def _higher(a: _Met, b: _Met) -> _Met:
+    # A NaN met last is taken, and all after it are NaN.
+    return jax.tree.map(lambda x, y: jnp.where(a.height >= b.height, x, y), a, b)

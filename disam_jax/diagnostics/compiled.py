@@ -1,0 +1,43 @@
+"""Compiled once per loss function, and loops outside of the compiled part."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from disam_jax.domains import LossFn
+from disam_jax.trees import Tree
+
+# As a static argument of `jax.jit` every loss function would be kept, and with it the batch
+# it closes over; this forgets both when the caller does.
+_COMPILED: weakref.WeakKeyDictionary[LossFn, dict[Any, Callable[..., Any]]]
+_COMPILED = weakref.WeakKeyDictionary()
+
+
+def compiled(
+    function: Callable[..., Any], loss_fn: LossFn, *static: Any
+) -> Callable[..., Any]:
+    """Returns (*args) -> function(loss_fn, *static, *args), compiled once per loss_fn."""
+    own, alive = _COMPILED.setdefault(loss_fn, {}), weakref.ref(loss_fn)
+    if (function, static) not in own:
+        own[function, static] = jax.jit(lambda *args: function(alive(), *static, *args))
+    return own[function, static]
+
+
+def scan(
+    step: Callable[[Any, Any], tuple[Any, Any]], carry: Tree, xs: Tree
+) -> tuple[Tree, Tree]:
+    """`jax.lax.scan` where the carry is traced, else a loop in Python over compiled steps.
+
+    XLA for the CPU runs convolutions inside loops many times slower than outside.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((carry, xs))):
+        return jax.lax.scan(step, carry, xs)
+    ys = []
+    for i in range(len(jax.tree.leaves(xs)[0])):
+        carry, y = step(carry, jax.tree.map(lambda leaf, i=i: leaf[i], xs))
+        ys.append(y)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *ys)

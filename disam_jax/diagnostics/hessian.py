@@ -1,0 +1,196 @@
+"""The Hessian of a loss, seen through its products with vectors."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from disam_jax import trees
+from disam_jax.diagnostics.checks import check_count, scalar_loss
+from disam_jax.diagnostics.compiled import compiled, scan
+from disam_jax.domains import LossFn
+from disam_jax.trees import Tree
+
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def hessian_top_eigenvalues(
+    loss_fn: LossFn,
+    params: Tree,
+    num: int,
+    key: chex.PRNGKey,
+    *,
+    iterations: int | None = None,
+) -> chex.Array:
+    """The largest eigenvalues of the Hessian, largest first, by Lanczos' iteration.
+
+    T = Q H Q^T, tridiagonal, with the rows of Q an orthonormal basis of the span of
+    v, H v, H^2 v, ... for a random v; the largest eigenvalues of T tend to those of H.
+
+    Each new row is made orthogonal to all others, twice; where nothing is left of it, a
+    random one goes on, so that eigenvalues come as often as they are there. Not LOBPCG: it
+    stores less, searches the last few products with H alone, and wants 5 * num < n.
+
+    Example:
+      >>> import disam_jax as dj, jax, jax.numpy as jnp
+      >>> def loss_fn(w):
+      ...     return jnp.sum(jnp.array([1.0, -3.0, 2.0]) * w**2)
+      >>> print(dj.diagnostics.hessian_top_eigenvalues(
+      ...     loss_fn, jnp.ones(3), 2, jax.random.key(0)))
+      [4. 2.]
+
+    Args:
+      loss_fn: (params) -> scalar, differentiable forwards over backwards.
+      params: where it is measured, n numbers; half precision is seen in float32.
+      num: in 1 ... n, how many eigenvalues.
+      key: of the random vectors.
+      iterations: in num ... n, the rows of Q, each held and one product with H; None is
+        min(n, max(64, 4 * num)). With all n the result is exact. Eigenvalues close to one
+        another need more than those far apart, and so do the copies of one among others.
+
+    Returns:
+      [num], in at least float32, at most the true ones.
+
+    Raises:
+      ValueError: num or iterations is out of its range, or the loss is not a scalar.
+
+    References:
+      Lanczos, 1950; Parlett, The Symmetric Eigenvalue Problem, 1998, section 6.9 (twice is
+      enough) and chapter 13. Foret et al., ICLR 2021, Fig. 3, measure a minimum by
+      lambda_1 and lambda_1 / lambda_5.
+    """
+    params = trees.at_least_float32(params)
+    flat, _ = ravel_pytree(params)
+    check_count("num", num, 1, flat.size, "the number of parameters")
+    if iterations is None:
+        iterations = min(flat.size, max(64, 4 * num))
+    check_count("iterations", iterations, num, flat.size, "from num to all parameters")
+    product = compiled(_product, loss_fn)
+
+    def step(lanczos: _Lanczos, x: tuple[jax.Array, jax.Array]) -> tuple[_Lanczos, None]:
+        i, key = x
+        return _extend(lanczos, i, product(params, lanczos.basis[i]), key), None
+
+    keys = jax.random.split(key, iterations + 1)
+    first = jax.random.normal(keys[0], flat.shape, flat.dtype)
+    basis = jnp.zeros((iterations, flat.size), flat.dtype)
+    diagonal, beside = jnp.zeros((2, iterations), flat.dtype)
+    basis = basis.at[0].set(trees.with_norm(first, 1.0))
+    start = _Lanczos(basis, diagonal, beside, jnp.zeros((), flat.dtype))
+    lanczos, _ = scan(step, start, (jnp.arange(iterations), keys[1:]))
+    beside = jnp.diag(lanczos.beside[:-1], 1)
+    eigenvalues = jnp.linalg.eigvalsh(jnp.diag(lanczos.diagonal) + beside + beside.T)
+    return eigenvalues[::-1][:num]
+
+
+class _Lanczos(NamedTuple):
+    basis: jax.Array  # [iterations, n], orthonormal rows, and zeros where none is yet
+    diagonal: jax.Array
+    beside: jax.Array
+    size: jax.Array  # the longest product met, a lower bound of the Hessian's norm
+
+
+# In place: the basis is by far the largest thing here.
+@functools.partial(jax.jit, donate_argnums=0)
+def _extend(
+    lanczos: _Lanczos, i: jax.Array, image: jax.Array, key: chex.PRNGKey
+) -> _Lanczos:
+    """Row i's place in T from its image under H, and the row after it."""
+    basis, diagonal, beside, size = lanczos
+    size = jnp.maximum(size, trees.norm(image))
+    rest = _apart(_apart(image, basis), basis)
+    length = trees.norm(rest)
+    # What is left of an image inside the span is rounding.
+    inside = length <= 10 * jnp.finfo(image.dtype).eps * size
+
+    def fresh() -> jax.Array:
+        random = jax.random.normal(key, image.shape, image.dtype)
+        return _apart(_apart(random, basis), basis)
+
+    rest = jax.lax.cond(inside, fresh, lambda: rest)
+    return _Lanczos(
+        basis.at[i + 1].set(trees.with_norm(rest, 1.0), mode="drop"),
+        diagonal.at[i].set(trees.dot(basis[i], image)),
+        beside.at[i].set(jnp.where(inside, 0.0, length)),
+        size,
+    )
+
+
+def _apart(vector: jax.Array, basis: jax.Array) -> jax.Array:
+    along = jnp.matmul(basis, vector, precision=HIGHEST)
+    return vector - jnp.matmul(along, basis, precision=HIGHEST)
+
+
+def _product(loss_fn: LossFn, params: Tree, vector: jax.Array) -> chex.Array:
+    """The Hessian's product with a flat vector."""
+    direction = ravel_pytree(params)[1](vector)
+    return ravel_pytree(_hessian_times(loss_fn, params, direction))[0]
+
+
+def _hessian_times(loss_fn: LossFn, params: Tree, direction: Tree) -> Tree:
+    return jax.jvp(jax.grad(scalar_loss(loss_fn)), (params,), (direction,))[1]
+
+
+class Estimate(NamedTuple):
+    """The mean of random samples, and how far it may be from what they estimate.
+
+    Attributes:
+      mean: scalar.
+      standard_error: scalar, the mean's standard deviation, estimated from the samples.
+    """
+
+    mean: chex.Array
+    standard_error: chex.Array
+
+
+def hessian_trace(
+    loss_fn: LossFn, params: Tree, key: chex.PRNGKey, *, samples: int = 32
+) -> Estimate:
+    """The trace of the Hessian, the sum of all its eigenvalues, by Hutchinson's estimator.
+
+    mean = mean_s z_s^T H z_s with every entry of z_s -1 or 1 at random, whose expectation
+    is trace(H), and standard_error = std_s(z_s^T H z_s) / sqrt(samples)
+
+    Example:
+      >>> import disam_jax as dj, jax, jax.numpy as jnp
+      >>> def loss_fn(w):
+      ...     return jnp.sum(jnp.array([1.0, -3.0, 4.0]) * w**2)
+      >>> print(dj.diagnostics.hessian_trace(loss_fn, jnp.ones(3), jax.random.key(0)))
+      Estimate(mean=Array(4., dtype=float32), standard_error=Array(0., dtype=float32))
+
+    Args:
+      loss_fn: (params) -> scalar, differentiable forwards over backwards.
+      params: where it is measured; half precision is seen in float32.
+      key: of the samples.
+      samples: >= 2, each one product with H.
+
+    Returns:
+      The `Estimate`, in at least float32; exact for a diagonal Hessian.
+
+    Raises:
+      ValueError: samples < 2, or the loss is not a scalar.
+
+    References:
+      Hutchinson, A Stochastic Estimator of the Trace of the Influence Matrix for Laplacian
+      Smoothing Splines, 1990.
+    """
+    check_count("samples", samples, 2, math.inf, "for a standard error")
+    params = trees.at_least_float32(params)
+    sample = compiled(_sample, loss_fn)
+    keys = jax.random.split(key, samples)
+    _, found = scan(lambda _, key: (None, sample(params, key)), None, keys)
+    return Estimate(jnp.mean(found), jnp.std(found, ddof=1) / math.sqrt(samples))
+
+
+def _sample(loss_fn: LossFn, params: Tree, key: chex.PRNGKey) -> chex.Array:
+    leaves, tree = jax.tree.flatten(params)
+    signs = [
+        jax.random.rademacher(key, leaf.shape, leaf.dtype)
+        for key, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True)
+    ]
+    direction = jax.tree.unflatten(tree, signs)
+    return trees.dot(direction, _hessian_times(loss_fn, params, direction))

@@ -1,0 +1,76 @@
+"""What the studies' figures share: colours, bands, and how a file is written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.figures import color_of, label, save
+from experiments.studies.statistics import estimate
+
+__all__ = ["band", "color_of", "errorbars", "label", "panels", "save"]
+
+TITLES = {
+    "emoji_styles": "emoji_styles",
+    "rotated_digits": "rotated_digits",
+    "colored_digits": "colored_digits",
+}
+
+
+def panels(count: int, height: float = 2.9, width: float = 2.9, **options: Any) -> Any:
+    """A figure with `count` panels in a row, and the panels."""
+    figure, axes = plt.subplots(
+        1,
+        count,
+        figsize=(width * count + 0.4, height),
+        squeeze=False,
+        layout="constrained",
+        **options,
+    )
+    return figure, axes[0]
+
+
+def band(
+    axes: Any, x: Sequence[float] | np.ndarray, values: np.ndarray, **options: Any
+) -> None:
+    """Draws the mean over seeds with its 95 % interval.
+
+    Args:
+      axes: the panel.
+      x: [T].
+      values: [seeds, T].
+      **options: of the line.
+    """
+    found = [estimate(column[np.isfinite(column)]) for column in np.asarray(values).T]
+    (line,) = axes.plot(x, [e.mean for e in found], **options)
+    if len(values) > 1:
+        low, high = [e.low for e in found], [e.high for e in found]
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
+
+
+def errorbars(
+    axes: Any, x: Sequence[float], values: Sequence[Sequence[float]], **options: Any
+) -> None:
+    """Draws means over seeds with their 95 % intervals; NaN, a run diverged, is left out.
+
+    Args:
+      axes: the panel.
+      x: a position per point.
+      values: per point, one value per seed.
+      **options: of the line.
+    """
+    kept = [(at, v) for at, v in zip(x, values, strict=True) if np.isfinite(v).all()]
+    if not kept:
+        return
+    found = [estimate(v) for _, v in kept]
+    reach = [(e.high - e.low) / 2 if e.count > 1 else 0.0 for e in found]
+    axes.errorbar(
+        [at for at, _ in kept],
+        [e.mean for e in found],
+        yerr=reach,
+        capsize=2,
+        elinewidth=1,
+        **options,
+    )

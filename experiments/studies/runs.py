@@ -1,0 +1,241 @@
+"""Training runs for studies: each is kept by what it is, and shared by all studies.
+
+A run is a `Spec`. Its outcome is one JSON file in the store's folder, named by a digest of
+the spec and written whole, so that a killed study goes on where it stopped and two studies
+that need the same run train it once.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.batches import stack_sources
+from experiments.config import RunConfig
+from experiments.data import DomainData, load, split_groups
+from experiments.files import write_json
+from experiments.population import Step, lane_step, make_lane, pattern
+from experiments.run_folder import environment
+from experiments.studies.changes import Change, apply_change
+from experiments.studies.probes import PROBES, Trained
+from experiments.train import init_key
+from experiments.training import make_program
+
+Watch = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A run, and what is measured of it.
+
+    Attributes:
+      config: of the run.
+      looks: how many times it is measured, evenly over the steps, the last one at the end;
+        1 measures the trained model alone.
+      probes: names in `PROBES`: what is measured at each look.
+      data_options: of `load`, as (name, value).
+      change: made to the training images before the run; see `changes.py`.
+      log_every: steps that a logged loss is the mean of.
+    """
+
+    config: RunConfig
+    looks: int = 1
+    probes: tuple[str, ...] = ("scores",)
+    data_options: tuple[tuple[str, Any], ...] = ()
+    change: Change | None = None
+    log_every: int = 10
+
+    @property
+    def digest(self) -> str:
+        """Of all fields: the name of the run's file."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def train_spec(spec: Spec) -> dict[str, Any]:
+    """Trains the run and measures it.
+
+    Args:
+      spec: of the run.
+
+    Returns:
+      steps [T] and, of the windows that end there, losses [T][M] and perturbed_losses
+      [T][M]; looks, a mapping per look with `step` and what the probes found; diverged, the
+      step at which a loss was not finite, or None. A run that diverges ends there.
+    """
+    config, preset = spec.config, spec.config.preset
+    data = _load(config.data, preset.image_size, spec.data_options)
+    train, heldout = split_groups(
+        data, holdout_fraction=preset.holdout_fraction, seed=config.seed
+    )
+    train = apply_change(spec.change, train, config.unseen, config.seed)
+    sources = [d for d, name in enumerate(train.domains) if name != config.unseen]
+    common, classes = pattern(config), len(data.classes)
+    step = _make_step(common, classes, len(sources), data.flip)
+    program = make_program(
+        common.method, common.hyperparameters, common.preset, classes, len(sources)
+    )
+    lane = jax.device_put(make_lane(config, stack_sources(train, sources)))
+    state = program.init(init_key(config))
+    marks = {round(preset.steps * (i + 1) / spec.looks) for i in range(spec.looks)}
+    found: dict[str, Any] = {
+        "sources": [train.domains[d] for d in sources],
+        "steps": [],
+        "losses": [],
+        "perturbed_losses": [],
+        "looks": [],
+        "diverged": None,
+    }
+    window = []
+    for done in range(1, preset.steps + 1):
+        state, seen = step(lane, state)
+        window.append((seen.losses, seen.perturbed_losses))
+        if done % spec.log_every == 0 or done == preset.steps:
+            means = np.mean(jax.device_get(window), axis=0)
+            if not np.isfinite(means).all():
+                return {**found, "diverged": done}
+            found["steps"].append(done)
+            for name, losses in zip(("losses", "perturbed_losses"), means, strict=True):
+                found[name].append([float(f"{x:.6g}") for x in losses])
+            window = []
+        if done in marks:
+            trained = Trained(config, program, state, train, heldout, sources)
+            measured = {}
+            for name in spec.probes:
+                measured |= PROBES[name](trained)
+            found["looks"].append({"step": done, **measured})
+    return found
+
+
+@functools.lru_cache(maxsize=8)  # rho, alpha, lam and the learning rate are traced
+def _make_step(common: RunConfig, classes: int, num_domains: int, flip: bool) -> Step:
+    step = lane_step(common, classes, num_domains, flip)
+    return jax.jit(step, donate_argnums=1)
+
+
+@functools.lru_cache(maxsize=4)
+def _load(name: str, image_size: int, options: tuple) -> DomainData:
+    return load(name, image_size=image_size, **dict(options))
+
+
+class Store:
+    """The runs of a folder.
+
+    Args:
+      path: the folder.
+      jobs: processes that train at once.
+
+    Attributes:
+      seconds_used: of training, summed over the runs that were asked for.
+      commits_used: that those runs were trained with.
+    """
+
+    def __init__(self, path: Path, jobs: int = 1) -> None:
+        self.path = path
+        self.jobs = jobs
+        self.seconds_used = 0.0
+        self.commits_used: set[str] = set()
+
+    def outcomes(
+        self, specs: Sequence[Spec], watch: Watch = lambda done, total: None
+    ) -> list[dict[str, Any]]:
+        """The outcome of every run, trained where it is not there yet.
+
+        Args:
+          specs: of the runs; the same one may come twice.
+          watch: called with (runs there, runs in all).
+
+        Returns:
+          The outcomes, in the order of the specs.
+        """
+        wanted = {spec.digest: spec for spec in specs}
+        missing = [spec for d, spec in wanted.items() if not self._file(d).exists()]
+        watch(len(wanted) - len(missing), len(wanted))
+        for i, _ in enumerate(self._train(missing), start=1):
+            watch(len(wanted) - len(missing) + i, len(wanted))
+        read = {digest: json.loads(self._file(digest).read_text()) for digest in wanted}
+        for kept in read.values():
+            self.seconds_used += kept["seconds"]
+            self.commits_used.add(kept["commit"])
+        return [read[spec.digest]["outcome"] for spec in specs]
+
+    def _file(self, digest: str) -> Path:
+        return self.path / f"{digest}.json"
+
+    def _train(self, specs: Sequence[Spec]) -> Any:
+        # Runs of one method stand together, so that a process compiles it once.
+        order = sorted(specs, key=lambda spec: str(pattern(spec.config)))
+        if self.jobs == 1 or len(order) < 2:
+            _keep_compiled(self.path)
+            return (_train_and_keep(spec, self._file(spec.digest)) for spec in order)
+        return self._train_in_processes(order)
+
+    def _train_in_processes(self, order: Sequence[Spec]) -> Any:
+        # Spawned: a forked process would share the threads of the compiler.
+        context = multiprocessing.get_context("spawn")
+        pool = concurrent.futures.ProcessPoolExecutor(
+            self.jobs, context, initializer=_keep_compiled, initargs=(self.path,)
+        )
+        with pool:
+            waiting = [
+                pool.submit(_train_and_keep, spec, self._file(spec.digest))
+                for spec in order
+            ]
+            for future in concurrent.futures.as_completed(waiting):
+                yield future.result()
+
+
+def _keep_compiled(path: Path) -> None:
+    """Lets all processes and studies share what was compiled; it takes 20 s a method."""
+    if jax.config.jax_compilation_cache_dir is None:  # else the user has one
+        jax.config.update("jax_compilation_cache_dir", str(path / "compiled"))
+
+
+def _train_and_keep(spec: Spec, file: Path) -> None:
+    started = time.perf_counter()
+    outcome = train_spec(spec)
+    kept = {
+        "spec": dataclasses.asdict(spec),
+        "outcome": outcome,
+        "seconds": time.perf_counter() - started,
+        "commit": environment()["commit"],
+    }
+    write_json(file, kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a study is run with.
+
+    Attributes:
+      store: of the runs.
+      seeds: how many; they are 0, 1, ...
+      data: names of the data sets; a study takes those of its own that are among them.
+      gradients: of a batch that every run may take, for each data set.
+      watch: of the runs.
+    """
+
+    store: Store
+    seeds: int = 5
+    data: tuple[str, ...] = ("emoji_styles", "rotated_digits", "colored_digits")
+    gradients: dict[str, int] = dataclasses.field(
+        default_factory=lambda: dict(GRADIENTS), hash=False
+    )
+    watch: Watch = lambda done, total: None
+
+    def outcomes(self, specs: Sequence[Spec]) -> list[dict[str, Any]]:
+        """The outcome of every run; see `Store`."""
+        return self.store.outcomes(specs, self.watch)
+
+
+# About the gradients after which the held-out accuracy of ERM stops rising.
+GRADIENTS = {"emoji_styles": 800, "rotated_digits": 600, "colored_digits": 400}

@@ -1,0 +1,134 @@
+"""What a few seeds tell: intervals, paired differences, and the answer to a claim."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+HOLDS, DOES_NOT, CANNOT_TELL = "holds", "does not hold", "cannot be told"
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its 95 % confidence interval (Student's t).
+
+    Attributes:
+      mean: over seeds.
+      low: of the interval; -inf for a single seed.
+      high: of the interval; inf for a single seed.
+      p: two-sided, of the hypothesis that the mean is 0; 1 for a single seed.
+      count: number of seeds.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    count: int
+
+    def told(self, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
+        """E.g. `+0.31 points [-0.12, +0.74], p = 0.12`."""
+        mean, low, high = (
+            f"{scale * x:+.{digits}f}" for x in (self.mean, self.low, self.high)
+        )
+        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+        return f"{mean}{f' {unit}' if unit else ''} [{low}, {high}], {p}"
+
+
+def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
+    """The mean of one value per seed, with its interval.
+
+    mean ± t_{n-1} s / sqrt(n). Equal values give an interval of no width, and p = 0
+    unless they are 0 themselves.
+
+    Args:
+      values: one per seed.
+
+    Returns:
+      The estimate.
+
+    Raises:
+      ValueError: there are none.
+    """
+    found = np.asarray(values, float)
+    if not len(found):
+        raise ValueError("an estimate needs at least one value; got none.")
+    mean = float(found.mean())
+    if len(found) == 1:
+        return Estimate(mean, -np.inf, np.inf, 1.0, 1)
+    error = float(found.std(ddof=1)) / len(found) ** 0.5
+    if error == 0:
+        return Estimate(mean, mean, mean, float(mean == 0), len(found))
+    student = stats.t(len(found) - 1)
+    half = float(student.ppf((1 + CONFIDENCE) / 2)) * error
+    p = 2 * float(student.sf(abs(mean) / error))
+    return Estimate(mean, mean - half, mean + half, p, len(found))
+
+
+def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> Estimate:
+    """The estimate of a - b, seed by seed: a paired t-test.
+
+    Args:
+      a: one value per seed.
+      b: of the same seeds, in the same order.
+
+    Returns:
+      Of the differences.
+
+    Raises:
+      ValueError: there are not as many of one as of the other.
+    """
+    if len(a) != len(b):
+        raise ValueError(
+            f"a paired test needs the same seeds on both sides; got {len(a)} and {len(b)}."
+        )
+    return estimate(np.asarray(a, float) - np.asarray(b, float))
+
+
+def verdict(found: Estimate, margin: float) -> str:
+    """Whether a claim that something is larger holds.
+
+    It holds where the whole interval is above 0. It does not where the whole interval is
+    below `margin`, the smallest difference that would matter: then the difference is
+    negative, or too small. Otherwise it cannot be told.
+
+    Args:
+      found: the estimate of what the claim says is positive.
+      margin: the smallest difference that would matter, > 0.
+
+    Returns:
+      One of the three answers.
+    """
+    if found.low > 0:
+        return HOLDS
+    return DOES_NOT if found.high < margin else CANNOT_TELL
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values of several tests, in their order.
+
+    Args:
+      p_values: of the tests.
+
+    Returns:
+      The adjusted ones: at level a, reject where they are at most a, and the chance of any
+      false rejection is at most a.
+    """
+    order = np.argsort(p_values)
+    adjusted = np.empty(len(p_values))
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, (len(p_values) - rank) * p_values[index])
+        adjusted[index] = min(1.0, largest)
+    return [float(p) for p in adjusted]
+
+
+def as_dict(found: Estimate) -> dict[str, Any]:
+    """For a file of numbers; an interval without end is null there."""
+    return {
+        name: value if np.isfinite(value) else None
+        for name, value in dataclasses.asdict(found).items()
+    }

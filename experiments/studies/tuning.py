@@ -1,0 +1,73 @@
+"""The same number of trials for every method, chosen without a look at the unseen domain.
+
+Every method is tried with each learning rate and each setting of its own dial. Those of
+ERM, which has no rho, are of its weight decay. A trial trains with every unseen domain on
+a seed that no study reports; the best mean accuracy on the held-out parts of the source
+domains is taken, the first of equal ones.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.studies.matrix import Group, last, per_seed, run_groups
+from experiments.studies.runs import Setting
+
+LEARNING_RATES = (3e-3, 1e-2)
+TUNING_SEED = 1000
+Overrides = tuple[tuple[str, float], ...]
+
+_SAM = tuple((("rho", rho),) for rho in (0.02, 0.05, 0.1, 0.2))
+_DISAM = tuple(
+    (("rho", rho), ("lam", lam)) for rho, lam in itertools.product((0.05, 0.2), (0.1, 10.0))
+)
+DIALS: dict[str, tuple[Overrides, ...]] = {
+    "erm": tuple((("weight_decay", decay),) for decay in (1e-3, 1e-2, 1e-1, 1.0)),
+    "sam": _SAM,
+    "disam": _DISAM,
+    "sagm": tuple(
+        (("rho", rho), ("alpha", alpha))
+        for rho, alpha in itertools.product((0.05, 0.2), (1e-3, 1e-2))
+    ),
+    "disam+sagm": _DISAM,
+}
+
+
+def trials(method: str) -> list[Overrides]:
+    """The settings that a method is tried with, as many for each method."""
+    return [
+        (("learning_rate", rate), *dial)
+        for rate, dial in itertools.product(LEARNING_RATES, DIALS[method])
+    ]
+
+
+def tuned(
+    setting: Setting, data: Sequence[str], methods: Sequence[str]
+) -> dict[tuple[str, str], Overrides]:
+    """(data, method) -> the best of its trials.
+
+    Args:
+      setting: of the study.
+      data: names of the data sets.
+      methods: keys of `DIALS`.
+
+    Returns:
+      The overrides of the config.
+    """
+    groups = {
+        (name, method, trial): Group(name, method, trial, first_seed=TUNING_SEED, seeds=1)
+        for name in data
+        for method in methods
+        for trial in trials(method)
+    }
+    found = {
+        key: per_seed(outcomes, last("in_domain_accuracy"))[0]
+        for key, outcomes in run_groups(setting, groups).items()
+    }
+    best = {}
+    for name, method in itertools.product(data, methods):
+        tried = trials(method)
+        reached = [found[name, method, trial] for trial in tried]
+        best[name, method] = tried[int(np.nanargmax(reached))]
+    return best
