@@ -85,9 +85,7 @@ def studies_command() -> None:
 
 
 def report_command(
-    studies: Annotated[
-        Path, typer.Option(help="Folder of the finished studies.")
-    ] = STUDIES,
+    studies: Annotated[Path, typer.Option(help="Folder of finished studies.")] = STUDIES,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report (default: the same).")
     ] = None,

@@ -71,39 +71,50 @@ def hessian_top_eigenvalues(
     check_count("iterations", iterations, num, flat.size, "from num to all parameters")
     product = compiled(_product, loss_fn)
 
-    def step(lanczos: _Lanczos, x: tuple[jax.Array, jax.Array]) -> tuple[_Lanczos, None]:
+    def step(carry: _Lanczos, x: tuple[jax.Array, jax.Array]) -> tuple[_Lanczos, _Entries]:
         i, key = x
-        return _extend(lanczos, i, product(params, lanczos.basis[i]), key), None
+        basis = _with_row(carry.basis, i, carry.row)
+        image = product(params, carry.row)
+        row, size, entries = _next_row(basis, carry.row, image, carry.size, key)
+        return _Lanczos(basis, row, size), entries
 
     keys = jax.random.split(key, iterations + 1)
-    first = jax.random.normal(keys[0], flat.shape, flat.dtype)
-    basis = jnp.zeros((iterations, flat.size), flat.dtype)
-    diagonal, beside = jnp.zeros((2, iterations), flat.dtype)
-    basis = basis.at[0].set(trees.with_norm(first, 1.0))
-    start = _Lanczos(basis, diagonal, beside, jnp.zeros((), flat.dtype))
-    lanczos, _ = scan(step, start, (jnp.arange(iterations), keys[1:]))
-    beside = jnp.diag(lanczos.beside[:-1], 1)
-    eigenvalues = jnp.linalg.eigvalsh(jnp.diag(lanczos.diagonal) + beside + beside.T)
+    start = _Lanczos(
+        basis=jnp.zeros((iterations, flat.size), flat.dtype),
+        row=_unit(jax.random.normal(keys[0], flat.shape, flat.dtype)),
+        size=jnp.zeros((), flat.dtype),
+    )
+    _, entries = scan(step, start, (jnp.arange(iterations), keys[1:]))
+    beside = jnp.diag(entries.beside[:-1], 1)
+    eigenvalues = jnp.linalg.eigvalsh(jnp.diag(entries.diagonal) + beside + beside.T)
     return eigenvalues[::-1][:num]
 
 
 class _Lanczos(NamedTuple):
     basis: jax.Array  # [iterations, n], orthonormal rows, and zeros where none is yet
+    row: jax.Array  # the next one
+    size: jax.Array  # the longest image met, at most the Hessian's norm
+
+
+class _Entries(NamedTuple):
     diagonal: jax.Array
     beside: jax.Array
-    size: jax.Array  # the longest product met, a lower bound of the Hessian's norm
 
 
-# In place: the basis is by far the largest thing here.
+# In place and by itself: together with what reads the basis, XLA would copy it.
 @functools.partial(jax.jit, donate_argnums=0)
-def _extend(
-    lanczos: _Lanczos, i: jax.Array, image: jax.Array, key: chex.PRNGKey
-) -> _Lanczos:
-    """Row i's place in T from its image under H, and the row after it."""
-    basis, diagonal, beside, size = lanczos
-    size = jnp.maximum(size, trees.norm(image))
+def _with_row(basis: jax.Array, i: jax.Array, row: jax.Array) -> jax.Array:
+    return basis.at[i].set(row)
+
+
+@jax.jit
+def _next_row(
+    basis: jax.Array, row: jax.Array, image: jax.Array, size: jax.Array, key: chex.PRNGKey
+) -> tuple[jax.Array, jax.Array, _Entries]:
+    """The row after this one, from its image under H, and their entries in T."""
+    size = jnp.maximum(size, jnp.linalg.norm(image))
     rest = _apart(_apart(image, basis), basis)
-    length = trees.norm(rest)
+    length = jnp.linalg.norm(rest)
     # What is left of an image inside the span is rounding.
     inside = length <= 10 * jnp.finfo(image.dtype).eps * size
 
@@ -111,13 +122,14 @@ def _extend(
         random = jax.random.normal(key, image.shape, image.dtype)
         return _apart(_apart(random, basis), basis)
 
-    rest = jax.lax.cond(inside, fresh, lambda: rest)
-    return _Lanczos(
-        basis.at[i + 1].set(trees.with_norm(rest, 1.0), mode="drop"),
-        diagonal.at[i].set(trees.dot(basis[i], image)),
-        beside.at[i].set(jnp.where(inside, 0.0, length)),
-        size,
-    )
+    following = _unit(jax.lax.cond(inside, fresh, lambda: rest))
+    diagonal = jnp.dot(row, image, precision=HIGHEST)
+    return following, size, _Entries(diagonal, jnp.where(inside, 0.0, length))
+
+
+def _unit(vector: jax.Array) -> jax.Array:
+    # After n rows nothing is left, and nothing follows.
+    return vector * trees.safe_divide(1.0, jnp.linalg.norm(vector))
 
 
 def _apart(vector: jax.Array, basis: jax.Array) -> jax.Array:

@@ -25,10 +25,10 @@ CLAIMS = (
 PROTOCOL = """\
 Leave one domain out, each domain in turn. Every run may take the same number of gradients
 of a batch, so ERM takes twice the steps of the others. Every method had 8 trials on each
-data set (learning rate 0.003 or 0.01, times four values of its own: rho 0.02, 0.05, 0.1, 0.2
-for SAM; rho 0.05, 0.2 times lam 0.1, 10 for DISAM and DISAM+SAGM; rho 0.05, 0.2 times alpha
-0.001, 0.01 for SAGM; weight decay 0.001, 0.01, 0.1, 1 for ERM), chosen by the accuracy on the
-held-out parts of the source domains on a seed that is not reported. A seed's value is the
+data set: learning rate 0.003 or 0.01, times four values of its own (rho 0.02, 0.05, 0.1, 0.2
+for SAM; rho 0.05, 0.2 times lam 0.1, 10 for DISAM and DISAM+SAGM; rho 0.05, 0.2 times
+alpha 0.001, 0.01 for SAGM; weight decay 0.001, 0.01, 0.1, 1 for ERM). They were chosen by
+the accuracy on the held-out parts of the source domains on a seed that is not reported. A seed's value is the
 mean over the unseen domains at the last step. Intervals are of 95 % (Student's t over
 seeds); differences are paired by seed, p adjusted by Holm over the claims on a data set. A
 claim does not hold where the whole interval lies below half a point."""

@@ -66,7 +66,7 @@ def groups(setting: Setting) -> dict[tuple[str, str], Group]:
 
 
 def measure(setting: Setting) -> Numbers:
-    """Curves as means over unseen domains, one per seed; one run's domains by themselves."""
+    """Curves, one per seed, as means over unseen domains; domains by themselves."""
     found = run_groups(setting, groups(setting))
     numbers: Numbers = {}
     for (data, name), rows in found.items():

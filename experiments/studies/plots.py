@@ -1,7 +1,6 @@
 """What the studies' figures share: colours, bands, and how a file is written."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,12 +10,6 @@ from experiments.figures import color_of, label, save
 from experiments.studies.statistics import estimate
 
 __all__ = ["band", "color_of", "errorbars", "label", "panels", "save"]
-
-TITLES = {
-    "emoji_styles": "emoji_styles",
-    "rotated_digits": "rotated_digits",
-    "colored_digits": "colored_digits",
-}
 
 
 def panels(count: int, height: float = 2.9, width: float = 2.9, **options: Any) -> Any:
