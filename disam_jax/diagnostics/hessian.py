@@ -64,11 +64,11 @@ def hessian_top_eigenvalues(
       lambda_1 and lambda_1 / lambda_5.
     """
     params = trees.at_least_float32(params)
-    flat, _ = ravel_pytree(params)
-    check_count("num", num, 1, flat.size, "the number of parameters")
+    n = sum(leaf.size for leaf in jax.tree.leaves(params))
+    check_count("num", num, 1, n, "the number of parameters")
     if iterations is None:
-        iterations = min(flat.size, max(64, 4 * num))
-    check_count("iterations", iterations, num, flat.size, "from num to all parameters")
+        iterations = min(n, max(64, 4 * num))
+    check_count("iterations", iterations, num, n, "from num to the number of parameters")
     product = compiled(_product, loss_fn)
 
     def step(carry: _Lanczos, x: tuple[jax.Array, jax.Array]) -> tuple[_Lanczos, _Entries]:
@@ -78,16 +78,9 @@ def hessian_top_eigenvalues(
         row, size, entries = _next_row(basis, carry.row, image, carry.size, key)
         return _Lanczos(basis, row, size), entries
 
-    keys = jax.random.split(key, iterations + 1)
-    start = _Lanczos(
-        basis=jnp.zeros((iterations, flat.size), flat.dtype),
-        row=_unit(jax.random.normal(keys[0], flat.shape, flat.dtype)),
-        size=jnp.zeros((), flat.dtype),
-    )
-    _, entries = scan(step, start, (jnp.arange(iterations), keys[1:]))
-    beside = jnp.diag(entries.beside[:-1], 1)
-    eigenvalues = jnp.linalg.eigvalsh(jnp.diag(entries.diagonal) + beside + beside.T)
-    return eigenvalues[::-1][:num]
+    start, keys = _start(params, key, iterations)
+    _, entries = scan(step, start, (jnp.arange(iterations), keys))
+    return _eigenvalues(entries)[:num]
 
 
 class _Lanczos(NamedTuple):
@@ -99,6 +92,17 @@ class _Lanczos(NamedTuple):
 class _Entries(NamedTuple):
     diagonal: jax.Array
     beside: jax.Array
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _start(
+    params: Tree, key: chex.PRNGKey, iterations: int
+) -> tuple[_Lanczos, chex.PRNGKey]:
+    keys = jax.random.split(key, iterations + 1)
+    flat, _ = ravel_pytree(params)
+    row = _unit(jax.random.normal(keys[0], flat.shape, flat.dtype))
+    basis = jnp.zeros((iterations, flat.size), flat.dtype)
+    return _Lanczos(basis, row, jnp.zeros((), flat.dtype)), keys[1:]
 
 
 # In place and by itself: together with what reads the basis, XLA would copy it.
@@ -130,6 +134,13 @@ def _next_row(
 def _unit(vector: jax.Array) -> jax.Array:
     # After n rows nothing is left, and nothing follows.
     return vector * trees.safe_divide(1.0, jnp.linalg.norm(vector))
+
+
+@jax.jit
+def _eigenvalues(entries: _Entries) -> jax.Array:
+    """All of T's, largest first."""
+    beside = jnp.diag(entries.beside[:-1], 1)
+    return jnp.linalg.eigvalsh(jnp.diag(entries.diagonal) + beside + beside.T)[::-1]
 
 
 def _apart(vector: jax.Array, basis: jax.Array) -> jax.Array:

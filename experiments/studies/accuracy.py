@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.studies.matrix import Group, last, per_seed, run_groups
+from experiments.studies.matrix import Group, Outcome, last, per_seed, run_groups
 from experiments.studies.plots import color_of, label, panels, save
 from experiments.studies.runs import Setting
 from experiments.studies.statistics import estimate, holm, paired, verdict
 from experiments.studies.study import Figure, Finding, Numbers, Study, Table
-from experiments.studies.tuning import tuned
+from experiments.studies.tuning import Overrides, tuned
 
 METHODS = ("erm", "sam", "disam", "sagm", "disam+sagm")
 MARGIN = 0.005  # half a point
@@ -25,13 +25,13 @@ CLAIMS = (
 PROTOCOL = """\
 Leave one domain out, each domain in turn. Every run may take the same number of gradients
 of a batch, so ERM takes twice the steps of the others. Every method had 8 trials on each
-data set: learning rate 0.003 or 0.01, times four values of its own (rho 0.02, 0.05, 0.1, 0.2
-for SAM; rho 0.05, 0.2 times lam 0.1, 10 for DISAM and DISAM+SAGM; rho 0.05, 0.2 times
+data set: learning rate 0.003 or 0.01, times four values of its own (rho 0.02, 0.05, 0.1,
+0.2 for SAM; rho 0.05, 0.2 times lam 0.1, 10 for DISAM and DISAM+SAGM; rho 0.05, 0.2 times
 alpha 0.001, 0.01 for SAGM; weight decay 0.001, 0.01, 0.1, 1 for ERM). They were chosen by
-the accuracy on the held-out parts of the source domains on a seed that is not reported. A seed's value is the
-mean over the unseen domains at the last step. Intervals are of 95 % (Student's t over
-seeds); differences are paired by seed, p adjusted by Holm over the claims on a data set. A
-claim does not hold where the whole interval lies below half a point."""
+the accuracy on the held-out parts of the source domains on a seed that is not reported. A
+seed's value is the mean over the unseen domains at the last step. Intervals are of 95 %
+(Student's t over seeds); differences are paired by seed, p adjusted by Holm over the claims
+on a data set. A claim does not hold where the whole interval lies below half a point."""
 
 
 def measure(setting: Setting) -> Numbers:
@@ -43,24 +43,24 @@ def measure(setting: Setting) -> Numbers:
     }
     found = run_groups(setting, groups)
     return {
-        data: {
-            method: {
-                "chosen": dict(best[data, method]),
-                "out_of_domain": per_seed(
-                    found[data, method], last("out_of_domain_accuracy")
-                ),
-                "in_domain": per_seed(found[data, method], last("in_domain_accuracy")),
-                "steps": found[data, method][0][0]["looks"][-1]["step"],
-            }
-            for method in METHODS
-        }
+        data: {method: kept(found[data, method], best[data, method]) for method in METHODS}
         for data in setting.data
+    }
+
+
+def kept(rows: list[list[Outcome]], chosen: Overrides) -> Numbers:
+    """What is kept of a method's runs: one accuracy per seed, and what was chosen."""
+    return {
+        "chosen": dict(chosen),
+        "out_of_domain": per_seed(rows, last("out_of_domain_accuracy")),
+        "in_domain": per_seed(rows, last("in_domain_accuracy")),
+        "steps": rows[0][0]["looks"][-1]["step"],
     }
 
 
 def draw(numbers: Numbers, out: Path) -> list[Figure]:
     """Accuracy of every method with its interval, a panel per data set."""
-    figure, axes = panels(len(numbers), height=2.6)
+    figure, axes = panels(len(numbers), height=2.6, width=2.9 if len(numbers) > 1 else 4.2)
     for panel, (data, methods) in zip(axes, numbers.items(), strict=True):
         for i, (method, values) in enumerate(methods.items()):
             found = estimate(100 * np.array(values["out_of_domain"]))

@@ -24,6 +24,7 @@ class Group:
       data: name of the data set.
       method: name of the method.
       overrides: fields of the config, as (name, value).
+      gradients: of a batch that a run may take; None is the setting's of the data set.
       equal_steps: whether the run takes the steps that two gradients a step would allow,
         whatever its own cost, so that curves have one axis.
       unseen: the domains to leave out; empty is each in turn.
@@ -38,6 +39,7 @@ class Group:
     data: str
     method: str
     overrides: tuple[tuple[str, Any], ...] = ()
+    gradients: int | None = None
     equal_steps: bool = False
     unseen: tuple[str, ...] = ()
     first_seed: int = 0
@@ -50,7 +52,7 @@ class Group:
     def specs(self, setting: Setting) -> list[list[Spec]]:
         """The runs, a row per seed and a column per unseen domain."""
         data = load(self.data, **dict(self.data_options))
-        gradients = setting.gradients[self.data]
+        gradients = self.gradients or setting.gradients[self.data]
         rows = []
         for seed in range(self.first_seed, self.first_seed + (self.seeds or setting.seeds)):
             row = []

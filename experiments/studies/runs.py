@@ -9,9 +9,11 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import multiprocessing
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,64 +154,73 @@ class Store:
 
         Args:
           specs: of the runs; the same one may come twice.
-          watch: called with (runs there, runs in all).
+          watch: called with (runs there, runs in all), now and then.
 
         Returns:
           The outcomes, in the order of the specs.
         """
         wanted = {spec.digest: spec for spec in specs}
-        missing = [spec for d, spec in wanted.items() if not self._file(d).exists()]
-        watch(len(wanted) - len(missing), len(wanted))
-        for i, _ in enumerate(self._train(missing), start=1):
-            watch(len(wanted) - len(missing) + i, len(wanted))
-        read = {digest: json.loads(self._file(digest).read_text()) for digest in wanted}
+        missing = [spec for spec in wanted.values() if not self._file(spec).exists()]
+
+        def told() -> None:
+            there = sum(self._file(spec).exists() for spec in missing)
+            watch(len(wanted) - len(missing) + there, len(wanted))
+
+        told()
+        # One after another by method: it is compiled once for all of its runs.
+        alike = defaultdict(list)
+        for spec in missing:
+            alike[pattern(spec.config)].append(spec)
+        if self.jobs == 1:
+            for spec in itertools.chain.from_iterable(alike.values()):
+                _train_and_keep([spec], self.path)
+                told()
+        else:
+            self._train_in_processes(list(alike.values()), told)
+        read = {
+            digest: json.loads(self._file(spec).read_text())
+            for digest, spec in wanted.items()
+        }
         for kept in read.values():
             self.seconds_used += kept["seconds"]
             self.commits_used.add(kept["commit"])
         return [read[spec.digest]["outcome"] for spec in specs]
 
-    def _file(self, digest: str) -> Path:
-        return self.path / f"{digest}.json"
+    def _file(self, spec: Spec) -> Path:
+        return self.path / f"{spec.digest}.json"
 
-    def _train(self, specs: Sequence[Spec]) -> Any:
-        # Runs of one method stand together, so that a process compiles it once.
-        order = sorted(specs, key=lambda spec: str(pattern(spec.config)))
-        if self.jobs == 1 or len(order) < 2:
-            _keep_compiled(self.path)
-            return (_train_and_keep(spec, self._file(spec.digest)) for spec in order)
-        return self._train_in_processes(order)
-
-    def _train_in_processes(self, order: Sequence[Spec]) -> Any:
+    def _train_in_processes(
+        self, tasks: Sequence[list[Spec]], told: Callable[[], None]
+    ) -> None:
         # Spawned: a forked process would share the threads of the compiler.
         context = multiprocessing.get_context("spawn")
-        pool = concurrent.futures.ProcessPoolExecutor(
-            self.jobs, context, initializer=_keep_compiled, initargs=(self.path,)
-        )
-        with pool:
-            waiting = [
-                pool.submit(_train_and_keep, spec, self._file(spec.digest))
-                for spec in order
-            ]
-            for future in concurrent.futures.as_completed(waiting):
-                yield future.result()
+        with concurrent.futures.ProcessPoolExecutor(self.jobs, context) as pool:
+            waiting = {pool.submit(_train_and_keep, task, self.path) for task in tasks}
+            while waiting:
+                done, waiting = concurrent.futures.wait(waiting, timeout=2)
+                for future in done:
+                    future.result()
+                told()
+
+
+def _train_and_keep(specs: Sequence[Spec], path: Path) -> None:
+    _keep_compiled(path)
+    for spec in specs:
+        started = time.perf_counter()
+        outcome = train_spec(spec)
+        kept = {
+            "spec": dataclasses.asdict(spec),
+            "outcome": outcome,
+            "seconds": time.perf_counter() - started,
+            "commit": environment()["commit"],
+        }
+        write_json(path / f"{spec.digest}.json", kept)
 
 
 def _keep_compiled(path: Path) -> None:
     """Lets all processes and studies share what was compiled; it takes 20 s a method."""
     if jax.config.jax_compilation_cache_dir is None:  # else the user has one
         jax.config.update("jax_compilation_cache_dir", str(path / "compiled"))
-
-
-def _train_and_keep(spec: Spec, file: Path) -> None:
-    started = time.perf_counter()
-    outcome = train_spec(spec)
-    kept = {
-        "spec": dataclasses.asdict(spec),
-        "outcome": outcome,
-        "seconds": time.perf_counter() - started,
-        "commit": environment()["commit"],
-    }
-    write_json(file, kept)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,7 +69,8 @@ class Table:
 
     def markdown(self) -> str:
         """The table, its title above it."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
+        lines = [self.columns, ["---"] * len(self.columns), *rows]
         return f"{self.title}:\n\n" + "\n".join(
             "| " + " | ".join(line) + " |" for line in lines
         )
@@ -167,12 +168,10 @@ def read_numbers(out: Path) -> tuple[dict[str, Any], Numbers]:
 
 def findings_table(findings: Sequence[Finding]) -> str:
     """The claims and their answers, in Markdown."""
-    lines = ["| claim | on | answer | because |", "|---|---|---|---|"]
-    for f in findings:
-        lines.append(
-            f"| {f.claim} ({f.source}) | {f.where} | **{f.answer}** | {f.because} |"
-        )
-    return "\n".join(lines)
+    rows = [
+        [f"{f.claim} ({f.source})", f.where, f"**{f.answer}**", f.because] for f in findings
+    ]
+    return Table("Claims", ("claim", "on", "answer", "because"), rows).markdown()
 
 
 def how(made: dict[str, Any]) -> str:
@@ -181,7 +180,7 @@ def how(made: dict[str, Any]) -> str:
     spent = max(made["seconds"], made["seconds_of_runs"])
     return (
         f"    {made['command']}\n\n"
-        f"Commits {', '.join(made['commits'])}; {machine['cpu_count']} cores of an "
+        f"Commits {', '.join(made['commits'])}; {machine['cpu_count']} cores of "
         f"{machine['processor']}, jax {machine['packages']['jax']}; "
         f"{spent / 60:.1f} minutes of one process. Every number is in `numbers.json`; the "
         "figures and this page are made from it alone."

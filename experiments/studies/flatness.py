@@ -1,0 +1,225 @@
+"""Flatness on the unseen domain: the paper's Fig. 6a, 6b and 2."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.studies.convergence import RUNS, groups
+from experiments.studies.matrix import Group, per_seed, run_groups
+from experiments.studies.plots import band, color_of, panels, save
+from experiments.studies.probes import RADIUS, SURFACE_AXIS
+from experiments.studies.runs import Setting
+from experiments.studies.statistics import Estimate, estimate, holm, verdict
+from experiments.studies.study import Figure, Finding, Numbers, Study, Table
+
+MEASURES = {
+    "unseen_gradient_variance": "variance of the gradient",
+    "unseen_sharpness": f"loss increase within {RADIUS} (nats)",
+    "unseen_sharpness_10": "the same, 10 ascents (nats)",
+    "unseen_top_eigenvalue": "top Hessian eigenvalue",
+}
+OF_SOURCES = ("source_sharpness_mean", "source_sharpness_spread")
+MARGIN = 0.05  # 5 %
+PAIRS = (
+    ("DISAM", "SAM", "DISAM, Fig. 6a and 6b"),
+    ("DISAM, lam 10", "SAM", "ours"),
+    ("SAM", "ERM", "SAM, Foret et al."),
+    ("DISAM", "ERM", "DISAM, Fig. 2"),
+)
+
+PROTOCOL = f"""\
+The runs of the study of convergence (as many steps for each method, the paper's rho and
+lam), measured five times over their training on up to 512 images of the unseen domain, in
+evaluation mode: the variance of the gradient over 8 batches of 64, which is what the paper
+calls sharpness (its Fig. 6; the size of a batch changes its level); the increase of the
+loss within rho = {RADIUS}, by one ascent and by ten; and the top eigenvalue of the Hessian
+(Lanczos, 12 iterations). Compared are ratios at the end of the training, paired by seed, p
+adjusted by Holm over the pairs; 5 % does not matter. The surfaces are of the loss on the
+unseen domain along two random directions whose filters are as long as the weights' (Li et
+al., 2018), the same two for every run; a surface's increase is its mean within half that
+length, less its middle."""
+
+
+def _surface_groups(setting: Setting) -> dict[tuple[str, str], Group]:
+    return {
+        key: Group(
+            group.data,
+            group.method,
+            group.overrides,
+            equal_steps=True,
+            unseen=_last_domain(group.data),
+            probes=("surface",),
+        )
+        for key, group in groups(setting).items()
+    }
+
+
+def _last_domain(data: str) -> tuple[str, ...]:
+    from experiments.data import load
+
+    return (load(data).domains[-1],)
+
+
+def measure(setting: Setting) -> Numbers:
+    """Measures per seed and look, and surfaces of the last domain."""
+    numbers: Numbers = {}
+    for (data, name), rows in run_groups(setting, groups(setting)).items():
+        kept = {
+            key: _sparse(
+                [np.mean([[k[key] for k in o["looks"]] for o in row], 0) for row in rows]
+            )
+            for key in MEASURES
+        }
+        own = [[o["looks"][-1]["source_sharpness"] for o in row] for row in rows]
+        kept["source_sharpness_mean"] = _sparse([np.mean(row) for row in own])
+        kept["source_sharpness_spread"] = _sparse(
+            [np.mean([np.std(sources) for sources in row]) for row in own]
+        )
+        steps = [look["step"] for look in rows[0][0]["looks"]]
+        numbers.setdefault(data, {})[name] = {"steps": steps, **kept}
+    for (data, name), rows in run_groups(setting, _surface_groups(setting)).items():
+        surfaces = np.array([row[0]["looks"][-1]["surface"] for row in rows])
+        numbers[data][name]["surface"] = _sparse(surfaces.mean(0))
+        numbers[data][name]["surface_increase"] = per_seed(rows, _increase)
+    return numbers
+
+
+def _increase(outcome: dict) -> float:
+    """The mean of the surface within radius 1/2, less its middle."""
+    surface = np.asarray(outcome["looks"][-1]["surface"])
+    x, y = np.meshgrid(SURFACE_AXIS, SURFACE_AXIS)
+    middle = surface[len(SURFACE_AXIS) // 2, len(SURFACE_AXIS) // 2]
+    return float(surface[np.hypot(x, y) <= 0.5].mean() - middle)
+
+
+def _sparse(values: object) -> list:
+    found = np.asarray(values, float)
+    return np.vectorize(lambda v: float(f"{v:.5g}"))(found).tolist()
+
+
+def draw(numbers: Numbers, out: Path) -> list[Figure]:
+    """The measures over the training, and the surfaces."""
+    figures = [_draw_measures(numbers, out)]
+    figures += [_draw_surfaces(data, runs, out) for data, runs in numbers.items()]
+    return figures
+
+
+def _draw_measures(numbers: Numbers, out: Path) -> Figure:
+    shown = ("unseen_gradient_variance", "unseen_sharpness", "unseen_top_eigenvalue")
+    figure, axes = plt.subplots(
+        len(shown), len(numbers), figsize=(9.2, 7.4), layout="constrained", squeeze=False
+    )
+    for column, (data, runs) in enumerate(numbers.items()):
+        for row, key in enumerate(shown):
+            panel = axes[row, column]
+            for name, run in runs.items():
+                method, _, style = RUNS[name]
+                options = {"color": color_of(method), "linestyle": style, "label": name}
+                band(panel, run["steps"], np.array(run[key]), lw=1.4, **options)
+            panel.set_yscale("log")
+            if column == 0:
+                panel.set_ylabel(MEASURES[key])
+        axes[0, column].set_title(data, fontsize=10)
+        axes[-1, column].set_xlabel("step")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    save(figure, out / "over_training.png")
+    return Figure(
+        "over_training.png",
+        "Three measures of sharpness on the unseen domain over the training",
+        "Mean over the unseen domains; bands: 95 % intervals over seeds. Logarithmic axes.",
+    )
+
+
+def _draw_surfaces(data: str, runs: Numbers, out: Path) -> Figure:
+    figure, axes = panels(len(runs), width=2.5, height=2.9, sharey=True)
+    surfaces = {name: np.array(run["surface"]) for name, run in runs.items()}
+    low = min(surface.min() for surface in surfaces.values())
+    high = max(np.quantile(surface, 0.9) for surface in surfaces.values())
+    levels = np.linspace(low, high, 13)
+    drawn = None
+    for panel, (name, surface) in zip(axes, surfaces.items(), strict=True):
+        drawn = panel.contourf(
+            SURFACE_AXIS, SURFACE_AXIS, surface.T, levels, cmap="viridis", extend="max"
+        )
+        panel.plot(0, 0, "o", color="white", ms=4)
+        panel.set_title(name, fontsize=10)
+        panel.set_xlabel("first direction")
+        panel.set_aspect("equal")
+    axes[0].set_ylabel("second direction")
+    figure.colorbar(drawn, ax=axes, label="loss (nats)", shrink=0.8)
+    file = f"surface_{data}.png"
+    save(figure, out / file)
+    return Figure(
+        file,
+        f"Loss on the last domain of {data}, unseen, around the trained weights",
+        "Mean over seeds. The dot is the trained model; 1 on an axis is a step as long as "
+        "each filter of the weights. One scale for all panels.",
+    )
+
+
+def ratio(runs: Numbers, key: str, a: str, b: str) -> Estimate:
+    """The estimate of log(b / a) at the end: positive where a is flatter."""
+
+    def final(name: str) -> np.ndarray:
+        found = np.array(runs[name][key])
+        return found[:, -1] if found.ndim == 2 else found
+
+    return estimate(np.log(final(b) / final(a)))
+
+
+def find(numbers: Numbers) -> list[Finding]:
+    """Every pair with every measure."""
+    findings = []
+    for data, runs in numbers.items():
+        for key, what in (
+            ("unseen_gradient_variance", "variance of the gradient"),
+            ("unseen_sharpness", "loss increase"),
+            ("surface_increase", "random surface"),
+        ):
+            tests = [ratio(runs, key, a, b) for a, b, _ in PAIRS]
+            adjusted = holm([test.p for test in tests])
+            for (a, b, source), test, p in zip(PAIRS, tests, adjusted, strict=True):
+                low, mean, high = (np.exp(x) for x in (test.low, test.mean, test.high))
+                findings.append(
+                    Finding(
+                        f"{a} is flatter on the unseen domain than {b}, by the {what}",
+                        source,
+                        data,
+                        verdict(test, MARGIN),
+                        f"{b} / {a} = {mean:.3f} [{low:.3f}, {high:.3f}], Holm {p:.3f}",
+                    )
+                )
+    return findings
+
+
+def tables(numbers: Numbers) -> list[Table]:
+    """All measures at the end."""
+    keys = (*MEASURES, "surface_increase", *OF_SOURCES)
+    rows = []
+    for data, runs in numbers.items():
+        for name, run in runs.items():
+            cells = []
+            for key in keys:
+                found = np.array(run[key])
+                final = estimate(found[:, -1] if found.ndim == 2 else found)
+                cells.append(f"{final.mean:.4g} [{final.low:.4g}, {final.high:.4g}]")
+            rows.append([data, name, *cells])
+    columns = (
+        "data", "run", "gradient variance", "increase", "increase, 10 ascents",
+        "top eigenvalue", "surface's increase", "increase of the sources' own losses",
+        "its std over sources",
+    )  # fmt: skip
+    return [Table("At the end, mean over seeds with its 95 % interval", columns, rows)]
+
+
+STUDY = Study(
+    "flatness",
+    "Is the minimum flatter on the domain that was not seen?",
+    PROTOCOL,
+    measure,
+    draw,
+    find,
+    tables,
+)
