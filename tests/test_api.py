@@ -14,7 +14,13 @@ PUBLIC = {
     for name, value in vars(dj).items()
     if not name.startswith("_") and not inspect.ismodule(value)
 }
-FUNCTIONS = {name: f for name, f in PUBLIC.items() if inspect.isfunction(f)}
+DIAGNOSTICS = {
+    name: value
+    for name, value in vars(dj.diagnostics).items()
+    if not name.startswith("_") and not inspect.ismodule(value)
+}
+DOCUMENTED = PUBLIC | {f"diagnostics.{name}": value for name, value in DIAGNOSTICS.items()}
+FUNCTIONS = {name: f for name, f in DOCUMENTED.items() if inspect.isfunction(f)}
 PUBLISHED = {
     "sam", "gsam", "sagm", "disam", "erm", "sharpness_aware", "weighted_mean",
     "domain_variance", "variance_penalized", "vrex", "ascend", "ascend_adaptively",
@@ -32,7 +38,7 @@ def test_the_pinned_names_are_there():
 
 def test_dependencies_are_jax_optax_and_chex_alone():
     roots = set()
-    for module in (dj, *vars(dj).values()):
+    for module in (dj, *vars(dj).values(), *vars(dj.diagnostics).values()):
         if inspect.ismodule(module) and module.__name__.startswith("disam_jax"):
             roots |= {
                 value.__name__.split(".")[0]
@@ -43,15 +49,15 @@ def test_dependencies_are_jax_optax_and_chex_alone():
     assert third_party <= {"disam_jax", "jax", "optax", "chex", "numpy"}
 
 
-@pytest.mark.parametrize("name", PUBLIC.keys())
+@pytest.mark.parametrize("name", DOCUMENTED.keys())
 def test_docstring(name):
-    doc = inspect.getdoc(PUBLIC[name])
+    doc = inspect.getdoc(DOCUMENTED[name])
     assert doc
     first = doc.splitlines()[0]
     assert first.endswith(".") and len(first) <= 92
     if name in FUNCTIONS:
         assert ">>>" in doc
-        for parameter in inspect.signature(PUBLIC[name]).parameters:
+        for parameter in inspect.signature(DOCUMENTED[name]).parameters:
             assert f"{parameter}:" in doc, parameter
         assert "Returns:" in doc
     if name in PUBLISHED:
@@ -71,6 +77,8 @@ def test_experiments_and_benchmarks_use_public_names_only():
         for file in (root / folder).rglob("*.py"):
             text = file.read_text()
             imported = re.findall(r"(?:from|import) disam_jax\.(\w+)", text)
-            assert set(imported) <= {"testing"}, file
-            used = set(re.findall(r"\bdj\.(\w+)", text))
+            assert set(imported) <= {"testing", "diagnostics"}, file
+            used = set(re.findall(r"\bdj\.(\w+)", text)) - {"diagnostics"}
             assert used <= PUBLIC.keys(), (file, used - PUBLIC.keys())
+            measured = set(re.findall(r"\bdiagnostics\.(\w+)\(", text))
+            assert measured <= DIAGNOSTICS.keys(), (file, measured - DIAGNOSTICS.keys())

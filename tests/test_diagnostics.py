@@ -18,10 +18,18 @@ from disam_jax import diagnostics
 from tests import reference
 from tests.problems import LAM, RHO, WEIGHTS, loss_fn, start, to_flat, to_tree
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "compile_quickly")
 PROBLEM = reference.Quadratics.random(0)
 PARAMS = start()
 KEY = jax.random.key(0)
+
+
+@pytest.fixture
+def compile_quickly():
+    """Little is computed here; most of the time would go into compiling well."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def symmetric(size, seed=0):
@@ -155,12 +163,19 @@ def test_all_eigenvalues_of_a_small_hessian(size):
     np.testing.assert_allclose(found, np.linalg.eigvalsh(hessian)[::-1], atol=1e-13)
 
 
-@pytest.mark.parametrize(("iterations", "atol"), [(None, 1e-4), (120, 1e-11)])
-def test_the_top_of_a_large_indefinite_hessian(iterations, atol):
-    hessian = symmetric(200)
-    found = diagnostics.hessian_top_eigenvalues(
-        quadratic(hessian), jnp.ones(200), 3, KEY, iterations=iterations
-    )
+def test_nearly_equal_eigenvalues_bring_no_copies_of_the_others():
+    eigenvalues = np.array([10.0, 7.0, 5.0, 4.0, *(1 + 1e-9 * np.arange(7, -1, -1))])
+    rotation = np.linalg.qr(symmetric(12))[0]
+    hessian = rotation * eigenvalues @ rotation.T
+    found = diagnostics.hessian_top_eigenvalues(quadratic(hessian), jnp.ones(12), 12, KEY)
+    np.testing.assert_allclose(found, eigenvalues, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("hessian", "atol"), [(symmetric(200), 1e-6), (2 * np.eye(200), 1e-14)]
+)
+def test_the_top_of_a_hessian_larger_than_the_iterations(hessian, atol):
+    found = diagnostics.hessian_top_eigenvalues(quadratic(hessian), jnp.ones(200), 3, KEY)
     expected = np.linalg.eigvalsh(hessian)[::-1][:3]
     np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
     assert np.all(found < expected + 1e-12)
@@ -184,25 +199,18 @@ def test_eigenvalues_come_as_often_as_they_are_there(eigenvalues):
     np.testing.assert_allclose(found, eigenvalues, atol=1e-14)
 
 
-def test_equal_eigenvalues_of_more_parameters_than_iterations():
-    found = diagnostics.hessian_top_eigenvalues(
-        lambda w: w @ w, jnp.ones(100), 3, KEY, iterations=4
-    )
-    np.testing.assert_allclose(found, [2.0, 2.0, 2.0], rtol=1e-14)
-
-
 def mlp():
     rng = np.random.default_rng(1)
-    x, y = rng.normal(size=(2, 10, 3)), rng.normal(size=(2, 10))
+    x, y = rng.normal(size=(2, 10, 2)), rng.normal(size=(2, 10))
     params = {
-        "hidden": {"kernel": rng.normal(size=(3, 4)), "bias": rng.normal(size=4)},
-        "out": [rng.normal(size=4), np.array(0.5)],
+        "hidden": {"kernel": rng.normal(size=(2, 3)), "bias": rng.normal(size=3)},
+        "out": [rng.normal(size=2), np.array(0.5)],
     }
 
     def losses(params):
         hidden = jnp.tanh(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
-        out, bias = params["out"]
-        return jnp.mean((hidden @ out + bias - y) ** 2, axis=1)
+        out, last = params["out"]
+        return jnp.mean((hidden @ jnp.append(out, last) - y) ** 2, axis=1)
 
     return losses, jax.tree.map(jnp.asarray, params)
 
@@ -214,16 +222,16 @@ def test_the_hessian_of_a_network():
         return losses(params).mean()
 
     flat, unravel = jax.flatten_util.ravel_pytree(params)
-    hessian = np.asarray(jax.hessian(lambda flat: mean(unravel(flat)))(flat))
-    assert hessian.shape == (21, 21)
-    found = diagnostics.hessian_top_eigenvalues(mean, params, 21, KEY)
+    hessian = np.asarray(jax.jit(jax.hessian(lambda flat: mean(unravel(flat))))(flat))
+    assert hessian.shape == (12, 12)
+    found = diagnostics.hessian_top_eigenvalues(mean, params, 12, KEY)
     np.testing.assert_allclose(found, np.linalg.eigvalsh(hessian)[::-1], atol=1e-12)
 
-    trace = diagnostics.hessian_trace(mean, params, KEY, samples=400)
+    trace = diagnostics.hessian_trace(mean, params, KEY, samples=200)
     off_diagonal = hessian - np.diag(np.diag(hessian))
-    error = np.sqrt(2 * np.sum(off_diagonal**2) / 400)  # the estimator's, for signs
+    error = np.sqrt(2 * np.sum(off_diagonal**2) / 200)  # the estimator's, for signs
     assert abs(trace.mean - np.trace(hessian)) < 4 * error
-    np.testing.assert_allclose(trace.standard_error, error, rtol=0.2)
+    np.testing.assert_allclose(trace.standard_error, error, rtol=0.25)
 
 
 def test_the_trace_of_a_diagonal_hessian_is_exact():
@@ -374,6 +382,13 @@ def test_curves_are_those_of_loops():
     )
 
 
+def test_curves_in_half_precision_are_read_in_float32():
+    losses = jnp.array([[1.0, 2.0], [3.0, 5.0]], jnp.bfloat16)
+    for measure in (diagnostics.convergence_degree, diagnostics.scaled_losses):
+        assert measure(losses).dtype == jnp.float32
+    assert diagnostics.loss_spread(losses).tolist() == [0.5, 1.0]
+
+
 # What all of them hold.
 
 
@@ -435,7 +450,7 @@ def test_under_jit_it_is_the_same(name):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES - {"steps", "common", "curves"})
 def test_half_precision_is_seen_in_float32(name):
     half = kernel_and_bias(jnp.bfloat16)
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half)
@@ -463,6 +478,40 @@ def test_one_loss_function_is_compiled_once():
     assert len(traced) <= first + 2  # the shapes of the losses are looked at each time
 
 
+def test_one_program_serves_all_batches_of_a_partial():
+    traced = []
+
+    def loss(w, batch):
+        traced.append(1)
+        return jnp.sum(batch * w**2)
+
+    for factor in (1.0, 2.0, 3.0):
+        batch = factor * jnp.arange(1.0, 4.0)
+        of_batch = jax.tree_util.Partial(loss, batch=batch)
+        found = diagnostics.hessian_top_eigenvalues(of_batch, jnp.ones(3), 3, KEY)
+        np.testing.assert_allclose(found, [6 * factor, 4 * factor, 2 * factor])
+    assert len(traced) == 1
+
+
+def test_radii_under_vmap():
+    losses, w, radii = loss_fn(PROBLEM), to_tree(PARAMS), np.array([0.1, 0.2])
+    found = jax.vmap(lambda rho: diagnostics.sharpness(losses, w, rho, steps=2))(radii)
+    expected = [diagnostics.sharpness(losses, w, rho, steps=2) for rho in radii]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_eigenvalues_under_vmap():
+    hessians = jnp.asarray([symmetric(5), 2 * np.eye(5)])
+
+    def largest(hessian):
+        return diagnostics.hessian_top_eigenvalues(
+            lambda w: w @ hessian @ w / 2, jnp.ones(5), 2, KEY
+        )
+
+    expected = np.linalg.eigvalsh(hessians)[:, :2:-1]
+    np.testing.assert_allclose(jax.jit(jax.vmap(largest))(hessians), expected, rtol=1e-12)
+
+
 def test_a_loss_function_and_its_batch_are_forgotten():
     forgotten = []
     for factor in (1.0, 2.0):
@@ -484,7 +533,7 @@ def sharpness(rho=0.1, **kwargs):
     return diagnostics.sharpness(loss_fn(PROBLEM), to_tree(PARAMS), rho, **kwargs)
 
 
-def top(num, loss=quadratic(np.eye(3)), **kwargs):
+def top(num, loss=jnp.sum, **kwargs):
     return diagnostics.hessian_top_eigenvalues(loss, jnp.ones(3), num, KEY, **kwargs)
 
 
@@ -503,7 +552,7 @@ ERRORS = {
     "must have one entry per domain loss": lambda: sharpness(
         ascent=dj.weighted_mean, domain_weights=np.ones(2)
     ),
-    r"scalar or vector of domain losses; got float64\[2, 2\]": lambda: diagnostics.sharpness(
+    r"vector of domain losses; got float64\[2, 2\]": lambda: diagnostics.sharpness(
         lambda w: jnp.outer(w, w), jnp.ones(2), 0.1
     ),
     "num must be an integer in 1 ... 3, the number of parameters; got 4": lambda: top(4),

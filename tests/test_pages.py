@@ -10,7 +10,7 @@ import jax
 import pytest
 
 import disam_jax
-from disam_jax import methods, testing
+from disam_jax import diagnostics, methods, testing
 
 ROOT = Path(__file__).parents[1]
 PAGES = {  # and how many Python blocks are in them
@@ -117,6 +117,11 @@ def test_the_reference_holds_every_public_name_once():
         f"disam_jax.testing.{name}": value
         for name, value in vars(testing).items()
         if getattr(value, "__module__", None) == testing.__name__ and name[0] != "_"
+    }
+    public |= {
+        f"disam_jax.diagnostics.{name}": value
+        for name, value in vars(diagnostics).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
     }
     documented = []
     for page in REFERENCE:

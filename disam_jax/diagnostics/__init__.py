@@ -2,8 +2,8 @@
 
 A loss function is `(params) -> losses [M]` or `(params) -> scalar`, as for the methods, and
 sees half-precision parameters in float32. It is compiled once per function object and
-shapes, as by `jax.jit`, and forgotten with it: give the same object to measure again, and
-another one for another batch.
+shapes, as by `jax.jit`, and forgotten with it; what it closes over is part of it. With
+`jax.tree_util.Partial(loss_fn, batch=batch)` it is compiled once for all batches.
 """
 
 from disam_jax.diagnostics.climbs import sharpness as sharpness

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from disam_jax import trees
 from disam_jax.diagnostics.checks import check_count
-from disam_jax.diagnostics.compiled import compiled, scan
+from disam_jax.diagnostics.compiled import compiled, scan, zeros_like
 from disam_jax.domains import LossFn, as_domain_loss_fn, check_weights
 from disam_jax.hyperparameters import Number, Scheduled, check_hyperparameter
 from disam_jax.objectives import ObjectiveFn, weighted_mean
@@ -84,16 +85,16 @@ def sharpness(
             "weights and no ascent. Give ascent=disam_jax.weighted_mean, or no weights."
         )
     params = trees.at_least_float32(params)
-    losses = jax.eval_shape(as_domain_loss_fn(loss_fn, False), params)[0]
+    losses = compiled(_losses_at, loss_fn)(params, zeros_like(params))
     if ascent is not None:
         weights = check_weights(domain_weights, losses)
-        return _climb(loss_fn, ascent, params, rho, weights, steps)
+        return _climb(loss_fn, ascent, params, rho, weights, steps) - losses
     # One domain's gradient at a time: its loss is the mean that has its weight alone.
     climbs = [
         _climb(loss_fn, weighted_mean, params, rho, weights, steps)
-        for weights in jnp.eye(losses.size, dtype=losses.dtype)
+        for weights in np.eye(losses.size, dtype=losses.dtype)
     ]
-    return jnp.diag(jnp.stack(climbs))
+    return jnp.diag(jnp.stack(climbs)) - losses
 
 
 class _Met(NamedTuple):
@@ -109,19 +110,19 @@ def _climb(
     weights: chex.Array,
     steps: int,
 ) -> chex.Array:
-    """Every domain's increase [M] at the highest point of the ascent."""
-    ascend, meet = compiled(_ascend, loss_fn, ascent), compiled(_meet, loss_fn, ascent)
+    """The losses [M] at the highest point of the ascent."""
+    ascend, losses_at = compiled(_ascend, loss_fn, ascent), compiled(_losses_at, loss_fn)
+    shares = trees.safe_divide(weights, jnp.sum(weights))
 
     def step(carry: tuple[Tree, _Met], _: chex.Array) -> tuple[tuple[Tree, _Met], None]:
         eps, highest = carry
         eps = ascend(params, eps, rho, weights)
-        return (eps, _higher(highest, meet(params, eps, weights))), None
+        losses = losses_at(params, eps)
+        return (eps, _higher(highest, _Met(losses, ascent(losses, shares)))), None
 
-    zero = optax.tree.zeros_like(params)
-    start = meet(params, zero, weights)
-    lowest = start._replace(height=jnp.full_like(start.height, -jnp.inf))
-    (_, highest), _ = scan(step, (zero, lowest), jnp.arange(steps))
-    return highest.losses - start.losses
+    nowhere = _Met(jnp.zeros_like(weights), jnp.full((), -jnp.inf, weights.dtype))
+    (_, highest), _ = scan(step, (zeros_like(params), nowhere), np.arange(steps))
+    return highest.losses
 
 
 def _ascend(
@@ -137,12 +138,9 @@ def _ascend(
     return trees.cast_like(trees.with_norm(gradient, rho), eps)
 
 
-# Losses are compared that one program computed: where eps is 0, so is their difference.
-def _meet(
-    loss_fn: LossFn, ascent: ObjectiveFn, params: Tree, eps: Tree, weights: chex.Array
-) -> _Met:
-    losses, _ = as_domain_loss_fn(loss_fn, False)(optax.tree.add(params, eps))
-    return _Met(losses, ascent(losses, trees.safe_divide(weights, jnp.sum(weights))))
+# By itself, so that one program computes all losses: without eps they do not differ.
+def _losses_at(loss_fn: LossFn, params: Tree, eps: Tree) -> chex.Array:
+    return as_domain_loss_fn(loss_fn, False)(optax.tree.add(params, eps))[0]
 
 
 def _higher(a: _Met, b: _Met) -> _Met:

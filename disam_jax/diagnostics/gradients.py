@@ -5,11 +5,12 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from disam_jax import trees
 from disam_jax.diagnostics.checks import scalar_loss
-from disam_jax.diagnostics.compiled import compiled, scan
+from disam_jax.diagnostics.compiled import compiled, scan, zeros_like
 from disam_jax.domains import LossFn, as_domain_loss_fn
 from disam_jax.objectives import weighted_mean
 from disam_jax.passes import at_once
@@ -59,9 +60,9 @@ def gradient_variance(loss_fn: LossFn, params: Tree, batches: Tree) -> chex.Arra
     ) -> tuple[tuple[Tree, chex.Array], None]:
         return add(params, *carry, *part), None
 
-    zero = optax.tree.zeros_like(params)
-    parts = (jnp.arange(num), batches)
-    (_, squares), _ = scan(step, (zero, trees.dot(zero, zero)), parts)
+    nothing = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
+    parts = (np.arange(num), batches)
+    (_, squares), _ = scan(step, (zeros_like(params), nothing), parts)
     return squares / num
 
 
@@ -118,7 +119,7 @@ def gradient_conflict(loss_fn: LossFn, params: Tree) -> Conflict:
     params = trees.at_least_float32(params)
     losses = jax.eval_shape(as_domain_loss_fn(loss_fn, False), params)[0]
     gradient = compiled(_gradient, loss_fn)
-    gradients = [gradient(params, row) for row in jnp.eye(losses.size, dtype=losses.dtype)]
+    gradients = [gradient(params, row) for row in np.eye(losses.size, dtype=losses.dtype)]
     products = _products(gradients)
     norms = jnp.sqrt(jnp.diag(products))
     cosines = trees.safe_divide(products, norms[:, None] * norms[None, :])
@@ -158,6 +159,11 @@ def angle(a: Tree, b: Tree) -> chex.Array:
       perturbations. The formula is Kahan's, How Futile are Mindless Assessments of Roundoff
       in Floating-Point Computation?, 2006, section 12.
     """
+    return _angle(a, b)
+
+
+@jax.jit
+def _angle(a: Tree, b: Tree) -> chex.Array:
     u, v = (trees.with_norm(trees.at_least_float32(tree), 1.0) for tree in (a, b))
     apart, along = trees.norm(optax.tree.sub(u, v)), trees.norm(optax.tree.add(u, v))
     zero = (trees.norm(u) == 0) | (trees.norm(v) == 0)

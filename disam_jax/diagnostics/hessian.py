@@ -7,6 +7,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from disam_jax import trees
@@ -79,7 +80,7 @@ def hessian_top_eigenvalues(
         return _Lanczos(basis, row, size), entries
 
     start, keys = _start(params, key, iterations)
-    _, entries = scan(step, start, (jnp.arange(iterations), keys))
+    _, entries = scan(step, start, (np.arange(iterations), keys))
     return _eigenvalues(entries)[:num]
 
 

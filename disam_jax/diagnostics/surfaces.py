@@ -23,7 +23,8 @@ def filter_normalized(key: chex.PRNGKey, params: Tree) -> Tree:
       >>> import disam_jax as dj, jax, jax.numpy as jnp
       >>> params = {"kernel": jnp.array([[3.0, 0.0], [4.0, 2.0]]), "bias": jnp.ones(2)}
       >>> direction = dj.diagnostics.filter_normalized(jax.random.key(0), params)
-      >>> print(jnp.linalg.norm(direction["kernel"], axis=0), direction["bias"])
+      >>> lengths = jnp.linalg.norm(direction["kernel"], axis=0)
+      >>> print(lengths.round(3), direction["bias"])
       [5. 2.] [0. 0.]
 
     Args:
@@ -38,6 +39,11 @@ def filter_normalized(key: chex.PRNGKey, params: Tree) -> Tree:
       Li et al., Visualizing the Loss Landscape of Neural Nets, NeurIPS 2018, section 4,
       whose code adds 1e-10 to norm(d) and has the outputs first.
     """
+    return _filter_normalized(key, params)
+
+
+@jax.jit
+def _filter_normalized(key: chex.PRNGKey, params: Tree) -> Tree:
     leaves, tree = jax.tree.flatten(trees.at_least_float32(params))
     keys = jax.random.split(key, len(leaves))
     drawn = [_direction(key, leaf) for key, leaf in zip(keys, leaves, strict=True)]

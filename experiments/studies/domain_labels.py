@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.data import load
 from experiments.studies.changes import Change
 from experiments.studies.matrix import Group, last, per_seed, run_groups, spread
 from experiments.studies.plots import color_of, errorbars, panels, save
-from experiments.studies.runs import Setting
+from experiments.studies.runs import Setting, load_once
 from experiments.studies.statistics import estimate, holm, paired, verdict
 from experiments.studies.study import Figure, Finding, Numbers, Study, Table
 
@@ -81,7 +80,7 @@ def _changed(data: str) -> dict[str, Group]:
 
 
 def _unequal(data: str) -> dict[str, Group]:
-    in_all = 32 * (len(load(data).domains) - 1)
+    in_all = 32 * (len(load_once(data).domains) - 1)
     merged = (("batching", "merged"), ("batch_size", in_all))
     return {
         f"1 to {ratio}": Group(data, "sam", merged, change=Change("imbalance", ratio))

@@ -9,7 +9,7 @@ from experiments.studies.convergence import RUNS, groups
 from experiments.studies.matrix import Group, per_seed, run_groups
 from experiments.studies.plots import band, color_of, panels, save
 from experiments.studies.probes import RADIUS, SURFACE_AXIS
-from experiments.studies.runs import Setting
+from experiments.studies.runs import Setting, load_once
 from experiments.studies.statistics import Estimate, estimate, holm, verdict
 from experiments.studies.study import Figure, Finding, Numbers, Study, Table
 
@@ -56,9 +56,7 @@ def _surface_groups(setting: Setting) -> dict[tuple[str, str], Group]:
 
 
 def _last_domain(data: str) -> tuple[str, ...]:
-    from experiments.data import load
-
-    return (load(data).domains[-1],)
+    return (load_once(data).domains[-1],)
 
 
 def measure(setting: Setting) -> Numbers:

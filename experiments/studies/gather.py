@@ -28,9 +28,10 @@ MARKS = {HOLDS: "✓", DOES_NOT: "✗", CANNOT_TELL: "?"}
 COLUMNS = ("claim", "source", "data", "answer", "numbers")
 LEGEND = (
     "Unless a study says otherwise, an answer comes from a difference of two methods, seed "
-    "by seed, with its 95 % confidence interval in brackets. **Holds**: the whole interval "
-    "is above 0. **Does not hold**: the whole interval is below the smallest difference "
-    "that would matter. **Cannot be told**: anything else; more seeds may tell."
+    "by seed, with its 95 % confidence interval in brackets. **Does not hold**: the whole "
+    "interval is below the smallest difference that would matter. **Holds**: otherwise, "
+    "where the whole interval is above 0. **Cannot be told**: anything else; more seeds "
+    "may tell."
 )
 UNKNOWN = (
     "The code that made this report does not have this study; its question, its protocol "

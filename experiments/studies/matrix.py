@@ -7,10 +7,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from experiments.config import make_config
-from experiments.data import load
 from experiments.feeds import with_steps
 from experiments.studies.changes import Change
-from experiments.studies.runs import Setting, Spec
+from experiments.studies.runs import Setting, Spec, load_once
 
 Key = TypeVar("Key", bound=Hashable)
 Outcome = dict[str, Any]
@@ -51,7 +50,7 @@ class Group:
 
     def specs(self, setting: Setting) -> list[list[Spec]]:
         """The runs, a row per seed and a column per unseen domain."""
-        data = load(self.data, **dict(self.data_options))
+        data = load_once(self.data, options=self.data_options)
         gradients = self.gradients or setting.gradients[self.data]
         rows = []
         for seed in range(self.first_seed, self.first_seed + (self.seeds or setting.seeds)):

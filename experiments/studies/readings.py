@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 
 import disam_jax as dj
-from experiments.data import load
 from experiments.methods import PAPER, Hyperparameters, Method, climbed
 from experiments.studies.changes import Change
 from experiments.studies.matrix import Group, last, per_seed, run_groups
 from experiments.studies.plots import color_of, panels, save
-from experiments.studies.runs import Setting
-from experiments.studies.statistics import CANNOT_TELL, DOES_NOT, HOLDS, estimate, paired
+from experiments.studies.runs import Setting, load_once
+from experiments.studies.statistics import equal, estimate, paired
 from experiments.studies.study import Figure, Finding, Numbers, Study, Table
 
 MARGIN = 0.005
@@ -65,7 +64,7 @@ def measure(setting: Setting) -> Numbers:
                 groups[data, _name(reading, f"lam {lam:g}")] = Group(
                     data, method, (("lam", lam),), equal_steps=True
                 )
-            in_all = 32 * (len(load(data).domains) - 1)
+            in_all = 32 * (len(load_once(data).domains) - 1)
             for variance in ("uniform", "count_weighted"):
                 changes = (
                     ("lam", lam),
@@ -131,14 +130,12 @@ def find(numbers: Numbers) -> list[Finding]:
                 test = paired(
                     readings[_name(a, f"lam {lam:g}")], readings[_name(b, f"lam {lam:g}")]
                 )
-                inside = max(abs(test.low), abs(test.high)) < MARGIN
-                apart = test.low > 0 or test.high < 0
                 findings.append(
                     Finding(
                         f"At lam {lam:g}, '{a}' and '{b}' are equally accurate",
                         source,
                         data,
-                        HOLDS if inside else DOES_NOT if apart else CANNOT_TELL,
+                        equal(test, MARGIN),
                         test.told(100, 2, "points"),
                     )
                 )

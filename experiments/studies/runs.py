@@ -75,7 +75,7 @@ def train_spec(spec: Spec) -> dict[str, Any]:
       step at which a loss was not finite, or None. A run that diverges ends there.
     """
     config, preset = spec.config, spec.config.preset
-    data = _load(config.data, preset.image_size, spec.data_options)
+    data = load_once(config.data, preset.image_size, spec.data_options)
     train, heldout = split_groups(
         data, holdout_fraction=preset.holdout_fraction, seed=config.seed
     )
@@ -124,8 +124,11 @@ def _make_step(common: RunConfig, classes: int, num_domains: int, flip: bool) ->
     return jax.jit(step, donate_argnums=1)
 
 
-@functools.lru_cache(maxsize=4)
-def _load(name: str, image_size: int, options: tuple) -> DomainData:
+@functools.lru_cache(maxsize=8)
+def load_once(
+    name: str, image_size: int | None = None, options: tuple[tuple[str, Any], ...] = ()
+) -> DomainData:
+    """The data set, kept for the next run that needs it; see `load`."""
     return load(name, image_size=image_size, **dict(options))
 
 

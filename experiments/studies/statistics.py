@@ -91,20 +91,37 @@ def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> 
 def verdict(found: Estimate, margin: float) -> str:
     """Whether a claim that something is larger holds.
 
-    It holds where the whole interval is above 0. It does not where the whole interval is
-    below `margin`, the smallest difference that would matter: then the difference is
-    negative, or too small. Otherwise it cannot be told.
+    It does not hold where the whole interval is below `margin`, the smallest difference
+    that would matter: then the difference is negative, or too small. It holds where the
+    whole interval is above 0 otherwise. In all other cases it cannot be told.
 
     Args:
       found: the estimate of what the claim says is positive.
-      margin: the smallest difference that would matter, > 0.
+      margin: the smallest difference that would matter, >= 0.
 
     Returns:
       One of the three answers.
     """
-    if found.low > 0:
+    if found.high < margin:
+        return DOES_NOT
+    return HOLDS if found.low > 0 else CANNOT_TELL
+
+
+def equal(found: Estimate, margin: float) -> str:
+    """Whether a claim that two things are equal holds.
+
+    Args:
+      found: the estimate of their difference.
+      margin: the smallest difference that would matter, > 0.
+
+    Returns:
+      One of the three answers: it holds where the whole interval lies within the margin of
+      0, and does not where all of it lies outside.
+    """
+    if -margin < found.low and found.high < margin:
         return HOLDS
-    return DOES_NOT if found.high < margin else CANNOT_TELL
+    outside = found.low > margin or found.high < -margin
+    return DOES_NOT if outside else CANNOT_TELL
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

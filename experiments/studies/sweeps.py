@@ -7,7 +7,7 @@ import numpy as np
 from experiments.studies.matrix import Group, last, per_seed, run_groups
 from experiments.studies.plots import color_of, errorbars, label, panels, save
 from experiments.studies.runs import Setting
-from experiments.studies.statistics import estimate, holm, paired, verdict
+from experiments.studies.statistics import equal, estimate, holm, paired, verdict
 from experiments.studies.study import Figure, Finding, Numbers, Study, Table
 
 RHOS = (0.02, 0.05, 0.1, 0.2, 0.5)
@@ -195,7 +195,7 @@ def _find(data: str, points: list[Numbers]) -> list[Finding]:
             "DISAM's accuracy is stable for lam in [0.1, 0.7]",
             "DISAM, Fig. 5c and 5d",
             data,
-            "holds" if max(abs(stable.low), abs(stable.high)) < 0.01 else "cannot be told",
+            equal(stable, 0.01),
             f"lam 0.1 - lam 0.7: {stable.told(100, 2, 'points')}; stable: within one point",
         ),
         Finding(

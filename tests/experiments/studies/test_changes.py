@@ -51,7 +51,7 @@ def test_missing_labels_make_up_one_domain_more():
 
 def test_neighbours_are_merged():
     dealt = deal("merged_domains", 2)
-    assert [set(dealt[IDS == d]) for d in range(5)] == [{0}, {0}, {0}, {1}, {1}]
+    assert [set(dealt[d == IDS]) for d in range(5)] == [{0}, {0}, {0}, {1}, {1}]
     changed = apply_change(Change("merged_domains", 2), DATA, "0", seed=0)
     assert changed.domains == ("15", "30", "0")
     assert len(changed.labels[0]) == sum(len(DATA.labels[d]) for d in (1, 2, 3))

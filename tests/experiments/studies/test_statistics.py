@@ -7,6 +7,7 @@ from experiments.studies.statistics import (
     DOES_NOT,
     HOLDS,
     Estimate,
+    equal,
     estimate,
     holm,
     paired,
@@ -44,7 +45,8 @@ def test_equal_values_leave_no_doubt(value, p):
     ("low", "high", "answer"),
     [
         (0.1, 0.4, HOLDS),
-        (0.001, 0.004, HOLDS),  # small, but there
+        (0.001, 0.006, HOLDS),
+        (0.001, 0.004, DOES_NOT),  # there, but too small to matter
         (-0.4, -0.1, DOES_NOT),
         (-0.004, 0.004, DOES_NOT),  # too small to matter
         (-0.4, 0.4, CANNOT_TELL),
@@ -53,6 +55,20 @@ def test_equal_values_leave_no_doubt(value, p):
 )
 def test_verdicts(low, high, answer):
     assert verdict(Estimate((low + high) / 2, low, high, 0.5, 5), margin=0.005) == answer
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"),
+    [
+        (-0.09, 0.09, HOLDS),
+        (0.01, 0.09, HOLDS),  # there, but too small to matter
+        (0.05, 0.15, CANNOT_TELL),
+        (0.11, 0.15, DOES_NOT),
+        (-0.15, -0.11, DOES_NOT),
+    ],
+)
+def test_equality_is_within_the_margin(low, high, answer):
+    assert equal(Estimate((low + high) / 2, low, high, 0.5, 5), margin=0.1) == answer
 
 
 def test_holm_by_hand():

@@ -1,0 +1,208 @@
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.studies.runs import Setting, Store
+from experiments.studies.study import run_study
+from experiments.studies.theorem.findings import relative_drop
+from experiments.studies.theorem.problems import (
+    CLASSES,
+    PIXELS,
+    digits_network,
+    network_loss,
+    quadratics,
+    shift_of_minimum,
+)
+from experiments.studies.theorem.study import (
+    STUDY,
+    correlation,
+    last_slope,
+    last_tenth,
+    log_slope,
+    measure_all,
+    running_mean,
+    spaced,
+    theorem_rate,
+)
+from experiments.studies.trajectories import follow, lowest_within, top_eigenvalue
+
+RHO, LAMS, STEPS = 0.2, (0.0, 0.5), 1000
+KNOWN = quadratics(2)
+
+
+@pytest.fixture(scope="module")
+def trace():
+    """Of SAM and DISAM; w is kept after 5 steps, 10 steps, and so on."""
+    return follow(KNOWN.problem, RHO, LAMS, LAMS, STEPS, parts=STEPS // 5)
+
+
+def by_hand(seed, w):
+    """Losses [M] and gradients [M, P]."""
+    hessians, centers = (x[seed].astype(float) for x in KNOWN.problem.batch)
+    gradients = np.array([a @ (w - c) for a, c in zip(hessians, centers, strict=True)])
+    losses = [g @ (w - c) / 2 for g, c in zip(gradients, centers, strict=True)]
+    return np.array(losses), gradients
+
+
+def betas(losses, lam):
+    return 1 / len(losses) - 2 * lam / len(losses) * (losses - losses.mean())
+
+
+def unit(x):
+    return x / np.linalg.norm(x)
+
+
+@pytest.mark.parametrize("run", [0, 1])
+def test_every_step_against_a_loop(run, trace):
+    lam, seed = LAMS[run], 1
+    w = KNOWN.problem.start[seed].astype(float)
+    for t in range(5):
+        losses, gradients = by_hand(seed, w)
+        beta = betas(losses, lam)
+        eps = RHO * unit(beta @ gradients)
+        there, at_ascended = by_hand(seed, w + eps)
+        descended = at_ascended.mean(0)
+        eta = KNOWN.problem.first_step[seed] / np.sqrt(t + 1)
+        w = w - eta * descended
+        next_losses, next_gradients = by_hand(seed, w)
+        angles = [
+            np.arccos(unit(betas(losses, k) @ gradients)
+                      @ unit(betas(next_losses, k) @ next_gradients))
+            for k in (lam, *LAMS)
+        ]  # fmt: skip
+        turned = RHO * unit(betas(next_losses, lam) @ next_gradients) - eps
+        g = beta @ gradients
+        expected = {
+            "angles": angles,
+            "losses": losses,
+            "norms": np.linalg.norm(gradients, axis=1),
+            "gradient": np.linalg.norm(gradients.mean(0)),
+            "ascended": np.linalg.norm(descended),
+            "ascended_loss": there.mean(),
+            "cosine": unit(descended) @ unit(turned),
+            "turn": (betas(next_losses, lam) - beta) @ (gradients @ g) / (g @ g),
+        }
+        for name, value in expected.items():
+            found = getattr(trace, name)[run, seed, t]
+            np.testing.assert_allclose(
+                found, value, rtol=1e-3, atol=2e-5, err_msg=f"{name} at step {t}"
+            )
+    np.testing.assert_allclose(trace.visited[run, seed, 0], w, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_is_compared_with_itself(trace):
+    for run in range(len(LAMS)):
+        np.testing.assert_array_equal(
+            trace.angles[run, ..., 0], trace.angles[run, ..., 1 + run]
+        )
+
+
+def test_which_way_the_weights_move():
+    """2 lam eta Cov(grad L_i . g, grad L_i . grad L(w + eps)) / |g|^2, to first order."""
+    eta = np.full(2, 1e-3, np.float32)
+    slow = KNOWN.problem._replace(first_step=eta)
+    found = follow(slow, RHO, LAMS, LAMS, STEPS, parts=STEPS // 5).turn[1, :, 0]
+    for seed in range(2):
+        w = KNOWN.problem.start[seed].astype(float)
+        losses, gradients = by_hand(seed, w)
+        g = betas(losses, LAMS[1]) @ gradients
+        descended = by_hand(seed, w + RHO * unit(g))[1].mean(0)
+        moved = np.cov(gradients @ g, gradients @ descended, bias=True)[0, 1]
+        np.testing.assert_allclose(
+            found[seed], 2 * LAMS[1] * eta[0] * moved / (g @ g), rtol=0.01
+        )
+
+
+def test_the_angle_that_smoothness_allows(trace):
+    """The angle of g and g + d, |d| <= r |g| with r < 1, is at most arcsin(r)."""
+    eta = KNOWN.problem.first_step[:, None] / np.sqrt(np.arange(1, STEPS + 1))
+    ratio = eta * KNOWN.smoothness[:, None] * trace.ascended[0]
+    ratio = ratio / trace.gradient[0]
+    defined = ratio < 1
+    assert 2 < defined.sum() < 40
+    angles = trace.angles[0, ..., 0][defined]
+    assert (angles <= np.arcsin(ratio[defined]) + 1e-4).all()
+
+
+def test_where_sam_ends_on_quadratics(trace):
+    """It jumps across the minimum along the axis of the largest eigenvalue."""
+    np.testing.assert_allclose(trace.angles[0, :, -1, 0], np.pi, atol=1e-3)
+    level = trace.ascended[0, :, -1]
+    eta = KNOWN.problem.first_step / np.sqrt(STEPS)
+    # w = a u with -a = a - eta L (a + rho), the jump of period two.
+    a = eta * KNOWN.smoothness * RHO / (2 - eta * KNOWN.smoothness)
+    np.testing.assert_allclose(level, KNOWN.smoothness * (RHO + a), rtol=2e-3)
+
+
+def test_the_minimum_and_how_it_moves_with_lam():
+    for seed in range(2):
+        assert abs(by_hand(seed, KNOWN.minimum[seed])[1].mean(0)).max() < 1e-6
+    found = lowest_within(KNOWN.problem, KNOWN.minimum, RHO, (0.0, 0.01, 100.0))
+    np.testing.assert_allclose(found[0], 0, atol=1e-5)
+    np.testing.assert_allclose(found[1], 0.01 * shift_of_minimum(KNOWN), rtol=0.03)
+    np.testing.assert_allclose(found[2], RHO, rtol=1e-5)
+
+
+def test_the_top_eigenvalue_of_quadratics():
+    found = top_eigenvalue(KNOWN.problem, KNOWN.problem.start[:, None])
+    np.testing.assert_allclose(found, KNOWN.smoothness, rtol=1e-4)
+
+
+def test_the_network_by_hand():
+    problem = digits_network(1, first_step=0.5, images=3, hidden=4)
+    images, labels = problem.batch
+    assert images.shape == (1, 5, 3, PIXELS) and labels.shape == (1, 5, 3)
+    assert images.min() == -1 and images.max() <= 1
+    w = problem.start[0] + 0.1  # biases too
+    kernel, rest = w[: PIXELS * 4].reshape(PIXELS, 4), w[PIXELS * 4 :]
+    features = np.tanh(images[0, 2] @ kernel + rest[:4])
+    logits = features @ rest[4:44].reshape(4, CLASSES) + rest[44:]
+    chosen = logits[np.arange(3), labels[0, 2]]
+    expected = np.mean(np.log(np.exp(logits).sum(1)) - chosen)
+    found = network_loss(jnp.asarray(w), (images[0, 2], labels[0, 2]))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_slopes_of_known_curves():
+    times = np.arange(1, 1001)
+    assert log_slope([1, 2, 8], [3, 6, 24]) == pytest.approx(1)
+    assert last_slope(5 * times**-0.7) == pytest.approx(-0.7)
+    assert theorem_rate(4)[[0, 3]] == pytest.approx([1, (1 + np.log(4)) / 2])
+    # d log((1 + log T) / sqrt(T)) / d log T = 1 / (1 + log T) - 1 / 2
+    middle = np.log(1000) - np.log(10) / 2
+    assert last_slope(theorem_rate(1000)) == pytest.approx(1 / (1 + middle) - 0.5, abs=3e-3)
+
+
+def test_sums_by_hand():
+    assert running_mean(np.array([2.0, 4.0, 9.0])).tolist() == [2, 3, 5]
+    assert last_tenth(np.arange(40.0)) == np.mean([36, 37, 38, 39])
+    assert last_tenth(np.array([1.0, 5.0])) == 5
+    a, b = np.array([[1.0, 2.0, 4.0]]), np.array([[1.0, 0.0, 5.0]])
+    expected = np.corrcoef(a[0], b[0])[0, 1]
+    assert correlation(a, b, axis=-1)[0] == pytest.approx(expected)
+    assert spaced(3).tolist() == [1, 2, 3] and spaced(5000)[[0, -1]].tolist() == [1, 5000]
+
+
+def test_a_drop_is_relative_to_sam():
+    drop = relative_drop({"0": [2.0, 4.0], "0.1": [1.0, 3.0]}, "0.1")
+    assert drop.mean == pytest.approx((0.5 + 0.25) / 2)
+
+
+def test_the_page(tmp_path):
+    small = {"quadratic_steps": 40, "network_steps": 20, "images": 6, "hidden": 3}
+    study = dataclasses.replace(STUDY, measure=lambda s: measure_all(s.seeds, **small))
+    setting = Setting(store=Store(tmp_path / "runs"), seeds=2)
+    findings = run_study(study, setting, tmp_path, "a command")
+    page = (tmp_path / "page.md").read_text()
+    for name in ("angles.png", "running_mean.png", "levels.png", "heuristics.png"):
+        assert (tmp_path / name).stat().st_size > 1000
+        assert f"]({name})" in page
+    assert len(findings) == 32
+    numbers = (tmp_path / "numbers.json").read_text()
+    json.loads(numbers, parse_constant=pytest.fail)  # no NaN, no infinity
+    for line in page.splitlines():  # a norm's bar would cut a table's cell
+        if line.startswith("|"):
+            assert line.count("|") in (5, 8, 10)
