@@ -135,7 +135,7 @@ def _keys(key: jax.Array, step: int | jax.Array) -> jax.Array:
 
 def _augmented(
     sources: Sources,
-    index: jax.Array,
+    index: Array,
     domains: jax.Array,
     keys: list[jax.Array],
     shift: int,

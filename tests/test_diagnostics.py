@@ -244,6 +244,15 @@ def test_the_trace_of_a_diagonal_hessian_is_exact():
     np.testing.assert_allclose(found, (2.0, 0.0), atol=1e-15)
 
 
+def test_the_standard_error_is_that_of_the_samples():
+    # z^T H z is 2 or -2, so that the mean tells how many of each there were.
+    found = diagnostics.hessian_trace(lambda w: w[0] * w[1], jnp.ones(2), KEY, samples=10)
+    assert abs(found.mean) < 2
+    np.testing.assert_allclose(
+        found.standard_error, np.sqrt((4 - found.mean**2) / 9), rtol=1e-12
+    )
+
+
 # Gradients.
 
 
@@ -295,6 +304,12 @@ def test_the_conflict_of_gradients():
     ]
     np.testing.assert_allclose(found.norms, norms, rtol=1e-12)
     np.testing.assert_allclose(found.cosines, cosines, rtol=1e-12)
+
+
+def test_the_cosines_of_parallel_gradients_are_not_above_one():
+    scales = jnp.asarray(np.random.default_rng(7).normal(size=8))
+    found = diagnostics.gradient_conflict(lambda w: scales * (PARAMS @ w), jnp.ones(5))
+    np.testing.assert_allclose(np.abs(found.cosines), 1, rtol=1e-12)
     assert np.all(np.abs(found.cosines) <= 1)
 
 

@@ -44,7 +44,10 @@ def band(
 
 
 def errorbars(
-    axes: Any, x: Sequence[float], values: Sequence[Sequence[float]], **options: Any
+    axes: Any,
+    x: Sequence[float] | np.ndarray,
+    values: Sequence[Sequence[float] | np.ndarray],
+    **options: Any,
 ) -> None:
     """Draws means over seeds with their 95 % intervals; NaN, a run diverged, is left out.
 

@@ -74,20 +74,22 @@ def unseen_sharpness(trained: Trained) -> dict[str, Any]:
     return {f"unseen_{name}": float(value) for name, value in found.items()}
 
 
-def _unseen_sharpness(loss: Any, params: Any, batch: Any) -> dict[str, jax.Array]:
+def _unseen_sharpness(loss: Any, params: Any, batch: Any) -> dict[str, Any]:
     pieces = jax.tree.map(lambda x: x.reshape(PIECES, -1, *x.shape[1:]), batch)
 
     def whole(params: Any) -> jax.Array:
         return loss(params, batch)
 
+    def climb(steps: int) -> jax.Array:
+        return jnp.sum(diagnostics.sharpness(whole, params, RADIUS, steps=steps))
+
     key = jax.random.key(0)
+    top = diagnostics.hessian_top_eigenvalues(whole, params, 1, key, iterations=12)
     return {
         "gradient_variance": diagnostics.gradient_variance(loss, params, pieces),
-        "sharpness": diagnostics.sharpness(whole, params, RADIUS)[0],
-        "sharpness_10": diagnostics.sharpness(whole, params, RADIUS, steps=10)[0],
-        "top_eigenvalue": diagnostics.hessian_top_eigenvalues(
-            whole, params, 1, key, iterations=12
-        )[0],
+        "sharpness": climb(1),
+        "sharpness_10": climb(10),
+        "top_eigenvalue": jnp.sum(top),
     }
 
 
@@ -101,8 +103,8 @@ def source_sharpness(trained: Trained) -> dict[str, Any]:
     return {"source_sharpness": [float(x) for x in found]}
 
 
-def _own_sharpness(loss: Any, params: Any, batch: Any) -> jax.Array:
-    return diagnostics.sharpness(lambda p: loss(p, batch), params, RADIUS)[0]
+def _own_sharpness(loss: Any, params: Any, batch: Any) -> Any:
+    return jnp.sum(diagnostics.sharpness(lambda p: loss(p, batch), params, RADIUS))
 
 
 def surface(trained: Trained) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def surface(trained: Trained) -> dict[str, Any]:
     return {"surface": np.round(np.asarray(found, float), 4).tolist()}
 
 
-def _surface(loss: Any, params: Any, batch: Any) -> jax.Array:
+def _surface(loss: Any, params: Any, batch: Any) -> Any:
     keys = jax.random.split(jax.random.key(0))
     directions = [diagnostics.filter_normalized(key, params) for key in keys]
     return diagnostics.loss_surface(

@@ -222,7 +222,8 @@ def _train_and_keep(specs: Sequence[Spec], path: Path) -> None:
 
 def _keep_compiled(path: Path) -> None:
     """Lets all processes and studies share what was compiled; it takes 20 s a method."""
-    if jax.config.jax_compilation_cache_dir is None:  # else the user has one
+    known = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if known is None:  # else the user has one
         jax.config.update("jax_compilation_cache_dir", str(path / "compiled"))
 
 

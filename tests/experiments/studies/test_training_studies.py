@@ -104,7 +104,7 @@ def test_a_study_leaves_numbers_figures_and_a_page(run, name):
 
 def test_accuracy_is_tested_and_tuned_equally(run):
     findings, numbers, store, _ = run("accuracy", ("colored_digits",))
-    found = answers(findings, "colored_digits")
+    found = answers(findings, "colored_digits, equal cost")
     assert found["SAM is more accurate on unseen domains than ERM"] == HOLDS
     # 0.1 points, without any noise: there, but too little to matter.
     assert found["DISAM is more accurate on unseen domains than SAM"] == DOES_NOT
@@ -112,14 +112,25 @@ def test_accuracy_is_tested_and_tuned_equally(run):
     assert found["DISAM+SAGM is more accurate on unseen domains than SAGM"] == DOES_NOT
     first = findings[0].because
     assert first.startswith("+2.00 points [+2.00, +2.00], p < 0.001")
-    for method, values in numbers["colored_digits"].items():
+    for method, values in numbers["colored_digits"]["equal cost, tuned"].items():
         assert values["chosen"]["learning_rate"] == 1e-2, method
         expected = [0.6 + 0.03 * seed + GAINS[method] for seed in range(SEEDS)]
         np.testing.assert_allclose(values["out_of_domain"], expected)
     reported = {s.config.seed for s in store.asked} - {TUNING_SEED}
     assert reported == set(range(SEEDS))
-    steps = {s.config.method: s.config.preset.steps for s in store.asked}
+    steps = {s.config.method: s.config.preset.steps for s in store.asked if s.looks == 1}
     assert steps == dict.fromkeys(GAINS, 200) | {"erm": 400}
+    as_printed = numbers["colored_digits"]["equal steps, untuned"]
+    assert {name: values["steps"] for name, values in as_printed.items()} == {
+        "erm": 200,
+        "sam": 200,
+        "disam": 200,
+    }
+    where = {f.where for f in findings if "ERM" in f.claim}
+    assert where == {
+        "colored_digits, equal cost, tuned",
+        "colored_digits, equal steps, untuned",
+    }
 
 
 def test_every_method_has_as_many_trials():
@@ -210,7 +221,8 @@ def test_a_backbone_is_fine_tuned(run):
     steps = {s.config.method: s.config.preset.steps for s in store.asked}
     assert steps == dict.fromkeys(GAINS, 40) | {"erm": 80}
     assert findings[0].answer == HOLDS
-    (methods,) = numbers.values()
+    (settings,) = numbers.values()
+    (methods,) = settings.values()
     assert methods["erm"]["chosen"]["learning_rate"] == 3e-4  # the first of equal ones
 
 
@@ -219,7 +231,7 @@ def test_noise_leaves_the_answer_open():
 
     values = {method: {"out_of_domain": [0.6, 0.65, 0.55]} for method in GAINS}
     values["sam"] = {"out_of_domain": [0.66, 0.58, 0.62]}
-    assert find({"data": values})[0].answer == CANNOT_TELL
+    assert find({"data": {"tuned": values}})[0].answer == CANNOT_TELL
 
 
 def test_the_command_line(tmp_path, monkeypatch):
