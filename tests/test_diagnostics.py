@@ -452,7 +452,7 @@ def kernel_and_bias(dtype):
 NAMES = measures(None, None, None).keys()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(NAMES - {"sharpness"}))
 def test_under_jit_it_is_the_same(name):
     w = kernel_and_bias(float)
     with jax.checking_leaks():
@@ -465,7 +465,7 @@ def test_under_jit_it_is_the_same(name):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", NAMES - {"steps", "common", "curves"})
+@pytest.mark.parametrize("name", sorted(NAMES - {"steps", "common", "angle", "curves"}))
 def test_half_precision_is_seen_in_float32(name):
     half = kernel_and_bias(jnp.bfloat16)
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half)

@@ -43,11 +43,11 @@ def sharpness(
       >>> import disam_jax as dj, jax.numpy as jnp
       >>> def loss_fn(w):
       ...     return jnp.stack([w[0] ** 2, 3 * w[1] ** 2])
-      >>> print(dj.diagnostics.sharpness(loss_fn, jnp.array([2.0, 0.0]), rho=0.5))
-      [2.25 0.  ]
-      >>> print(dj.diagnostics.sharpness(
-      ...     loss_fn, jnp.array([2.0, 0.0]), rho=0.5, ascent=dj.weighted_mean))
-      [2.25 0.  ]
+      >>> params = jnp.array([2.0, 1.0])
+      >>> print(dj.diagnostics.sharpness(loss_fn, params, rho=0.5))
+      [2.25 3.75]
+      >>> print(dj.diagnostics.sharpness(loss_fn, params, rho=0.5, ascent=dj.weighted_mean))
+      [1.19 3.02]
 
     Args:
       loss_fn: (params) -> losses [M]; a scalar counts as one domain.
