@@ -5,9 +5,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.convergence import RUNS, groups
+from experiments.studies.convergence import groups, line
 from experiments.studies.matrix import Group, per_seed, run_groups
-from experiments.studies.plots import band, color_of, panels, save
+from experiments.studies.plots import log_ticks, panels, save
 from experiments.studies.probes import RADIUS, SURFACE_AXIS
 from experiments.studies.runs import Setting, load_once
 from experiments.studies.statistics import Estimate, estimate, holm, verdict
@@ -112,10 +112,9 @@ def _draw_measures(numbers: Numbers, out: Path) -> Figure:
         for row, key in enumerate(shown):
             panel = axes[row, column]
             for name, run in runs.items():
-                method, _, style = RUNS[name]
-                options = {"color": color_of(method), "linestyle": style, "label": name}
-                band(panel, run["steps"], np.array(run[key]), lw=1.4, **options)
+                line(panel, run["steps"], run[key], name)
             panel.set_yscale("log")
+            log_ticks(panel.yaxis)
             if column == 0:
                 panel.set_ylabel(MEASURES[key])
         axes[0, column].set_title(data, fontsize=10)
@@ -126,7 +125,7 @@ def _draw_measures(numbers: Numbers, out: Path) -> Figure:
     return Figure(
         "over_training.png",
         "Three measures of sharpness on the unseen domain over the training",
-        "Mean over the unseen domains; bands: 95 % intervals over seeds. Logarithmic axes.",
+        "Mean over the unseen domains; bands: 95 % intervals over seeds; logarithmic axes.",
     )
 
 

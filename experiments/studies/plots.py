@@ -5,11 +5,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import ticker
 
 from experiments.figures import color_of, label, save
 from experiments.studies.statistics import estimate
 
-__all__ = ["band", "color_of", "errorbars", "label", "panels", "save"]
+__all__ = ["band", "color_of", "errorbars", "label", "log_ticks", "panels", "save"]
 
 
 def panels(count: int, height: float = 2.9, width: float = 2.9, **options: Any) -> Any:
@@ -40,7 +41,16 @@ def band(
     (line,) = axes.plot(x, [e.mean for e in found], **options)
     if len(values) > 1:
         low, high = [e.low for e in found], [e.high for e in found]
-        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.13, linewidth=0)
+
+
+def log_ticks(axis: Any) -> None:
+    """Gives a logarithmic axis plain numbers for ticks, also within a decade."""
+    low, high = axis.get_view_interval()
+    steps = (1, 1.5, 2, 3, 4, 5, 6, 8) if high < 10 * low else (1, 2, 5)
+    axis.set_major_locator(ticker.LogLocator(subs=steps, numticks=8))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def errorbars(
