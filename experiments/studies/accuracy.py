@@ -9,7 +9,13 @@ from experiments.studies import convergence
 from experiments.studies.matrix import Group, Outcome, last, per_seed, run_groups
 from experiments.studies.plots import color_of, label, panels, save
 from experiments.studies.runs import Setting
-from experiments.studies.statistics import estimate, holm, paired, verdict
+from experiments.studies.statistics import (
+    estimate,
+    holm,
+    paired,
+    told_p,
+    verdict,
+)
 from experiments.studies.study import Figure, Finding, Numbers, Study, Table
 from experiments.studies.tuning import Overrides, tuned
 
@@ -126,7 +132,7 @@ def _find(where: str, methods: Numbers) -> list[Finding]:
             source,
             where,
             verdict(test, MARGIN),
-            f"{test.told(100, 2, 'points')} (Holm {p:.3f})",
+            f"{test.told(100, 2, 'points')} (Holm p {told_p(p)})",
         )
         for (a, b, source), test, p in zip(claims, tests, adjusted, strict=True)
     ]

@@ -10,7 +10,7 @@ from experiments.figures import DOMAIN_STYLES
 from experiments.studies.matrix import Group, mean_loss, run_groups, spread
 from experiments.studies.plots import band, color_of, log_ticks, panels, save
 from experiments.studies.runs import Setting
-from experiments.studies.statistics import Estimate, estimate, verdict
+from experiments.studies.statistics import Estimate, estimate, told_p, told_ratio, verdict
 from experiments.studies.study import Figure, Finding, Numbers, Study, Table
 
 # name -> (method, overrides, line style)
@@ -184,16 +184,10 @@ def find(numbers: Numbers) -> list[Finding]:
                     source,
                     data,
                     verdict(test, MARGIN),
-                    f"{a} / {b} = {_percent(test)}",
+                    f"{a} / {b} = {told_ratio(test)}, p {told_p(test.p)}",
                 )
             )
     return findings
-
-
-def _percent(test: Estimate) -> str:
-    mean, low, high = (np.exp(x) for x in (test.mean, test.low, test.high))
-    p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.3f}"
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}], {p}"
 
 
 def tables(numbers: Numbers) -> list[Table]:

@@ -12,7 +12,13 @@ from experiments.studies.changes import Change
 from experiments.studies.matrix import Group, last, per_seed, run_groups, spread
 from experiments.studies.plots import color_of, errorbars, panels, save
 from experiments.studies.runs import Setting, load_once
-from experiments.studies.statistics import estimate, holm, paired, verdict
+from experiments.studies.statistics import (
+    estimate,
+    holm,
+    paired,
+    told_p,
+    verdict,
+)
 from experiments.studies.study import Figure, Finding, Numbers, Study, Table
 
 MARGIN = 0.005
@@ -169,7 +175,7 @@ def _find(data: str, conditions: Numbers) -> list[Finding]:
             "ours",
             data,
             verdict(test, MARGIN),
-            f"{test.told(100, 2, 'points')} (Holm {p:.3f})",
+            f"{test.told(100, 2, 'points')} (Holm p {told_p(p)})",
         )
         for (condition, test), p in zip(tests.items(), adjusted, strict=True)
     ]

@@ -4,13 +4,22 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import ticker
 
 from experiments.studies.convergence import groups, line
 from experiments.studies.matrix import Group, per_seed, run_groups
 from experiments.studies.plots import log_ticks, panels, save
 from experiments.studies.probes import RADIUS, SURFACE_AXIS
 from experiments.studies.runs import Setting, load_once
-from experiments.studies.statistics import Estimate, estimate, holm, verdict
+from experiments.studies.statistics import (
+    Estimate,
+    estimate,
+    holm,
+    paired,
+    told_p,
+    told_ratio,
+    verdict,
+)
 from experiments.studies.study import Figure, Finding, Numbers, Study, Table
 
 MEASURES = {
@@ -20,7 +29,13 @@ MEASURES = {
     "unseen_top_eigenvalue": "top Hessian eigenvalue",
 }
 OF_SOURCES = ("source_sharpness_mean", "source_sharpness_spread")
+COMPARED = {
+    "unseen_gradient_variance": "variance of the gradient",
+    "unseen_sharpness": "loss increase",
+    "surface_increase": "random surface",
+}
 MARGIN = 0.05  # 5 %
+SURFACE_MARGIN = 0.01  # nats
 PAIRS = (
     ("DISAM", "SAM", "DISAM, Fig. 6a and 6b"),
     ("DISAM, lam 10", "SAM", "ours"),
@@ -35,10 +50,10 @@ evaluation mode: the variance of the gradient over 8 batches of 64, which is wha
 calls sharpness (its Fig. 6; the size of a batch changes its level); the increase of the
 loss within rho = {RADIUS}, by one ascent and by ten; and the top eigenvalue of the Hessian
 (Lanczos, 12 iterations). Compared are ratios at the end of the training, paired by seed, p
-adjusted by Holm over the pairs; 5 % does not matter. The surfaces are of the loss on the
-unseen domain along two random directions whose filters are as long as the weights' (Li et
-al., 2018), the same two for every run; a surface's increase is its mean within half that
-length, less its middle."""
+adjusted by Holm over the pairs; 5 % does not matter, nor 0.01 nats on the surfaces. The
+surfaces are of the loss on the unseen domain along two random directions whose filters are
+as long as the weights' (Li et al., 2018), the same two for every run; a surface's increase
+is its mean within half that length, less its middle."""
 
 
 def _surface_groups(setting: Setting) -> dict[tuple[str, str], Group]:
@@ -134,7 +149,7 @@ def _draw_surfaces(data: str, runs: Numbers, out: Path) -> Figure:
     surfaces = {name: np.array(run["surface"]) for name, run in runs.items()}
     low = min(surface.min() for surface in surfaces.values())
     high = max(np.quantile(surface, 0.9) for surface in surfaces.values())
-    levels = np.linspace(low, high, 13)
+    levels = ticker.MaxNLocator(14).tick_values(low, high)
     drawn = None
     for panel, (name, surface) in zip(axes, surfaces.items(), strict=True):
         drawn = panel.contourf(
@@ -143,6 +158,7 @@ def _draw_surfaces(data: str, runs: Numbers, out: Path) -> Figure:
         panel.plot(0, 0, "o", color="white", ms=4)
         panel.set_title(name, fontsize=10)
         panel.set_xlabel("first direction")
+        panel.set_xticks((-1, 0, 1))
         panel.set_aspect("equal")
     axes[0].set_ylabel("second direction")
     figure.colorbar(drawn, ax=axes, label="loss (nats)", shrink=0.8)
@@ -156,39 +172,48 @@ def _draw_surfaces(data: str, runs: Numbers, out: Path) -> Figure:
     )
 
 
-def ratio(runs: Numbers, key: str, a: str, b: str) -> Estimate:
-    """The estimate of log(b / a) at the end: positive where a is flatter."""
-
-    def final(name: str) -> np.ndarray:
-        found = np.array(runs[name][key])
-        return found[:, -1] if found.ndim == 2 else found
-
-    return estimate(np.log(final(b) / final(a)))
+def final(run: Numbers, key: str) -> np.ndarray:
+    """A measure at the end, one value per seed."""
+    found = np.array(run[key])
+    return found[:, -1] if found.ndim == 2 else found
 
 
 def find(numbers: Numbers) -> list[Finding]:
     """Every pair with every measure."""
-    findings = []
-    for data, runs in numbers.items():
-        for key, what in (
-            ("unseen_gradient_variance", "variance of the gradient"),
-            ("unseen_sharpness", "loss increase"),
-            ("surface_increase", "random surface"),
-        ):
-            tests = [ratio(runs, key, a, b) for a, b, _ in PAIRS]
-            adjusted = holm([test.p for test in tests])
-            for (a, b, source), test, p in zip(PAIRS, tests, adjusted, strict=True):
-                low, mean, high = (np.exp(x) for x in (test.low, test.mean, test.high))
-                findings.append(
-                    Finding(
-                        f"{a} is flatter on the unseen domain than {b}, by the {what}",
-                        source,
-                        data,
-                        verdict(test, MARGIN),
-                        f"{b} / {a} = {mean:.3f} [{low:.3f}, {high:.3f}], Holm {p:.3f}",
-                    )
-                )
-    return findings
+    return [
+        finding
+        for data, runs in numbers.items()
+        for key, what in COMPARED.items()
+        for finding in _find(data, runs, key, what)
+    ]
+
+
+def _find(data: str, runs: Numbers, key: str, what: str) -> list[Finding]:
+    # The surface may fall away from its middle, and then a ratio means nothing.
+    as_ratio = key != "surface_increase"
+    scale, told = (np.log, _ratio) if as_ratio else (np.asarray, _difference)
+    tests = [
+        paired(scale(final(runs[b], key)), scale(final(runs[a], key))) for a, b, _ in PAIRS
+    ]
+    adjusted = holm([test.p for test in tests])
+    return [
+        Finding(
+            f"{a} is flatter on the unseen domain than {b}, by the {what}",
+            source,
+            data,
+            verdict(test, MARGIN if as_ratio else SURFACE_MARGIN),
+            f"{told(a, b, test)}, Holm p {told_p(p)}",
+        )
+        for (a, b, source), test, p in zip(PAIRS, tests, adjusted, strict=True)
+    ]
+
+
+def _ratio(a: str, b: str, test: Estimate) -> str:
+    return f"{b} / {a} = {told_ratio(test)}"
+
+
+def _difference(a: str, b: str, test: Estimate) -> str:
+    return f"{b} - {a} = {test.mean:+.3f} [{test.low:+.3f}, {test.high:+.3f}] nats"
 
 
 def tables(numbers: Numbers) -> list[Table]:
@@ -199,9 +224,8 @@ def tables(numbers: Numbers) -> list[Table]:
         for name, run in runs.items():
             cells = []
             for key in keys:
-                found = np.array(run[key])
-                final = estimate(found[:, -1] if found.ndim == 2 else found)
-                cells.append(f"{final.mean:.4g} [{final.low:.4g}, {final.high:.4g}]")
+                found = estimate(final(run, key))
+                cells.append(f"{found.mean:.4g} [{found.low:.4g}, {found.high:.4g}]")
             rows.append([data, name, *cells])
     columns = (
         "data", "run", "gradient variance", "increase", "increase, 10 ascents",

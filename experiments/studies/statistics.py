@@ -34,8 +34,19 @@ class Estimate:
         mean, low, high = (
             f"{scale * x:+.{digits}f}" for x in (self.mean, self.low, self.high)
         )
-        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
-        return f"{mean}{f' {unit}' if unit else ''} [{low}, {high}], {p}"
+        named = f" {unit}" if unit else ""
+        return f"{mean}{named} [{low}, {high}], p {told_p(self.p)}"
+
+
+def told_ratio(found: Estimate) -> str:
+    """E.g. `1.040 [1.019, 1.062]`, of the estimate of a ratio's logarithm."""
+    mean, low, high = (f"{np.exp(x):.3f}" for x in (found.mean, found.low, found.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def told_p(p: float) -> str:
+    """E.g. `= 0.123`, or `< 0.001`."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def estimate(values: Sequence[float] | np.ndarray) -> Estimate:

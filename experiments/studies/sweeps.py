@@ -7,7 +7,17 @@ import numpy as np
 from experiments.studies.matrix import Group, last, per_seed, run_groups
 from experiments.studies.plots import color_of, errorbars, label, panels, save
 from experiments.studies.runs import Setting
-from experiments.studies.statistics import equal, estimate, holm, paired, verdict
+from experiments.studies.statistics import (
+    CANNOT_TELL,
+    DOES_NOT,
+    HOLDS,
+    equal,
+    estimate,
+    holm,
+    paired,
+    told_p,
+    verdict,
+)
 from experiments.studies.study import Figure, Finding, Numbers, Study, Table
 
 RHOS = (0.02, 0.05, 0.1, 0.2, 0.5)
@@ -179,7 +189,7 @@ def _find(data: str, points: list[Numbers]) -> list[Finding]:
             "DISAM is above SAM over a wide range of rho",
             "DISAM, Fig. 5a and 5b",
             data,
-            "holds" if better >= len(apart) / 2 else "does not hold",
+            HOLDS if better >= len(apart) / 2 else DOES_NOT,
             f"above at {better}, below at {worse} of {len(apart)} values of rho (Holm); "
             f"largest difference {widest.told(100, 2, 'points')}",
         ),
@@ -202,15 +212,15 @@ def _find(data: str, points: list[Numbers]) -> list[Finding]:
             "A lam that is tuned makes DISAM more accurate than SAM",
             "ours",
             data,
-            verdict(lam_tests[best], MARGIN) if adjusted_best < 0.05 else "cannot be told",
+            verdict(lam_tests[best], MARGIN) if adjusted_best < 0.05 else CANNOT_TELL,
             f"best of {len(at)}, lam = {best:g}: {lam_tests[best].told(100, 2, 'points')} "
-            f"(Holm {adjusted_best:.3f}); chosen with the unseen domain, so an upper bound",
+            f"(Holm p {told_p(adjusted_best)}); chosen on the unseen domain: an upper bound",
         ),
         Finding(
             "A larger lam raises the deviation over seeds",
             "DISAM, section 4.3 and Fig. 5",
             data,
-            "holds" if np.all(np.diff(list(stds.values())) > 0) else "does not hold",
+            HOLDS if np.all(np.diff(list(stds.values())) > 0) else DOES_NOT,
             "std over seeds, points: "
             + ", ".join(f"{lam:g}: {100 * std:.2f}" for lam, std in stds.items())
             + "; holds where it rises throughout",
