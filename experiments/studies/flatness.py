@@ -148,7 +148,7 @@ def _draw_surfaces(data: str, runs: Numbers, out: Path) -> Figure:
     figure, axes = panels(len(runs), width=2.5, height=2.9, sharey=True)
     surfaces = {name: np.array(run["surface"]) for name, run in runs.items()}
     low = min(surface.min() for surface in surfaces.values())
-    high = max(np.quantile(surface, 0.9) for surface in surfaces.values())
+    high = max(np.quantile(surface, 0.97) for surface in surfaces.values())
     levels = ticker.MaxNLocator(14).tick_values(low, high)
     drawn = None
     for panel, (name, surface) in zip(axes, surfaces.items(), strict=True):

@@ -214,7 +214,7 @@ def _find(data: str, points: list[Numbers]) -> list[Finding]:
             data,
             verdict(lam_tests[best], MARGIN) if adjusted_best < 0.05 else CANNOT_TELL,
             f"best of {len(at)}, lam = {best:g}: {lam_tests[best].told(100, 2, 'points')} "
-            f"(Holm p {told_p(adjusted_best)}); chosen on the unseen domain: an upper bound",
+            f"(Holm p {told_p(adjusted_best)}); chosen there, so an upper bound",
         ),
         Finding(
             "A larger lam raises the deviation over seeds",
