@@ -14,7 +14,7 @@ from disam_jax import diagnostics, methods, testing
 
 ROOT = Path(__file__).parents[1]
 PAGES = {  # and how many Python blocks are in them
-    "README.md": 5,
+    "README.md": 6,
     "docs/index.md": 1,
     "docs/quickstart.md": 8,
     "docs/idea.md": 6,
