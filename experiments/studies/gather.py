@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from experiments.studies.study import Figure, Finding, Study, Table, how, read_n
 
 TITLE = "SAM, SAGM and DISAM under domain shift: the papers' claims, tested"
 MARKS = {HOLDS: "✓", DOES_NOT: "✗", CANNOT_TELL: "?"}
-COLUMNS = ("claim", "source", "data", "answer", "numbers")
+COLUMNS = ("claim", "source", "answers")
 LEGEND = (
     "Unless a study says otherwise, an answer comes from a difference of two methods, seed "
     "by seed, with its 95 % confidence interval in brackets. **Does not hold**: the whole "
@@ -41,6 +41,21 @@ SHARED = (
     "Times are of one process. A run that several studies share was made once and counts "
     "in each of them, so the total is an upper bound."
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A claim, and what it was answered on all data.
+
+    Attributes:
+      text: the claim.
+      source: who claims it.
+      answers: (number in the study, finding).
+    """
+
+    text: str
+    source: str
+    answers: list[tuple[int, Finding]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +81,14 @@ class Section:
     findings: Sequence[Finding]
     figures: Sequence[Figure]
     tables: Sequence[Table]
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Its claims, each once, in the order of their first answers."""
+        answers: dict[tuple[str, str], list[tuple[int, Finding]]] = defaultdict(list)
+        for i, finding in enumerate(self.findings, start=1):
+            answers[finding.claim, finding.source].append((i, finding))
+        return [Claim(*key, found) for key, found in answers.items()]
 
     @property
     def anchor(self) -> str:
@@ -96,8 +119,9 @@ class Report:
         finished = len(self.sections)
         waiting = f" Not run yet: {len(self.waiting)} of {finished + len(self.waiting)}."
         return (
-            f"{_count(finished, 'study', 'studies')} tested "
-            f"{_count(len(self.findings), 'claim', 'claims')}, in {self.time} "
+            f"{_count(finished, 'study', 'studies')} put "
+            f"{_count(sum(len(s.claims) for s in self.sections), 'claim', 'claims')} to "
+            f"{_count(len(self.findings), 'test', 'tests')}, in {self.time} "
             f"of one process.{waiting if self.waiting else ''} The answers:"
         )
 
@@ -236,14 +260,15 @@ def _contents(report: Report) -> str:
 def _claims(report: Report) -> str:
     rows = [
         (
-            f"[{section.number}.{i}](#{section.anchor}-{i}) {_cell(finding.claim)}",
-            _cell(finding.source),
-            _cell(finding.where),
-            _told(finding),
-            _cell(finding.because),
+            _cell(claim.text),
+            _cell(claim.source),
+            "<br>".join(
+                f"{_told(f)}: [{_cell(f.where)}](#{section.anchor}-{i})"
+                for i, f in claim.answers
+            ),
         )
         for section in report.sections
-        for i, finding in enumerate(section.findings, start=1)
+        for claim in section.claims
     ]
     return Table("All claims", COLUMNS, rows).markdown()
 
@@ -285,8 +310,8 @@ def _text(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """The same, for a cell of a table."""
-    return " ".join(_text(text).split()).replace("|", r"\|")
+    """The same, on one line: a cell of a table, which escapes its own bars."""
+    return " ".join(_text(text).split())
 
 
 def _command(name: str) -> str:

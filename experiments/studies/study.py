@@ -69,8 +69,10 @@ class Table:
 
     def markdown(self) -> str:
         """The table, its title above it."""
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
-        lines = [self.columns, ["---"] * len(self.columns), *rows]
+        names, *rows = [
+            [cell.replace("|", "\\|") for cell in row] for row in (self.columns, *self.rows)
+        ]
+        lines = [names, ["---"] * len(names), *rows]
         return f"{self.title}:\n\n" + "\n".join(
             "| " + " | ".join(line) + " |" for line in lines
         )
