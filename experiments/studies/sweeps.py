@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib import ticker
 
 from experiments.studies.matrix import Group, last, per_seed, run_groups
 from experiments.studies.plots import color_of, errorbars, label, panels, save
@@ -133,6 +134,9 @@ def draw(numbers: Numbers, out: Path) -> list[Figure]:
                     label=label(method),
                 )
             panel.set_xscale("log")
+            ticks = RHOS if axis == "rho" else LAMS
+            panel.set_xticks(ticks, [f"{value:g}" for value in ticks])
+            panel.xaxis.set_minor_locator(ticker.NullLocator())
             panel.set_title(data, fontsize=10)
             panel.set_xlabel("rho" if axis == "rho" else f"lam (rho = {RHO})")
         axes[0].set_ylabel("accuracy, unseen domain (%)")
