@@ -3,11 +3,15 @@
 study.py        what a study is: claims, numbers, figures, a page
 runs.py         trained runs, kept by what they are and shared by all studies
 matrix.py       groups of runs: every seed with every unseen domain
+changes.py      what is changed about the source domains before a run
+probes.py       what is measured of a model during its run
+trajectories.py full-batch runs with all that Theorem 1 speaks of
 statistics.py   intervals, paired tests, verdicts
+plots.py        what the figures share
 tuning.py       the same number of trials for every method
 gather.py       all finished studies as one page
 
-The others are a study each, in the order of `names`.
+The others are a study each, in the order of `NAMES`.
 """
 
 import importlib

@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from disam_jax import diagnostics
 from experiments.figures import DOMAIN_STYLES
 from experiments.studies.matrix import Group, mean_loss, run_groups, spread
 from experiments.studies.plots import band, color_of, log_ticks, panels, save
@@ -133,8 +134,8 @@ def _draw_domains(data: str, runs: Numbers, out: Path) -> Figure:
     )
     for column, (name, run) in enumerate(shown.items()):
         losses = np.array(run["losses"])
-        scaled = losses - losses.min(0)
-        for row, values in enumerate((losses, scaled / np.maximum(scaled.max(0), 1e-12))):
+        scaled = np.asarray(diagnostics.scaled_losses(losses))
+        for row, values in enumerate((losses, scaled)):
             for i, domain in enumerate(run["domains"]):
                 axes[row, column].plot(
                     run["steps"],

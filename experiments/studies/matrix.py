@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from disam_jax import diagnostics
 from experiments.config import make_config
 from experiments.feeds import with_steps
 from experiments.studies.changes import Change
@@ -117,7 +118,7 @@ def last(name: str) -> Callable[[Outcome], float]:
 
 def spread(outcome: Outcome) -> np.ndarray:
     """The standard deviation over the source domains of their losses, [T]."""
-    return np.std(np.asarray(outcome["losses"]), axis=1)
+    return np.asarray(diagnostics.loss_spread(np.asarray(outcome["losses"])))
 
 
 def mean_loss(outcome: Outcome) -> np.ndarray:
