@@ -209,5 +209,4 @@ STUDY = Study(
     draw,
     find,
     tables,
-    data=("rotated_digits", "colored_digits"),
 )
