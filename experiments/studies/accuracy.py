@@ -79,8 +79,7 @@ def kept(rows: list[list[Outcome]], chosen: Overrides) -> Numbers:
 
 def draw(numbers: Numbers, out: Path) -> list[Figure]:
     """Accuracy of every method with its interval, a panel per data set."""
-    # A panel alone is as wide as what stands below it.
-    figure, axes = panels(len(numbers), height=2.8, width=2.9 if len(numbers) > 1 else 4.2)
+    figure, axes = panels(len(numbers), height=2.8)
     for panel, (data, settings) in zip(axes, numbers.items(), strict=True):
         for name, methods in settings.items():
             for i, (method, values) in enumerate(methods.items()):

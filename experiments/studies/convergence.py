@@ -8,7 +8,7 @@ import numpy as np
 
 from disam_jax import diagnostics
 from experiments.figures import DOMAIN_STYLES
-from experiments.studies.matrix import Group, mean_loss, run_groups, spread
+from experiments.studies.matrix import Group, Outcome, mean_loss, run_groups, spread
 from experiments.studies.plots import band, color_of, log_ticks, panels, save
 from experiments.studies.runs import Setting
 from experiments.studies.statistics import Estimate, estimate, told_p, told_ratio, verdict
@@ -72,15 +72,20 @@ def measure(setting: Setting) -> Numbers:
     found = run_groups(setting, groups(setting))
     numbers: Numbers = {}
     for (data, name), rows in found.items():
-        numbers.setdefault(data, {})[name] = {
-            "steps": rows[0][0]["steps"],
-            "spread": _rounded([np.mean([spread(o) for o in row], 0) for row in rows]),
-            "loss": _rounded([np.mean([mean_loss(o) for o in row], 0) for row in rows]),
-            # The last unseen domain's, whose sources are drawn by themselves.
-            "domains": rows[0][-1]["sources"],
-            "losses": _rounded(np.mean([row[-1]["losses"] for row in rows], 0)),
-        }
+        numbers.setdefault(data, {})[name] = curves(rows)
     return numbers
+
+
+def curves(rows: list[list[Outcome]]) -> Numbers:
+    """What is kept of a method's runs: loss and spread, [seeds, T], and the domains'."""
+    return {
+        "steps": rows[0][0]["steps"],
+        "spread": _rounded([np.mean([spread(o) for o in row], 0) for row in rows]),
+        "loss": _rounded([np.mean([mean_loss(o) for o in row], 0) for row in rows]),
+        # The last unseen domain's, whose sources are drawn by themselves.
+        "domains": rows[0][-1]["sources"],
+        "losses": _rounded(np.mean([row[-1]["losses"] for row in rows], 0)),
+    }
 
 
 def _rounded(values: object) -> list:
@@ -151,7 +156,7 @@ def _draw_domains(data: str, runs: Numbers, out: Path) -> Figure:
     axes[1, 0].set_ylabel("scaled to [0, 1]")
     axes[0, 0].set_ylim(bottom=0)
     axes[0, -1].legend(frameon=False, fontsize=8, handlelength=2.6, title="source domain")
-    file = f"domains_{data}.png"
+    file = f"domains_{data.partition(',')[0]}.png"
     save(figure, out / file)
     return Figure(
         file,

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import ticker
 
 from experiments.studies.convergence import groups, line
-from experiments.studies.matrix import Group, per_seed, run_groups
+from experiments.studies.matrix import Group, Outcome, per_seed, run_groups
 from experiments.studies.plots import log_ticks, panels, save
 from experiments.studies.probes import RADIUS, SURFACE_AXIS
 from experiments.studies.runs import Setting, load_once
@@ -28,7 +28,15 @@ MEASURES = {
     "unseen_sharpness_10": "the same, 10 ascents (nats)",
     "unseen_top_eigenvalue": "top Hessian eigenvalue",
 }
-OF_SOURCES = ("source_sharpness_mean", "source_sharpness_spread")
+COLUMNS = {
+    "unseen_gradient_variance": "gradient variance",
+    "unseen_sharpness": "increase",
+    "unseen_sharpness_10": "increase, 10 ascents",
+    "unseen_top_eigenvalue": "top eigenvalue",
+    "surface_increase": "surface's increase",
+    "source_sharpness_mean": "increase of the sources' own losses",
+    "source_sharpness_spread": "its std over sources",
+}
 COMPARED = {
     "unseen_gradient_variance": "variance of the gradient",
     "unseen_sharpness": "loss increase",
@@ -78,19 +86,13 @@ def measure(setting: Setting) -> Numbers:
     """Measures per seed and look, and surfaces of the last domain."""
     numbers: Numbers = {}
     for (data, name), rows in run_groups(setting, groups(setting)).items():
-        kept = {
-            key: _sparse(
-                [np.mean([[k[key] for k in o["looks"]] for o in row], 0) for row in rows]
-            )
-            for key in MEASURES
-        }
+        kept = over_training(rows, tuple(MEASURES))
         own = [[o["looks"][-1]["source_sharpness"] for o in row] for row in rows]
         kept["source_sharpness_mean"] = _sparse([np.mean(row) for row in own])
         kept["source_sharpness_spread"] = _sparse(
             [np.mean([np.std(sources) for sources in row]) for row in own]
         )
-        steps = [look["step"] for look in rows[0][0]["looks"]]
-        numbers.setdefault(data, {})[name] = {"steps": steps, **kept}
+        numbers.setdefault(data, {})[name] = kept
     for (data, name), rows in run_groups(setting, _surface_groups(setting)).items():
         surfaces = np.array([row[0]["looks"][-1]["surface"] for row in rows])
         numbers[data][name]["surface"] = _sparse(surfaces.mean(0))
@@ -98,7 +100,16 @@ def measure(setting: Setting) -> Numbers:
     return numbers
 
 
-def _increase(outcome: dict) -> float:
+def over_training(rows: list[list[Outcome]], measures: tuple[str, ...]) -> Numbers:
+    """What is kept of a method's runs: each measure at every look, [seeds, looks]."""
+    kept: Numbers = {"steps": [look["step"] for look in rows[0][0]["looks"]]}
+    for key in measures:
+        found = [np.mean([[k[key] for k in o["looks"]] for o in row], 0) for row in rows]
+        kept[key] = _sparse(found)
+    return kept
+
+
+def _increase(outcome: Outcome) -> float:
     """The mean of the surface within radius 1/2, less its middle."""
     surface = np.asarray(outcome["looks"][-1]["surface"])
     x, y = np.meshgrid(SURFACE_AXIS, SURFACE_AXIS)
@@ -114,14 +125,18 @@ def _sparse(values: object) -> list:
 def draw(numbers: Numbers, out: Path) -> list[Figure]:
     """The measures over the training, and the surfaces."""
     figures = [_draw_measures(numbers, out)]
-    figures += [_draw_surfaces(data, runs, out) for data, runs in numbers.items()]
+    if "surface" in _measured(numbers):
+        figures += [_draw_surfaces(data, runs, out) for data, runs in numbers.items()]
     return figures
 
 
 def _draw_measures(numbers: Numbers, out: Path) -> Figure:
     shown = ("unseen_gradient_variance", "unseen_sharpness", "unseen_top_eigenvalue")
+    shown = tuple(key for key in shown if key in _measured(numbers))
+    width = 2.9 * len(numbers) + 0.5 if len(numbers) > 1 else 5.0
+    size = (width, 2.3 * len(shown) + 0.5)
     figure, axes = plt.subplots(
-        len(shown), len(numbers), figsize=(9.2, 7.4), layout="constrained", squeeze=False
+        len(shown), len(numbers), figsize=size, layout="constrained", squeeze=False
     )
     for column, (data, runs) in enumerate(numbers.items()):
         for row, key in enumerate(shown):
@@ -139,7 +154,7 @@ def _draw_measures(numbers: Numbers, out: Path) -> Figure:
     save(figure, out / "over_training.png")
     return Figure(
         "over_training.png",
-        "Three measures of sharpness on the unseen domain over the training",
+        "Sharpness on the unseen domain over the training",
         "Mean over the unseen domains; bands: 95 % intervals over seeds; logarithmic axes.",
     )
 
@@ -178,12 +193,19 @@ def final(run: Numbers, key: str) -> np.ndarray:
     return found[:, -1] if found.ndim == 2 else found
 
 
+def _measured(numbers: Numbers) -> set[str]:
+    """What all runs were measured by."""
+    runs = [run for runs in numbers.values() for run in runs.values()]
+    return set.intersection(*(set(run) for run in runs))
+
+
 def find(numbers: Numbers) -> list[Finding]:
     """Every pair with every measure."""
     return [
         finding
         for data, runs in numbers.items()
         for key, what in COMPARED.items()
+        if key in _measured(numbers)
         for finding in _find(data, runs, key, what)
     ]
 
@@ -218,20 +240,16 @@ def _difference(a: str, b: str, test: Estimate) -> str:
 
 def tables(numbers: Numbers) -> list[Table]:
     """All measures at the end."""
-    keys = (*MEASURES, "surface_increase", *OF_SOURCES)
+    shown = {key: what for key, what in COLUMNS.items() if key in _measured(numbers)}
     rows = []
     for data, runs in numbers.items():
         for name, run in runs.items():
             cells = []
-            for key in keys:
+            for key in shown:
                 found = estimate(final(run, key))
                 cells.append(f"{found.mean:.4g} [{found.low:.4g}, {found.high:.4g}]")
             rows.append([data, name, *cells])
-    columns = (
-        "data", "run", "gradient variance", "increase", "increase, 10 ascents",
-        "top eigenvalue", "surface's increase", "increase of the sources' own losses",
-        "its std over sources",
-    )  # fmt: skip
+    columns = ("data", "run", *shown.values())
     return [Table("At the end, mean over seeds with its 95 % interval", columns, rows)]
 
 

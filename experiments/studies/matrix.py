@@ -32,6 +32,7 @@ class Group:
       seeds: how many; None is the setting's.
       looks: as `Spec`'s.
       probes: as `Spec`'s.
+      log_every: as `Spec`'s.
       data_options: as `Spec`'s.
       change: as `Spec`'s.
     """
@@ -48,6 +49,7 @@ class Group:
     probes: tuple[str, ...] = ("scores",)
     data_options: tuple[tuple[str, Any], ...] = ()
     change: Change | None = None
+    log_every: int = 10
 
     def specs(self, setting: Setting) -> list[list[Spec]]:
         """The runs, a row per seed and a column per unseen domain."""
@@ -67,7 +69,14 @@ class Group:
                 if not self.equal_steps:
                     config = with_steps(config, data, gradients)
                 row.append(
-                    Spec(config, self.looks, self.probes, self.data_options, self.change)
+                    Spec(
+                        config,
+                        self.looks,
+                        self.probes,
+                        self.data_options,
+                        self.change,
+                        self.log_every,
+                    )
                 )
             rows.append(row)
         return rows

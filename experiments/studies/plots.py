@@ -13,8 +13,12 @@ from experiments.studies.statistics import estimate
 __all__ = ["band", "color_of", "errorbars", "label", "log_ticks", "panels", "save"]
 
 
-def panels(count: int, height: float = 2.9, width: float = 2.9, **options: Any) -> Any:
+def panels(
+    count: int, height: float = 2.9, width: float | None = None, **options: Any
+) -> Any:
     """A figure with `count` panels in a row, and the panels."""
+    if width is None:
+        width = 2.9 if count > 1 else 4.6  # what stands below one panel needs room
     figure, axes = plt.subplots(
         1,
         count,

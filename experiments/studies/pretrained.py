@@ -1,15 +1,18 @@
-"""The headline with a pretrained backbone: EfficientNet-Lite0, fine-tuned whole."""
+"""The claims with a pretrained backbone: EfficientNet-Lite0, fine-tuned whole."""
 
 import dataclasses
 import itertools
+from pathlib import Path
 
-from experiments.studies import accuracy
+from experiments.studies import accuracy, convergence, flatness
 from experiments.studies.matrix import Group, last, per_seed, run_groups
+from experiments.studies.plots import label
 from experiments.studies.runs import Setting
-from experiments.studies.study import Numbers, Study
+from experiments.studies.study import Figure, Finding, Numbers, Study, Table
 from experiments.studies.tuning import TUNING_SEED
 
 DATA = "emoji_styles"
+WHERE = f"{DATA}, EfficientNet-Lite0"
 BACKBONE = (
     ("model", "efficientnet_lite0"),
     ("weights", "package"),
@@ -21,29 +24,33 @@ BACKBONE = (
 )
 GRADIENTS = 80
 TRIALS = ((("learning_rate", 3e-4),), (("learning_rate", 1e-3),))
+FLATNESS = ("unseen_gradient_variance", "unseen_sharpness")
+PARTS = {"accuracy": accuracy, "convergence": convergence, "flatness": flatness}
 
 PROTOCOL = """\
 EfficientNet-Lite0 with its ImageNet weights, fine-tuned whole on `emoji_styles` at 64
-pixels with 8 images of each style in a batch, each style unseen in turn. Every run may
-take 80 gradients of a batch, so ERM takes 80 steps and the others 40. rho 0.05, lam 0.1,
-alpha 0.001 as the papers have them; the learning rate, 0.0003 or 0.001, chosen for each
-method by the accuracy on the held-out parts of the source domains on a seed that is not
-reported. Values, intervals and tests as in the study of accuracy."""
+pixels with 8 images of each style in a batch, each style unseen in turn, with the papers'
+rho 0.05, lam 0.1 and alpha 0.001. At equal cost every run may take 80 gradients of a batch,
+so ERM takes 80 steps and the others 40, and each method has two trials, learning rate
+0.0003 or 0.001, chosen by the accuracy on the held-out parts of the source domains on a
+seed that is not reported. After equal steps, 40, every method has the learning rate that
+ERM chose; convergence (windows of four steps) and flatness are of those runs. Values,
+intervals and tests as in the studies of accuracy, convergence and flatness."""
 
 
 def measure(setting: Setting) -> Numbers:
-    """Tunes the learning rate, trains, and keeps one accuracy per seed."""
+    """Tunes the learning rate, trains, and keeps what the three studies keep."""
     base = Group(DATA, "erm", BACKBONE, gradients=GRADIENTS)
-
-    def group(method: str, trial: tuple, **changes: int) -> Group:
-        return dataclasses.replace(
-            base, method=method, overrides=(*BACKBONE, *trial), **changes
-        )
-
     tried = run_groups(
         setting,
         {
-            (method, trial): group(method, trial, first_seed=TUNING_SEED, seeds=1)
+            (method, trial): dataclasses.replace(
+                base,
+                method=method,
+                overrides=(*BACKBONE, *trial),
+                first_seed=TUNING_SEED,
+                seeds=1,
+            )
             for method, trial in itertools.product(accuracy.METHODS, TRIALS)
         },
     )
@@ -55,9 +62,57 @@ def measure(setting: Setting) -> Numbers:
         method: max(TRIALS, key=lambda trial: validation(method, trial))
         for method in accuracy.METHODS
     }
-    found = run_groups(setting, {m: group(m, trial) for m, trial in best.items()})
-    numbers = {method: accuracy.kept(rows, best[method]) for method, rows in found.items()}
-    return {f"{DATA}, EfficientNet-Lite0": {accuracy.TUNED: numbers}}
+    equal_cost = {
+        (accuracy.TUNED, method): dataclasses.replace(
+            base, method=method, overrides=(*BACKBONE, *best[method])
+        )
+        for method in accuracy.METHODS
+    }
+    equal_steps = {
+        (accuracy.EQUAL_STEPS, name): dataclasses.replace(
+            base,
+            method=method,
+            overrides=(*BACKBONE, *best["erm"], *overrides),
+            equal_steps=True,
+            looks=4,
+            probes=("scores", "unseen_flatness"),
+            log_every=4,
+        )
+        for name, (method, overrides, _) in convergence.RUNS.items()
+    }
+    found = run_groups(setting, {**equal_cost, **equal_steps})
+    runs = {name: found[accuracy.EQUAL_STEPS, name] for name in convergence.RUNS}
+    accuracies = {
+        accuracy.TUNED: {
+            method: accuracy.kept(found[accuracy.TUNED, method], best[method])
+            for method in accuracy.METHODS
+        },
+        accuracy.EQUAL_STEPS: {
+            method: accuracy.kept(runs[label(method)], best["erm"])
+            for method in accuracy.METHODS[:3]
+        },
+    }
+    flat = {name: flatness.over_training(rows, FLATNESS) for name, rows in runs.items()}
+    return {
+        "accuracy": {WHERE: accuracies},
+        "convergence": {WHERE: {n: convergence.curves(rows) for n, rows in runs.items()}},
+        "flatness": {WHERE: flat},
+    }
+
+
+def draw(numbers: Numbers, out: Path) -> list[Figure]:
+    """The figures of the three studies."""
+    return [f for part, study in PARTS.items() for f in study.draw(numbers[part], out)]
+
+
+def find(numbers: Numbers) -> list[Finding]:
+    """The claims of the three studies."""
+    return [f for part, study in PARTS.items() for f in study.find(numbers[part])]
+
+
+def tables(numbers: Numbers) -> list[Table]:
+    """The tables of the three studies."""
+    return [t for part, study in PARTS.items() for t in study.tables(numbers[part])]
 
 
 STUDY = Study(
@@ -65,8 +120,8 @@ STUDY = Study(
     "And with a pretrained backbone?",
     PROTOCOL,
     measure,
-    accuracy.draw,
-    accuracy.find,
-    accuracy.tables,
+    draw,
+    find,
+    tables,
     data=(DATA,),
 )

@@ -75,21 +75,32 @@ def unseen_sharpness(trained: Trained) -> dict[str, Any]:
 
 
 def _unseen_sharpness(loss: Any, params: Any, batch: Any) -> dict[str, Any]:
-    pieces = jax.tree.map(lambda x: x.reshape(PIECES, -1, *x.shape[1:]), batch)
-
     def whole(params: Any) -> jax.Array:
         return loss(params, batch)
 
-    def climb(steps: int) -> jax.Array:
-        return jnp.sum(diagnostics.sharpness(whole, params, RADIUS, steps=steps))
-
     key = jax.random.key(0)
     top = diagnostics.hessian_top_eigenvalues(whole, params, 1, key, iterations=12)
+    climbed = diagnostics.sharpness(whole, params, RADIUS, steps=10)
+    return {
+        **_unseen_flatness(loss, params, batch),
+        "sharpness_10": jnp.sum(climbed),
+        "top_eigenvalue": jnp.sum(top),
+    }
+
+
+def unseen_flatness(trained: Trained) -> dict[str, Any]:
+    """The two measures of `unseen_sharpness` that cost no more than a few gradients."""
+    measure = _compiled(_unseen_flatness, trained)
+    found = measure(trained.state, *_some_images(trained, trained.config.unseen))
+    return {f"unseen_{name}": float(value) for name, value in found.items()}
+
+
+def _unseen_flatness(loss: Any, params: Any, batch: Any) -> dict[str, Any]:
+    pieces = jax.tree.map(lambda x: x.reshape(PIECES, -1, *x.shape[1:]), batch)
+    climbed = diagnostics.sharpness(lambda p: loss(p, batch), params, RADIUS)
     return {
         "gradient_variance": diagnostics.gradient_variance(loss, params, pieces),
-        "sharpness": climb(1),
-        "sharpness_10": climb(10),
-        "top_eigenvalue": jnp.sum(top),
+        "sharpness": jnp.sum(climbed),
     }
 
 
@@ -169,6 +180,7 @@ def _compile(
 PROBES: dict[str, Callable[[Trained], dict[str, Any]]] = {
     "scores": scores,
     "unseen_sharpness": unseen_sharpness,
+    "unseen_flatness": unseen_flatness,
     "source_sharpness": source_sharpness,
     "surface": surface,
 }

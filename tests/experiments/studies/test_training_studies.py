@@ -214,16 +214,25 @@ def test_readings_are_three_methods(run):
 
 
 def test_a_backbone_is_fine_tuned(run):
-    findings, numbers, store, _ = run("pretrained")
+    findings, numbers, store, out = run("pretrained")
     presets = {s.config.preset.model: s.config.preset for s in store.asked}
     assert set(presets) == {"efficientnet_lite0"}
     assert presets["efficientnet_lite0"].weights == "package"
-    steps = {s.config.method: s.config.preset.steps for s in store.asked}
+    at_equal_cost = [s for s in store.asked if s.looks == 1]
+    steps = {s.config.method: s.config.preset.steps for s in at_equal_cost}
     assert steps == dict.fromkeys(GAINS, 40) | {"erm": 80}
+    assert {s.config.preset.steps for s in store.asked if s.looks > 1} == {40}
     assert findings[0].answer == HOLDS
-    (settings,) = numbers.values()
-    (methods,) = settings.values()
-    assert methods["erm"]["chosen"]["learning_rate"] == 3e-4  # the first of equal ones
+    (settings,) = numbers["accuracy"].values()
+    for methods in settings.values():
+        assert methods["erm"]["chosen"]["learning_rate"] == 3e-4  # the first of equal ones
+    found = answers(findings, "emoji_styles, EfficientNet-Lite0")
+    assert found["DISAM narrows SAM's spread"] == HOLDS
+    claim = "SAM is flatter on the unseen domain than ERM, by the loss increase"
+    assert found[claim] == HOLDS
+    assert not any("surface" in claim for claim in found)
+    drawn = re.findall(r"\]\((\S+\.png)\)", (out / "page.md").read_text())
+    assert {p.name for p in out.glob("*.png")} == set(drawn)
 
 
 def test_noise_leaves_the_answer_open():
