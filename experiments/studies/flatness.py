@@ -125,18 +125,14 @@ def _sparse(values: object) -> list:
 def draw(numbers: Numbers, out: Path) -> list[Figure]:
     """The measures over the training, and the surfaces."""
     figures = [_draw_measures(numbers, out)]
-    if "surface" in _measured(numbers):
-        figures += [_draw_surfaces(data, runs, out) for data, runs in numbers.items()]
+    figures += [_draw_surfaces(data, runs, out) for data, runs in numbers.items()]
     return figures
 
 
 def _draw_measures(numbers: Numbers, out: Path) -> Figure:
     shown = ("unseen_gradient_variance", "unseen_sharpness", "unseen_top_eigenvalue")
-    shown = tuple(key for key in shown if key in _measured(numbers))
-    width = 2.9 * len(numbers) + 0.5 if len(numbers) > 1 else 5.0
-    size = (width, 2.3 * len(shown) + 0.5)
     figure, axes = plt.subplots(
-        len(shown), len(numbers), figsize=size, layout="constrained", squeeze=False
+        len(shown), len(numbers), figsize=(9.2, 7.4), layout="constrained", squeeze=False
     )
     for column, (data, runs) in enumerate(numbers.items()):
         for row, key in enumerate(shown):
@@ -154,7 +150,7 @@ def _draw_measures(numbers: Numbers, out: Path) -> Figure:
     save(figure, out / "over_training.png")
     return Figure(
         "over_training.png",
-        "Sharpness on the unseen domain over the training",
+        "Three measures of sharpness on the unseen domain over the training",
         "Mean over the unseen domains; bands: 95 % intervals over seeds; logarithmic axes.",
     )
 

@@ -19,6 +19,7 @@ from experiments.training import Program, TrainState
 RADIUS = 0.05  # of the sharpness, whatever rho the run was trained with
 PIECES = 8  # batches of the gradients' variance
 LARGEST = 512  # images of a domain that a measure looks at
+FEW = 128  # those that a large model's does
 SURFACE_AXIS = np.linspace(-1.0, 1.0, 21)  # 1 is as far as the weights are long
 
 
@@ -89,9 +90,9 @@ def _unseen_sharpness(loss: Any, params: Any, batch: Any) -> dict[str, Any]:
 
 
 def unseen_flatness(trained: Trained) -> dict[str, Any]:
-    """The two measures of `unseen_sharpness` that cost no more than a few gradients."""
+    """Two measures of `unseen_sharpness` that large models can afford, on few images."""
     measure = _compiled(_unseen_flatness, trained)
-    found = measure(trained.state, *_some_images(trained, trained.config.unseen))
+    found = measure(trained.state, *_some_images(trained, trained.config.unseen, FEW))
     return {f"unseen_{name}": float(value) for name, value in found.items()}
 
 
@@ -142,10 +143,12 @@ def images_of(trained: Trained, name: str) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _some_images(trained: Trained, domain: str) -> tuple[jax.Array, jax.Array]:
-    """Up to LARGEST images of a domain and their labels, the same in every run."""
+def _some_images(
+    trained: Trained, domain: str, most: int = LARGEST
+) -> tuple[jax.Array, jax.Array]:
+    """Some images of a domain and their labels, the same in every run."""
     images, labels = images_of(trained, domain)
-    order = np.random.default_rng(0).permutation(len(labels))[:LARGEST]
+    order = np.random.default_rng(0).permutation(len(labels))[:most]
     order = order[: len(order) - len(order) % PIECES]
     return jnp.asarray(images[order]), jnp.asarray(labels[order])
 

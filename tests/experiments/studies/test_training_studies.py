@@ -218,10 +218,11 @@ def test_a_backbone_is_fine_tuned(run):
     presets = {s.config.preset.model: s.config.preset for s in store.asked}
     assert set(presets) == {"efficientnet_lite0"}
     assert presets["efficientnet_lite0"].weights == "package"
-    at_equal_cost = [s for s in store.asked if s.looks == 1]
+    at_equal_cost = [s for s in store.asked if s.probes == ("scores",)]
     steps = {s.config.method: s.config.preset.steps for s in at_equal_cost}
     assert steps == dict.fromkeys(GAINS, 40) | {"erm": 80}
-    assert {s.config.preset.steps for s in store.asked if s.looks > 1} == {40}
+    after_equal_steps = [s for s in store.asked if "unseen_flatness" in s.probes]
+    assert {s.config.preset.steps for s in after_equal_steps} == {40}
     assert findings[0].answer == HOLDS
     (settings,) = numbers["accuracy"].values()
     for methods in settings.values():
