@@ -45,17 +45,17 @@ SHARED = (
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A claim, and what it was answered on all data.
+    """A claim, and what it was answered on all data by all studies.
 
     Attributes:
       text: the claim.
       source: who claims it.
-      answers: (number in the study, finding).
+      answers: (anchor, finding).
     """
 
     text: str
     source: str
-    answers: list[tuple[int, Finding]]
+    answers: list[tuple[str, Finding]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +83,6 @@ class Section:
     tables: Sequence[Table]
 
     @property
-    def claims(self) -> list[Claim]:
-        """Its claims, each once, in the order of their first answers."""
-        answers: dict[tuple[str, str], list[tuple[int, Finding]]] = defaultdict(list)
-        for i, finding in enumerate(self.findings, start=1):
-            answers[finding.claim, finding.source].append((i, finding))
-        return [Claim(*key, found) for key, found in answers.items()]
-
-    @property
     def anchor(self) -> str:
         """What links to the section point to; those to its findings end in `-1`, `-2`."""
         return "study-" + re.sub(r"[^\w-]+", "-", self.folder.name)
@@ -114,13 +106,30 @@ class Report:
         return [finding for section in self.sections for finding in section.findings]
 
     @property
+    def claims(self) -> list[tuple[Section, list[Claim]]]:
+        """Each claim once, with the study that answers it first."""
+        first: dict[tuple[str, str], int] = {}
+        answers: dict[tuple[str, str], list[tuple[str, Finding]]] = defaultdict(list)
+        for section in self.sections:
+            for i, finding in enumerate(section.findings, start=1):
+                key = (finding.claim, finding.source)
+                first.setdefault(key, section.number)
+                answers[key].append((f"{section.anchor}-{i}", finding))
+        told = [
+            (s, [Claim(*key, answers[key]) for key, n in first.items() if n == s.number])
+            for s in self.sections
+        ]
+        return [(section, claims) for section, claims in told if claims]
+
+    @property
     def abstract(self) -> str:
         """How much was tested, and in what time; the answers' counts come after it."""
         finished = len(self.sections)
+        claims = sum(len(claims) for _, claims in self.claims)
         waiting = f" Not run yet: {len(self.waiting)} of {finished + len(self.waiting)}."
         return (
             f"{_count(finished, 'study', 'studies')} put "
-            f"{_count(sum(len(s.claims) for s in self.sections), 'claim', 'claims')} to "
+            f"{_count(claims, 'claim', 'claims')} to "
             f"{_count(len(self.findings), 'test', 'tests')}, in {self.time} "
             f"of one process.{waiting if self.waiting else ''} The answers:"
         )
@@ -263,12 +272,11 @@ def _claims(report: Report) -> str:
             _cell(claim.text),
             _cell(claim.source),
             "<br>".join(
-                f"{_told(f)}: [{_cell(f.where)}](#{section.anchor}-{i})"
-                for i, f in claim.answers
+                f"{_told(f)}: [{_cell(f.where)}](#{anchor})" for anchor, f in claim.answers
             ),
         )
-        for section in report.sections
-        for claim in section.claims
+        for _, claims in report.claims
+        for claim in claims
     ]
     return Table("All claims", COLUMNS, rows).markdown()
 
