@@ -130,7 +130,7 @@ def _find(where: str, methods: Numbers) -> list[Finding]:
             f"{label(a)} is more accurate on unseen domains than {label(b)}",
             source,
             where,
-            verdict(test, MARGIN),
+            verdict(test, MARGIN, p),
             f"{test.told(100, 2, 'points')} (Holm p {told_p(p)})",
         )
         for (a, b, source), test, p in zip(claims, tests, adjusted, strict=True)

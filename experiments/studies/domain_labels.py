@@ -23,18 +23,19 @@ from experiments.studies.study import Figure, Finding, Numbers, Study, Table
 
 MARGIN = 0.005
 OURS = "DISAM, lam 10"
-# name -> (method, overrides, line style)
+# name -> (method, overrides, marker)
 RUNS = {
-    "SAM": ("sam", (), "-"),
-    OURS: ("disam", (("lam", 10.0),), "--"),
+    "SAM": ("sam", (), "o"),
+    OURS: ("disam", (("lam", 10.0),), "s"),
 }
+MERGED = Change("merged_domains", 2)
 CHANGES = {
     "labels as they are": None,
     "25 % wrong": Change("wrong_labels", 0.25),
     "50 % wrong": Change("wrong_labels", 0.5),
     "all at random": Change("wrong_labels", 1.0),
     "50 % missing": Change("missing_labels", 0.5),
-    "merged to 2": Change("merged_domains", 2),
+    "merged to 2": MERGED,
 }
 RATIOS = (1, 10, 50)
 COUNTS = (2, 4, 8, 20)
@@ -82,7 +83,12 @@ def _with_methods(data: str, condition: str, group: Group) -> dict:
 
 
 def _changed(data: str) -> dict[str, Group]:
-    return {name: Group(data, "sam", change=change) for name, change in CHANGES.items()}
+    sources = len(load_once(data).domains) - 1
+    return {
+        name: Group(data, "sam", change=change)
+        for name, change in CHANGES.items()
+        if change != MERGED or sources > MERGED.amount
+    }
 
 
 def _unequal(data: str) -> dict[str, Group]:
@@ -129,15 +135,14 @@ def draw(numbers: Numbers, out: Path) -> list[Figure]:
             continue
         figure, axes = panels(len(shown), width=3.6, height=3.2)
         for panel, (data, conditions) in zip(axes, shown.items(), strict=True):
-            for i, (name, (method, _, style)) in enumerate(RUNS.items()):
+            for i, (name, (method, _, marker)) in enumerate(RUNS.items()):
                 errorbars(
                     panel,
                     np.arange(len(conditions)) + 0.14 * (i - 0.5),
                     [100 * np.array(c[name]["out_of_domain"]) for c in conditions.values()],
-                    marker="o",
-                    ms=3.5,
-                    lw=1.0,
-                    linestyle=style,
+                    marker=marker,
+                    ms=4,
+                    linestyle="none",
                     color=color_of(method),
                     label=name,
                 )
@@ -174,7 +179,7 @@ def _find(data: str, conditions: Numbers) -> list[Finding]:
             f"{OURS}, is more accurate than SAM: {condition}",
             "ours",
             data,
-            verdict(test, MARGIN),
+            verdict(test, MARGIN, p),
             f"{test.told(100, 2, 'points')} (Holm p {told_p(p)})",
         )
         for (condition, test), p in zip(tests.items(), adjusted, strict=True)

@@ -219,7 +219,7 @@ def _find(data: str, runs: Numbers, key: str, what: str) -> list[Finding]:
             f"{a} is flatter on the unseen domain than {b}, by the {what}",
             source,
             data,
-            verdict(test, MARGIN if as_ratio else SURFACE_MARGIN),
+            verdict(test, MARGIN if as_ratio else SURFACE_MARGIN, p),
             f"{told(a, b, test)}, Holm p {told_p(p)}",
         )
         for (a, b, source), test, p in zip(PAIRS, tests, adjusted, strict=True)

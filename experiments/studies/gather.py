@@ -30,8 +30,9 @@ LEGEND = (
     "Unless a study says otherwise, an answer comes from a difference of two methods, seed "
     "by seed, with its 95 % confidence interval in brackets. **Does not hold**: the whole "
     "interval is below the smallest difference that would matter. **Holds**: otherwise, "
-    "where the whole interval is above 0. **Cannot be told**: anything else; more seeds "
-    "may tell."
+    "where the whole interval is above 0 and p, adjusted by Holm where a study tests many "
+    "such differences, is below 0.05. **Cannot be told**: anything else; more seeds may "
+    "tell."
 )
 UNKNOWN = (
     "The code that made this report does not have this study; its question, its protocol "

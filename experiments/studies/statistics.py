@@ -99,23 +99,27 @@ def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> 
     return estimate(np.asarray(a, float) - np.asarray(b, float))
 
 
-def verdict(found: Estimate, margin: float) -> str:
+def verdict(found: Estimate, margin: float, adjusted: float | None = None) -> str:
     """Whether a claim that something is larger holds.
 
     It does not hold where the whole interval is below `margin`, the smallest difference
     that would matter: then the difference is negative, or too small. It holds where the
-    whole interval is above 0 otherwise. In all other cases it cannot be told.
+    whole interval is above 0 otherwise, and `adjusted` below 0.05. In all other cases it
+    cannot be told.
 
     Args:
       found: the estimate of what the claim says is positive.
       margin: the smallest difference that would matter, >= 0.
+      adjusted: its p-value, adjusted for the claims that are tested beside it; None where
+        there are none.
 
     Returns:
       One of the three answers.
     """
     if found.high < margin:
         return DOES_NOT
-    return HOLDS if found.low > 0 else CANNOT_TELL
+    by_chance = adjusted is not None and adjusted >= 1 - CONFIDENCE
+    return HOLDS if found.low > 0 and not by_chance else CANNOT_TELL
 
 
 def equal(found: Estimate, margin: float) -> str:

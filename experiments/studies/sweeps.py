@@ -9,7 +9,6 @@ from experiments.studies.matrix import Group, last, per_seed, run_groups
 from experiments.studies.plots import color_of, errorbars, label, panels, save
 from experiments.studies.runs import Setting
 from experiments.studies.statistics import (
-    CANNOT_TELL,
     DOES_NOT,
     HOLDS,
     equal,
@@ -216,7 +215,7 @@ def _find(data: str, points: list[Numbers]) -> list[Finding]:
             "A lam that is tuned makes DISAM more accurate than SAM",
             "ours",
             data,
-            verdict(lam_tests[best], MARGIN) if adjusted_best < 0.05 else CANNOT_TELL,
+            verdict(lam_tests[best], MARGIN, adjusted_best),
             f"best of {len(at)}, lam = {best:g}: {lam_tests[best].told(100, 2, 'points')} "
             f"(Holm p {told_p(adjusted_best)}); chosen there, so an upper bound",
         ),

@@ -57,6 +57,12 @@ def test_verdicts(low, high, answer):
     assert verdict(Estimate((low + high) / 2, low, high, 0.5, 5), margin=0.005) == answer
 
 
+def test_one_of_many_tests_needs_a_smaller_p():
+    found = Estimate(0.2, 0.1, 0.3, 0.01, 5)
+    assert [verdict(found, 0.0, p) for p in (0.04, 0.06)] == [HOLDS, CANNOT_TELL]
+    assert verdict(found, 0.4, 0.9) == DOES_NOT  # too small to matter at any p
+
+
 @pytest.mark.parametrize(
     ("low", "high", "answer"),
     [
