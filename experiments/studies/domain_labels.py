@@ -46,12 +46,14 @@ The paper's rho 0.05, and lam 10, since at the paper's 0.1 DISAM is SAM to a ten
 point (see the sweeps); the protocol of the data set otherwise, nothing tuned. The source
 images keep their pictures and classes, and only what the method is told of their domains
 changes: a share of them gets the label of another image, a share has no label and makes up
-one domain more, or neighbours are merged to two domains. Imbalance: the first source
-domain keeps its images, the others 1/10 or 1/50 of theirs, and a batch is drawn from all
-of them together, so that a domain may be absent from it. Number of domains: all 1797 scans
-are dealt to 2, 4, 8 or 20 angles from 0 to 75 degrees, and to 90 degrees, which is unseen;
-160 images in a batch whatever the number. Differences are from SAM on the same images,
-paired by seed, p adjusted by Holm over a figure's points; half a point does not matter."""
+one domain more, or neighbours are merged to two domains. A batch has 32 images of each
+domain that the method is told of, so it is larger with a domain more and smaller with two.
+Imbalance: the first source domain keeps its images, the others 1/10 or 1/50 of theirs, and
+a batch is drawn from all of them together, so that a domain may be absent from it. Number
+of domains: all 1797 scans are dealt to 2, 4, 8 or 20 angles from 0 to 75 degrees, and to 90
+degrees, which is unseen; 160 images in a batch whatever the number. Differences are from
+SAM on the same images, paired by seed, p adjusted by Holm over a figure's points; half a
+point does not matter."""
 
 
 def measure(setting: Setting) -> Numbers:
