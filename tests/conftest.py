@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,20 @@ def pytest_unconfigure():
     """Removes the cache where this process made it; a worker's is another's."""
     if made_here:
         shutil.rmtree(os.environ[CACHE], ignore_errors=True)
+
+
+def compiles_quickly(path):
+    """Of tests that compute little: most of their time would go into compiling well."""
+    if path.is_relative_to(Path(__file__).parent / "experiments"):
+        return path.stem != "test_backbones"  # those compute much
+    return path.stem in ("test_family", "test_properties", "test_testing")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compile_quickly(request):
+    jax.config.update("jax_disable_most_optimizations", compiles_quickly(request.path))
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

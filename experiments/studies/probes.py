@@ -71,7 +71,7 @@ def unseen_sharpness(trained: Trained) -> dict[str, Any]:
     Hessian.
     """
     measure = _compiled(_unseen_sharpness, trained)
-    found = measure(trained.state, *_some_images(trained, trained.config.unseen))
+    found = measure(trained.state, *_some_images(trained, trained.config.unseen, LARGEST))
     return {f"unseen_{name}": float(value) for name, value in found.items()}
 
 
@@ -109,7 +109,7 @@ def source_sharpness(trained: Trained) -> dict[str, Any]:
     """The increase of each source domain's own loss within RADIUS."""
     measure = _compiled(_own_sharpness, trained)
     found = [
-        measure(trained.state, *_some_images(trained, trained.train.domains[d]))
+        measure(trained.state, *_some_images(trained, trained.train.domains[d], LARGEST))
         for d in trained.sources
     ]
     return {"source_sharpness": [float(x) for x in found]}
@@ -122,7 +122,7 @@ def _own_sharpness(loss: Any, params: Any, batch: Any) -> Any:
 def surface(trained: Trained) -> dict[str, Any]:
     """The loss on the unseen domain along two random filter-normalized directions."""
     measure = _compiled(_surface, trained)
-    found = measure(trained.state, *_some_images(trained, trained.config.unseen))
+    found = measure(trained.state, *_some_images(trained, trained.config.unseen, LARGEST))
     return {"surface": np.round(np.asarray(found, float), 4).tolist()}
 
 
@@ -143,9 +143,7 @@ def images_of(trained: Trained, name: str) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _some_images(
-    trained: Trained, domain: str, most: int = LARGEST
-) -> tuple[jax.Array, jax.Array]:
+def _some_images(trained: Trained, domain: str, most: int) -> tuple[jax.Array, jax.Array]:
     """Some images of a domain and their labels, the same in every run."""
     images, labels = images_of(trained, domain)
     order = np.random.default_rng(0).permutation(len(labels))[:most]

@@ -9,7 +9,7 @@ import pytest
 from experiments.config import make_config
 from experiments.data import load
 from experiments.metrics import read_metrics
-from experiments.studies import runs
+from experiments.studies import probes, runs
 from experiments.studies.matrix import Group, last, per_seed, run_groups
 from experiments.studies.runs import Setting, Spec, Store, train_spec
 from experiments.train import train
@@ -28,7 +28,9 @@ SPEC = Spec(
 
 @pytest.fixture(scope="module")
 def outcome():
-    return train_spec(SPEC)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probes, "LARGEST", 64)  # 512 images take most of the time
+        return train_spec(SPEC)
 
 
 def test_losses_and_scores_are_those_of_train(outcome, tmp_path):
