@@ -36,7 +36,7 @@ def compiles_quickly(path):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def compile_quickly(request):
+def optimizations(request):
     jax.config.update("jax_disable_most_optimizations", compiles_quickly(request.path))
     yield
     jax.config.update("jax_disable_most_optimizations", False)
