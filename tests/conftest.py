@@ -32,7 +32,7 @@ def compiles_quickly(path):
     """Of tests that compute little: most of their time would go into compiling well."""
     if path.is_relative_to(Path(__file__).parent / "experiments"):
         return path.stem != "test_backbones"  # those compute much
-    return path.stem in ("test_family", "test_properties", "test_testing")
+    return path.stem != "test_cost"
 
 
 @pytest.fixture(autouse=True, scope="module")

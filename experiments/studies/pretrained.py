@@ -1,15 +1,14 @@
 """The claims with a pretrained backbone: EfficientNet-Lite0, fine-tuned whole."""
 
 import dataclasses
-import itertools
 from pathlib import Path
 
 from experiments.studies import accuracy, convergence, flatness
-from experiments.studies.matrix import Group, last, per_seed, run_groups
+from experiments.studies.matrix import Group, run_groups
 from experiments.studies.plots import label
 from experiments.studies.runs import Setting
 from experiments.studies.study import Figure, Finding, Numbers, Study, Table
-from experiments.studies.tuning import TUNING_SEED
+from experiments.studies.tuning import Overrides, choose
 
 DATA = "emoji_styles"
 WHERE = f"{DATA}, EfficientNet-Lite0"
@@ -42,38 +41,19 @@ convergence and flatness."""
 def measure(setting: Setting) -> Numbers:
     """Tunes the learning rate, trains, and keeps what the three studies keep."""
     base = Group(DATA, "erm", BACKBONE, gradients=GRADIENTS)
-    tried = run_groups(
-        setting,
-        {
-            (method, trial): dataclasses.replace(
-                base,
-                method=method,
-                overrides=(*BACKBONE, *trial),
-                first_seed=TUNING_SEED,
-                seeds=1,
-            )
-            for method, trial in itertools.product(accuracy.METHODS, TRIALS)
-        },
+
+    def group(method: str, trial: Overrides) -> Group:
+        return dataclasses.replace(base, method=method, overrides=(*BACKBONE, *trial))
+
+    best = choose(
+        setting, {m: {trial: group(m, trial) for trial in TRIALS} for m in accuracy.METHODS}
     )
-
-    def validation(method: str, trial: tuple) -> float:
-        return per_seed(tried[method, trial], last("in_domain_accuracy"))[0]
-
-    best = {
-        method: max(TRIALS, key=lambda trial: validation(method, trial))
-        for method in accuracy.METHODS
-    }
     equal_cost = {
-        (accuracy.TUNED, method): dataclasses.replace(
-            base, method=method, overrides=(*BACKBONE, *best[method])
-        )
-        for method in accuracy.METHODS
+        (accuracy.TUNED, method): group(method, trial) for method, trial in best.items()
     }
     equal_steps = {
         (accuracy.EQUAL_STEPS, name): dataclasses.replace(
-            base,
-            method=method,
-            overrides=(*BACKBONE, *best["erm"], *overrides),
+            group(method, (*best["erm"], *overrides)),
             equal_steps=True,
             probes=("scores", "unseen_flatness"),
             log_every=4,

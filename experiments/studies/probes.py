@@ -70,9 +70,7 @@ def unseen_sharpness(trained: Trained) -> dict[str, Any]:
     increase of the loss within RADIUS (one ascent and ten), and the top eigenvalue of the
     Hessian.
     """
-    measure = _compiled(_unseen_sharpness, trained)
-    found = measure(trained.state, *_some_images(trained, trained.config.unseen, LARGEST))
-    return {f"unseen_{name}": float(value) for name, value in found.items()}
+    return _on_unseen(_unseen_sharpness, trained, LARGEST)
 
 
 def _unseen_sharpness(loss: Any, params: Any, batch: Any) -> dict[str, Any]:
@@ -91,9 +89,7 @@ def _unseen_sharpness(loss: Any, params: Any, batch: Any) -> dict[str, Any]:
 
 def unseen_flatness(trained: Trained) -> dict[str, Any]:
     """Two measures of `unseen_sharpness` that large models can afford, on few images."""
-    measure = _compiled(_unseen_flatness, trained)
-    found = measure(trained.state, *_some_images(trained, trained.config.unseen, FEW))
-    return {f"unseen_{name}": float(value) for name, value in found.items()}
+    return _on_unseen(_unseen_flatness, trained, FEW)
 
 
 def _unseen_flatness(loss: Any, params: Any, batch: Any) -> dict[str, Any]:
@@ -103,6 +99,14 @@ def _unseen_flatness(loss: Any, params: Any, batch: Any) -> dict[str, Any]:
         "gradient_variance": diagnostics.gradient_variance(loss, params, pieces),
         "sharpness": jnp.sum(climbed),
     }
+
+
+def _on_unseen(
+    measures: Callable[..., dict[str, Any]], trained: Trained, most: int
+) -> dict[str, Any]:
+    measure = _compiled(measures, trained)
+    found = measure(trained.state, *_some_images(trained, trained.config.unseen, most))
+    return {f"unseen_{name}": float(value) for name, value in found.items()}
 
 
 def source_sharpness(trained: Trained) -> dict[str, Any]:

@@ -6,8 +6,10 @@ a seed that no study reports; the best mean accuracy on the held-out parts of th
 domains is taken, the first of equal ones.
 """
 
+import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from experiments.studies.runs import Setting
 LEARNING_RATES = (3e-3, 1e-2)
 TUNING_SEED = 1000
 Overrides = tuple[tuple[str, float], ...]
+Key = TypeVar("Key", bound=Hashable)
 
 _SAM = tuple((("rho", rho),) for rho in (0.02, 0.05, 0.1, 0.2))
 _DISAM = tuple(
@@ -55,19 +58,40 @@ def tuned(
     Returns:
       The overrides of the config.
     """
+    return choose(
+        setting,
+        {
+            (name, method): {trial: Group(name, method, trial) for trial in trials(method)}
+            for name in data
+            for method in methods
+        },
+    )
+
+
+def choose(
+    setting: Setting, tried: Mapping[Key, Mapping[Overrides, Group]]
+) -> dict[Key, Overrides]:
+    """The best trial of each, on the seed that no study reports.
+
+    Args:
+      setting: of the study.
+      tried: by any key, trial -> its runs, of whatever seeds.
+
+    Returns:
+      Key -> the trial of the highest mean accuracy on the held-out parts of the source
+      domains, the first of equal ones. One that diverged is not taken.
+    """
     groups = {
-        (name, method, trial): Group(name, method, trial, first_seed=TUNING_SEED, seeds=1)
-        for name in data
-        for method in methods
-        for trial in trials(method)
+        (key, trial): dataclasses.replace(group, first_seed=TUNING_SEED, seeds=1)
+        for key, groups in tried.items()
+        for trial, group in groups.items()
     }
     found = {
-        key: per_seed(outcomes, last("in_domain_accuracy"))[0]
-        for key, outcomes in run_groups(setting, groups).items()
+        at: per_seed(outcomes, last("in_domain_accuracy"))[0]
+        for at, outcomes in run_groups(setting, groups).items()
     }
     best = {}
-    for name, method in itertools.product(data, methods):
-        tried = trials(method)
-        reached = [found[name, method, trial] for trial in tried]
-        best[name, method] = tried[int(np.nanargmax(reached))]
+    for key, trials_of_key in tried.items():
+        listed = list(trials_of_key)
+        best[key] = listed[int(np.nanargmax([found[key, trial] for trial in listed]))]
     return best

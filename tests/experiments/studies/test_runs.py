@@ -22,14 +22,19 @@ CONFIG = make_config(
     overrides={"steps": 12, "batch_size": 8, "log_every": 5, "checkpoint_every": 5},
 )
 SPEC = Spec(
-    CONFIG, looks=2, probes=("scores", "unseen_sharpness", "source_sharpness"), log_every=5
+    CONFIG,
+    looks=2,
+    probes=("scores", "unseen_sharpness", "source_sharpness", "few"),
+    log_every=5,
 )
 
 
 @pytest.fixture(scope="module")
 def outcome():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probes, "LARGEST", 64)  # 512 images take most of the time
+        for most in ("LARGEST", "FEW"):  # 512 images take most of the time
+            patch.setattr(probes, most, 64)
+        patch.setitem(probes.PROBES, "few", lambda t: {"few": probes.unseen_flatness(t)})
         return train_spec(SPEC)
 
 
@@ -58,6 +63,13 @@ def test_what_is_measured_is_finite_and_ordered(outcome):
         assert np.isfinite(look["unseen_top_eigenvalue"])
         assert len(look["source_sharpness"]) == 2
         assert min(look["source_sharpness"]) > 0
+
+
+def test_flatness_is_part_of_sharpness(outcome):
+    for look in outcome["looks"]:
+        assert set(look["few"]) == {"unseen_gradient_variance", "unseen_sharpness"}
+        for name, value in look["few"].items():
+            assert value == pytest.approx(look[name], rel=1e-4), name
 
 
 def test_a_digest_tells_specs_apart():
