@@ -34,7 +34,7 @@ from disam_jax.sharpness import erm as erm
 # The engine, and what it reports.
 from disam_jax.evaluation import Evaluation as Evaluation
 from disam_jax.sharpness import sharpness_aware as sharpness_aware
-from disam_jax.sharpness import value_and_grad as value_and_grad
+from disam_jax.gradient_function import value_and_grad as value_and_grad
 from disam_jax.sources import SharpnessState as SharpnessState
 from disam_jax.sources import pop_evaluation as pop_evaluation
 
@@ -104,7 +104,8 @@ from disam_jax.combinations import take_perturbed as take_perturbed
 from disam_jax.hyperparameters import follow_learning_rate as follow_learning_rate
 from disam_jax.hyperparameters import follow_schedule as follow_schedule
 
-# Measures on any loss and any parameters.
+# Measures on any loss and any parameters, and what any method must hold.
 from disam_jax import diagnostics as diagnostics
+from disam_jax import testing as testing
 
 __version__ = _version("disam_jax")

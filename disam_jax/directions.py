@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from disam_jax import trees
-from disam_jax.hyperparameters import check_hyperparameter
+from disam_jax.hyperparameters import check_number
 from disam_jax.trees import Tree
 
 
@@ -58,8 +58,8 @@ def away_from_mean(sigma: float = 1.0, decay: float = 0.9) -> optax.GradientTran
       the mean with the new gradient in it, the authors' code, followed here, the one
       before; for sigma = 1 the directions are the same.
     """
-    check_hyperparameter("sigma", sigma)
-    check_hyperparameter("decay", decay, at_most=1.0)
+    sigma = check_number("sigma", sigma)
+    decay = check_number("decay", decay, at_most=1.0)
 
     def init(params: Tree) -> AwayFromMeanState:
         mean = optax.tree.zeros_like(trees.at_least_float32(params))
@@ -77,6 +77,7 @@ def away_from_mean(sigma: float = 1.0, decay: float = 0.9) -> optax.GradientTran
             state.mean,
         )
         count = jnp.asarray(optax.safe_increment(state.count))
+        mean = trees.cast_like(mean, state.mean)
         return away, AwayFromMeanState(count, mean)  # the first mean is 0
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]

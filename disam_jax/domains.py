@@ -140,8 +140,18 @@ def _membership(domain_ids: chex.Array, num_domains: int) -> chex.Array:
     return jnp.arange(num_domains)[:, None] == jnp.asarray(domain_ids)[None, :]
 
 
-def as_domain_loss_fn(loss_fn: LossFn | None, has_aux: bool) -> DomainLossFn:
-    """Returns (params, *micro_batch) -> (losses [M] in at least float32, aux), checked."""
+def as_domain_loss_fn(
+    loss_fn: LossFn | None,
+    has_aux: bool,
+    as_given: Callable[[Tree], Tree] = lambda params: params,
+) -> DomainLossFn:
+    """Returns (params, *micro_batch) -> (losses [M] in at least float32, aux), checked.
+
+    Args:
+      loss_fn: the user's.
+      has_aux: whether it returns an aux.
+      as_given: the parameters of a step -> those that the user gave.
+    """
     if loss_fn is None:
         raise ValueError(
             "loss_fn is missing: this transformation takes the gradients itself. Call "
@@ -151,7 +161,7 @@ def as_domain_loss_fn(loss_fn: LossFn | None, has_aux: bool) -> DomainLossFn:
         )
 
     def domain_loss_fn(params: Tree, *micro_batch: Tree) -> tuple[chex.Array, Any]:
-        output = loss_fn(params, *micro_batch)
+        output = loss_fn(as_given(params), *micro_batch)
         if isinstance(output, tuple) != has_aux or (has_aux and len(output) != 2):
             expected = "a pair (losses, aux)" if has_aux else "losses alone"
             raise TypeError(
@@ -159,6 +169,11 @@ def as_domain_loss_fn(loss_fn: LossFn | None, has_aux: bool) -> DomainLossFn:
                 f"got {type(output).__name__}."
             )
         losses, aux = output if has_aux else (output, None)
+        if not isinstance(losses, list | float | int) and not hasattr(losses, "dtype"):
+            raise TypeError(
+                "loss_fn must return a scalar or the vector of domain losses; got "
+                f"{losses!r} ({type(losses).__name__}). Return jnp.stack of several losses."
+            )
         losses = jnp.asarray(losses)
         if losses.ndim > 1 or not jnp.issubdtype(losses.dtype, jnp.floating):
             raise ValueError(

@@ -16,18 +16,23 @@ class Evaluation(NamedTuple):
     Keeping it is not free with many parameters and a small batch: the cosine keeps
     the gradient at w through the second pass, and on a CPU the norm of eps writes eps out.
 
-    `perturbed_losses - losses` is the sharpness of each domain at this radius. A step that
-    evaluates one point alone (ERM's, one between two ascents, momentum SAM's) gives that
-    point's losses and gradient for both.
+    `perturbed_losses - losses` is the sharpness of each domain at this radius, and NaN
+    where `loss_fn` was not evaluated at w. A step that evaluates one point alone (ERM's,
+    one between two ascents, momentum SAM's) gives that point's losses and gradient for
+    both.
 
     Attributes:
-      losses: [M], the domain losses at w.
-      perturbed_losses: [M], the domain losses at w + eps.
+      losses: [M], of `loss_fn` at w. NaN where an `ascent_loss_fn` alone was evaluated
+        there, as with the default `combine_with="ascent"`.
+      perturbed_losses: [M], at w + eps, of `perturbed_loss_fn` if there is one.
       aux: what the loss function returned beside the losses at w (BatchNorm statistics,
-        say); the pass at w + eps changes none of it. In micro-batches it is stacked,
-        [K, ...]; with an axis_name it is this device's.
-      ascent_weights: [M], each domain's weight in the ascent gradient (the paper's beta);
-        they sum to 1 for the objectives here and may be negative.
+        say), the `ascent_loss_fn` where that alone was evaluated; the pass at w + eps
+        changes none of it. In micro-batches it is stacked, [K, ...]; with an axis_name it
+        is this device's.
+      ascent_losses: [M], of what was climbed: `losses`, or the `ascent_loss_fn`'s.
+      ascent_weights: [M], each domain's weight in the ascent gradient (the paper's beta),
+        seen from `ascent_losses`; they sum to 1 for the objectives here and may be
+        negative.
       gradient_norm: scalar, of the gradient at w that the combination takes.
       perturbation_norm: scalar, of eps; rho for SAM.
       perturbed_gradient_norm: scalar, of the gradient at w + eps.
@@ -38,6 +43,7 @@ class Evaluation(NamedTuple):
     losses: chex.Array
     perturbed_losses: chex.Array
     aux: Any
+    ascent_losses: chex.Array
     ascent_weights: chex.Array
     gradient_norm: chex.Array
     perturbation_norm: chex.Array
@@ -46,7 +52,9 @@ class Evaluation(NamedTuple):
     realized: Realized | None = None
 
 
-def evaluation_of(clean: Look, perturbed: Look, eps: Tree) -> Evaluation:
+def evaluation_of(
+    clean: Look, perturbed: Look, eps: Tree, ascent: Look | None = None
+) -> Evaluation:
     """The evaluation of a step that looked at w and at w + eps.
 
     Example:
@@ -58,20 +66,23 @@ def evaluation_of(clean: Look, perturbed: Look, eps: Tree) -> Evaluation:
       5.0 1.0
 
     Args:
-      clean: at w; its domain weights are the ascent's.
+      clean: at w.
       perturbed: at w + eps.
       eps: the displacement.
+      ascent: what was climbed; None is `clean`.
 
     Returns:
       The evaluation.
     """
+    ascent = clean if ascent is None else ascent
     norms = trees.norm(clean.gradient), trees.norm(perturbed.gradient)
     product = trees.dot(clean.gradient, perturbed.gradient)
     return Evaluation(
         losses=clean.losses,
         perturbed_losses=perturbed.losses,
         aux=clean.aux,
-        ascent_weights=clean.domain_weights,
+        ascent_losses=ascent.losses,
+        ascent_weights=ascent.domain_weights,
         gradient_norm=norms[0],
         perturbation_norm=trees.norm(eps),
         perturbed_gradient_norm=norms[1],

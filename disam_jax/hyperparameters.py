@@ -24,8 +24,7 @@ def check_hyperparameter(
 ) -> Hyperparameter:
     """Returns `value` if it can be a hyperparameter, by default a non-negative one.
 
-    Schedules and traced values (under `jit`, `vmap` or `inject_hyperparams`) have
-    no number to look at yet and pass as they are.
+    Schedules have no number to look at yet and pass as they are.
 
     Args:
       name: what to call it in the error.
@@ -40,8 +39,39 @@ def check_hyperparameter(
       TypeError: `value` is not a number, an array or a schedule.
       ValueError: `value` is not finite, not a scalar, or out of its range.
     """
-    if callable(value) or isinstance(value, Tracer):
+    if not callable(value):
+        check_number(name, value, at_least, at_most)
+    return value
+
+
+def check_number(
+    name: str, value: Number, at_least: float = 0.0, at_most: float = math.inf
+) -> Number:
+    """Returns `value` if it can be a hyperparameter that follows no schedule.
+
+    A traced value (under `jit`, `vmap` or `inject_hyperparams`) passes as it is.
+
+    Args:
+      name: what to call it in the error.
+      value: a float or a scalar array.
+      at_least: the smallest that it may be.
+      at_most: the largest that it may be.
+
+    Returns:
+      `value`, as a Python number where it is one: under x64 a NumPy float64 would widen
+      all that it is multiplied with.
+
+    Raises:
+      TypeError: `value` is not a number or an array.
+      ValueError: `value` is not finite, not a scalar, or out of its range.
+    """
+    if isinstance(value, Tracer):
         return value
+    if callable(value):
+        raise TypeError(
+            f"{name} takes a number and no schedule; got {value!r}. "
+            "optax.inject_hyperparams can change it from step to step."
+        )
     if isinstance(value, bool | str) or not isinstance(
         value, int | float | np.number | np.ndarray | jax.Array
     ):
@@ -59,7 +89,38 @@ def check_hyperparameter(
         below = f" and <= {at_most:g}" if at_most < math.inf else ""
         hint = f" Use {name}=0 to switch its effect off." if at_least == 0 else ""
         raise ValueError(f"{name} must be finite{above}{below}; got {value}.{hint}")
-    return value
+    return value if isinstance(value, int) else float(value)
+
+
+def check_integer(
+    name: str, value: Any, at_least: int = 1, at_most: float = math.inf, why: str = ""
+) -> int:
+    """Returns `value` if it is an integer in its range, a static one.
+
+    Args:
+      name: what to call it in the error.
+      value: a Python or NumPy integer.
+      at_least: the smallest that it may be.
+      at_most: the largest that it may be.
+      why: what it counts, for the error.
+
+    Raises:
+      TypeError: `value` is an array, as under `optax.inject_hyperparams`.
+      ValueError: `value` is no integer or out of its range.
+    """
+    if isinstance(value, jax.Array):
+        raise TypeError(
+            f"{name} must be an integer known before a step is compiled; got {value}. "
+            "Under optax.inject_hyperparams name it among those that do not change: "
+            f"static_args=({name!r},)."
+        )
+    integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not (integer and at_least <= value <= at_most):
+        range_ = f">= {at_least}" if at_most == math.inf else f"in {at_least} ... {at_most}"
+        raise ValueError(
+            f"{name} must be an integer {range_}{why and ', ' + why}; got {value!r}."
+        )
+    return int(value)
 
 
 def at_count(value: Hyperparameter, count: Number) -> Number:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from disam_jax.evaluation import Evaluation
+from disam_jax.hyperparameters import check_integer
 from disam_jax.sources import pop_evaluation, put_evaluation
 from disam_jax.trees import Tree
 
@@ -72,8 +73,7 @@ def scale_loss(
     """
     if not 0 < scale < float("inf"):
         raise ValueError(f"scale must be positive and finite; got {scale}.")
-    if growth_interval < 1:
-        raise ValueError(f"growth_interval must be at least 1; got {growth_interval}.")
+    check_integer("growth_interval", growth_interval)
 
     def init(params: Tree) -> LossScaleState:
         zero = jnp.zeros([], jnp.int32)

@@ -93,7 +93,7 @@ def one_pass(
         return Step(
             seen.gradient,
             OnePassMemory(moved, kept, direction),
-            points.evaluation(seen, seen, eps),
+            points.evaluation(seen, seen, eps, climbed),
         )
 
     return gradient_source(init, step)
@@ -163,7 +163,7 @@ def one_pass_by_domain(
         return Step(
             descended.gradient,
             memory._replace(perturbation=moved, direction=climbed.gradient),
-            points.evaluation(descended, descended, eps),
+            points.evaluation(descended, descended, eps, climbed),
         )
 
     return gradient_source(init, step)

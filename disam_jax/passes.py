@@ -78,6 +78,7 @@ class Pass(NamedTuple):
 
 
 PassAt = Callable[[Tree], Pass]
+AxisName = str | tuple[str, ...]  # of one mesh axis, or of several
 
 
 def at_once(loss_fn: DomainLossFn, weights: chex.Array | None) -> PassAt:
@@ -110,7 +111,7 @@ def in_micro_batches(
         _, piece_losses = jax.lax.scan(forward, None, micro_batches, unroll=unroll)
         piece_weights = check_weights(weights, piece_losses)
         whole_weights = jnp.sum(piece_weights, axis=0)
-        shares = trees.safe_divide(piece_weights, whole_weights)
+        shares = trees.safe_divide(piece_weights, whole_weights[None])
 
         def pull(cotangent: chex.Array) -> tuple[Tree, Seen]:
             # Or a compiler that unrolls would keep the first passes' residuals instead.
@@ -133,7 +134,7 @@ def in_micro_batches(
     return pass_at
 
 
-def over_devices(pass_at: PassAt, axis_name: str) -> PassAt:
+def over_devices(pass_at: PassAt, axis_name: AxisName) -> PassAt:
     """Each device passes over its part of the batch; losses and gradients are summed."""
 
     def pass_at_all(params: Tree) -> Pass:

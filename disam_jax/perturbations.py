@@ -15,7 +15,13 @@ import numpy as np
 import optax
 
 from disam_jax import trees
-from disam_jax.hyperparameters import Hyperparameter, at_count, check_hyperparameter
+from disam_jax.hyperparameters import (
+    Hyperparameter,
+    at_count,
+    check_hyperparameter,
+    check_number,
+)
+from disam_jax.parameters import from_real, is_complex, to_real
 from disam_jax.trees import Tree
 
 Rule = Callable[[Tree, Tree, chex.Array], Tree]
@@ -76,10 +82,11 @@ def perturbation(rule: Rule, *, mask: Mask = None) -> optax.GradientTransformati
         if params is None:
             raise ValueError("A perturbation needs params: update(grad, state, params).")
         moves = _as_bools(mask, params)
-        grad, params = trees.at_least_float32((updates, params))
+        as_given = from_real if is_complex(params) else lambda tree: tree
+        grad, params = trees.at_least_float32(to_real((updates, params)))
         eps = rule(_select(moves, grad), _select(moves, params), state.count)
         count = jnp.asarray(optax.safe_increment(state.count))
-        return _fill_with_zeros(eps, grad), PerturbationState(count)
+        return as_given(_fill_with_zeros(eps, grad)), PerturbationState(count)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
@@ -94,9 +101,11 @@ def _as_bools(mask: Mask, params: Tree) -> Tree:
 
 
 def _select(moves: Tree, tree: Tree) -> Tree:
-    """Returns `tree` with None, which is no leaf, where the mask is False."""
+    """Returns `tree` with Optax's mark, which has no leaves, where the mask is False."""
     return jax.tree.map(
-        lambda flag, part: part if flag else jax.tree.map(lambda _: None, part),
+        lambda flag, part: (
+            part if flag else jax.tree.map(lambda _: optax.MaskedNode(), part)
+        ),
         moves,
         tree,
     )
@@ -104,11 +113,17 @@ def _select(moves: Tree, tree: Tree) -> Tree:
 
 def _fill_with_zeros(eps: Tree, like: Tree) -> Tree:
     return jax.tree.map(
-        lambda leaf, g: jnp.zeros_like(g) if leaf is None else leaf,
+        lambda leaf, g: (
+            jnp.zeros_like(g) if _is_masked(leaf) else jnp.asarray(leaf, g.dtype)
+        ),
         eps,
         like,
-        is_leaf=lambda node: node is None,
+        is_leaf=_is_masked,
     )
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)
 
 
 def ascend(
@@ -117,7 +132,8 @@ def ascend(
     """SAM's perturbation, eps = rho * grad / norm(grad).
 
     The norm is over all (unmasked) leaves together, so that norm(eps) = rho. A zero
-    gradient gives eps = 0.
+    gradient gives eps = 0, and so does one whose norm float32 cannot square: below 1e-19 or
+    above 1.8e19.
 
     Example:
       >>> import jax.numpy as jnp
@@ -138,8 +154,8 @@ def ascend(
 
     References:
       Foret et al., Sharpness-Aware Minimization, ICLR 2021, Eq. 2 with p = 2. Released
-      codes add 1e-12 to the norm; here only an exact zero is special, so that tiny
-      gradients still move by rho.
+      codes add 1e-12 to the norm; here only a zero is special, so that tiny gradients
+      still move by rho.
     """
     check_hyperparameter("rho", rho)
 
@@ -181,7 +197,7 @@ def each_layer(leaf: chex.Array) -> chex.Array:
     Returns:
       A scalar.
     """
-    return jnp.linalg.norm(leaf)
+    return trees.norm(leaf)
 
 
 def each_weight(eta: float = 0.01) -> Size:
@@ -207,7 +223,7 @@ def each_weight(eta: float = 0.01) -> Size:
     References:
       Kwon et al., ASAM, ICML 2021; the rule of the authors' code, which goes by the name.
     """
-    check_hyperparameter("eta", eta)
+    eta = check_number("eta", eta)
     return lambda leaf: jnp.abs(leaf) + eta if leaf.ndim > 1 else jnp.ones_like(leaf)
 
 
@@ -285,8 +301,8 @@ def ascend_by_sign(
     check_hyperparameter("rho", rho)
 
     def rule(grad: Tree, params: Tree, count: chex.Array) -> Tree:
-        length = at_count(rho, count)
-        return jax.tree.map(lambda g, w: length * size(w) * jnp.sign(g), grad, params)
+        directions = jax.tree.map(lambda g, w: size(w) * jnp.sign(g), grad, params)
+        return trees.scale(at_count(rho, count), directions)
 
     return perturbation(rule, mask=mask)
 
@@ -319,7 +335,7 @@ def ascend_unnormalized(
     """
     check_hyperparameter("rho", rho)
     return perturbation(
-        lambda grad, params, count: optax.tree.scale(at_count(rho, count), grad),
+        lambda grad, params, count: trees.scale(at_count(rho, count), grad),
         mask=mask,
     )
 
@@ -360,7 +376,7 @@ def ascend_and_match(
     def rule(grad: Tree, params: Tree, count: chex.Array) -> Tree:
         del params
         radius_scale = trees.safe_divide(at_count(rho, count), trees.norm(grad))
-        return optax.tree.scale(radius_scale - at_count(alpha, count), grad)
+        return trees.scale(radius_scale - at_count(alpha, count), grad)
 
     return perturbation(rule, mask=mask)
 

@@ -6,17 +6,27 @@ so that what is skipped is known before anything is computed. It goes to
 
 A conditional skips on the device. XLA for the CPU runs convolutions inside conditionals
 many times slower than outside (as in loops), so a convolutional network gains nothing
-there; and under `jax.vmap` both branches are computed.
+there; and under `jax.vmap` both branches are computed. Outside of `jit` the branch is
+chosen in Python.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import chex
 import jax
+from jax.core import Tracer
 
-from disam_jax.hyperparameters import Hyperparameter, Number, at_count, check_hyperparameter
+from disam_jax.hyperparameters import (
+    Hyperparameter,
+    Number,
+    at_count,
+    check_hyperparameter,
+    check_integer,
+)
 
 Policy = Callable[[Number], chex.Array]
+T = TypeVar("T")
 
 
 def every(period: int) -> Policy:
@@ -39,8 +49,7 @@ def every(period: int) -> Policy:
     References:
       MosaicML Composer's SAM, and LookSAM (Liu et al., CVPR 2022).
     """
-    if not isinstance(period, int) or period < 1:
-        raise ValueError(f"period must be an integer >= 1; got {period!r}.")
+    check_integer("period", period)
     return lambda count: count % period == 0
 
 
@@ -65,8 +74,7 @@ def starting_at(step: int) -> Policy:
       Zhou et al., Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in
       Training, ICLR 2025.
     """
-    if step < 0:
-        raise ValueError(f"step must be >= 0; got {step!r}.")
+    check_integer("step", step, at_least=0)
     return lambda count: count >= step
 
 
@@ -100,3 +108,13 @@ def with_probability(probability: Hyperparameter, *, seed: int = 0) -> Policy:
         return jax.random.bernoulli(key, at_count(probability, count))
 
     return when
+
+
+def either(chosen: chex.Array, then: Callable[[], T], otherwise: Callable[[], T]) -> T:
+    """Returns `then()` or `otherwise()`; a conditional only where `chosen` is traced.
+
+    Not compiled, a conditional would be compiled anew at every call.
+    """
+    if isinstance(chosen, Tracer):
+        return jax.lax.cond(chosen, then, otherwise)
+    return then() if chosen else otherwise()

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
-import jax.numpy as jnp
 
 from disam_jax import trees
+from disam_jax.parameters import to_real
 from disam_jax.trees import Tree
 
 
@@ -51,10 +51,10 @@ def realized_perturbation(params: Tree, eps: Tree, dtype: Any) -> Realized:
     """
 
     def move(w: chex.Array, e: chex.Array) -> chex.Array:
-        w, e = jnp.asarray(w), jnp.asarray(e)
         there, here = (w + e).astype(w.dtype), w
         return there.astype(dtype).astype(e.dtype) - here.astype(dtype).astype(e.dtype)
 
+    params, eps = to_real((params, eps))
     moved = jax.tree.map(move, params, eps)
     norms = trees.norm(moved), trees.norm(eps)
     return Realized(

@@ -41,7 +41,7 @@ def hardest(
     size = jnp.shape(example_losses)[0]
     if not 1 <= count <= size:
         raise ValueError(f"count must be in 1 ... {size}, the batch; got {count}.")
-    losses = jax.lax.stop_gradient(jnp.asarray(example_losses))
+    losses, domain_ids = _everywhere(jax.lax.stop_gradient(example_losses), domain_ids)
 
     def of_domain(domain: chex.Array) -> tuple[chex.Array, chex.Array]:
         own = domain_ids == domain
@@ -50,3 +50,10 @@ def hardest(
 
     chosen, ids = jax.vmap(of_domain)(jnp.arange(num_domains))
     return chosen.reshape(-1), ids.reshape(-1)
+
+
+def _everywhere(*arrays: chex.Array) -> tuple[chex.Array, ...]:
+    """The arrays whole on every device: of explicitly sharded ones no order is known."""
+    if not jax.sharding.get_abstract_mesh().explicit_axes:
+        return tuple(map(jnp.asarray, arrays))
+    return tuple(jax.sharding.reshard(x, jax.sharding.PartitionSpec()) for x in arrays)

@@ -8,22 +8,18 @@ g' = pull'(grad(descent)(l', a))
 update = combine(g, g')
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
-import jax
 import optax
 
 from disam_jax import trees
 from disam_jax.between import Between, plain_gradient
 from disam_jax.combinations import Combination, take_perturbed
-from disam_jax.domains import LossFn
-from disam_jax.evaluation import Evaluation
-from disam_jax.hyperparameters import at_step
+from disam_jax.hyperparameters import at_step, check_integer
 from disam_jax.objectives import Objective, weighted_mean
-from disam_jax.policies import Policy
-from disam_jax.sources import Points, Step, gradient_source, pop_evaluation
+from disam_jax.policies import Policy, either
+from disam_jax.sources import Points, Step, gradient_source
 from disam_jax.trees import Tree
 
 
@@ -65,7 +61,7 @@ def sharpness_aware(
     gradients at w, w + eps_1, w + eps_1 + eps_2, ...; with a policy `when`, the steps that
     it skips evaluate w alone and descend what `between` makes of grad(descent(l(w), a)).
 
-    The transformation stands first in a chain. What comes in as `updates` is ignored;
+    The transformation stands first in a chain and takes no gradients, `updates` is None;
     what stands after it (clipping, weight decay, momentum) acts on the combined gradient.
     `update` takes, besides `(updates, state, params)`:
 
@@ -88,9 +84,10 @@ def sharpness_aware(
       forward pass over the pieces;
     - `unroll=1`: of the `jax.lax.scan` over them. On a CPU, where convolutions in loops
       are slow, K;
-    - `axis_name=None`: of `shard_map` or `pmap`. Each device then gives the losses and
-      domain_weights (counts, or shares of parts of one size) of its part, and the step is
-      that of the whole batch, alike on all. Under `jit` nothing of the kind is needed;
+    - `axis_name=None`: of `shard_map` or `pmap`, or a tuple of several. Each device then
+      gives the losses and domain_weights (counts, or shares of parts of one size) of its
+      part, and the step is that of the whole batch, alike on all. Under `jit` nothing of
+      the kind is needed;
     - `loss_scale=None`: the way back is scaled by it and the gradients unscaled in
       float32; `scale_loss` adapts it;
     - `compute_dtype=None`: to which `loss_fn` casts the parameters; the evaluation then
@@ -126,23 +123,29 @@ def sharpness_aware(
 
     Raises:
       ValueError: `combine_with` is neither of the two, `ascent_steps` is not positive, or
-        `between` is given without `when`; at `update`, params or `loss_fn` are missing,
+        `between` is given without `when`; at `update`, gradients are given as `updates`, an
+        Optax mask stands around the method, params or `loss_fn` are missing,
         the losses are not a floating-point scalar or vector, the weights have another
         shape, a negative or a non-finite entry, or the micro-batches no common first axis.
-      TypeError: at `update`, `loss_fn` returns an aux that has_aux does not announce, or
-        the reverse.
+      TypeError: `perturbation` is no Optax transformation; at `update`, `loss_fn` returns
+        no array, or an aux that has_aux does not announce, or the reverse, a parameter is
+        an integer, a bool or a key, or a keyword is nearly one of those above.
 
     References:
       Zhang et al., Domain-Inspired Sharpness-Aware Minimization, ICLR 2024, Eq. 7 and 8
       and Algorithm 1. The released code evaluates the loss a second time in training mode
       and so moves BatchNorm statistics twice per step; here they come from w alone.
     """
+    if not isinstance(perturbation, optax.GradientTransformation):
+        raise TypeError(
+            "perturbation must be an Optax transformation, ascend(rho) say; got "
+            f"{perturbation!r}."
+        )
     if combine_with not in ("ascent", "descent"):
         raise ValueError(
             f"combine_with must be 'ascent' or 'descent'; got {combine_with!r}."
         )
-    if not isinstance(ascent_steps, int) or ascent_steps < 1:
-        raise ValueError(f"ascent_steps must be an integer >= 1; got {ascent_steps!r}.")
+    check_integer("ascent_steps", ascent_steps)
     if between is not None and when is None:
         raise ValueError("between needs when: say at which steps to ascend, every(5) say.")
     ascent = weighted_mean if ascent is None else ascent
@@ -164,7 +167,8 @@ def sharpness_aware(
             if combine_with == "descent":
                 start, clean = points.looks(ascent_now, descent_now)
             else:
-                start = clean = points.at_ascent().look(ascent_now)
+                start = points.at_ascent().look(ascent_now)
+                clean = points.as_clean(start)
             eps, state = perturbation.update(
                 start.gradient, memory.perturbation, points.params
             )
@@ -177,9 +181,9 @@ def sharpness_aware(
             perturbed = points.at_perturbed(eps).look(descent_now)
             grads = clean.gradient, perturbed.gradient
             return Step(
-                combine_now(*grads),
+                trees.cast_like(combine_now(*grads), perturbed.gradient),
                 Memory(state, between.remember(*grads)),
-                points.evaluation(clean, perturbed, eps),
+                points.evaluation(clean, perturbed, eps, start),
             )
 
         def stay() -> Step:
@@ -187,7 +191,7 @@ def sharpness_aware(
             gradient = between.recall(clean.gradient, memory.between, count)
             return Step(gradient, memory, points.evaluation_at(clean))
 
-        return climb() if when is None else jax.lax.cond(when(count), climb, stay)
+        return climb() if when is None else either(when(count), climb, stay)
 
     return gradient_source(init, step)
 
@@ -225,87 +229,3 @@ def erm(*, descent: Objective | None = None) -> optax.GradientTransformationExtr
         return Step(clean.gradient, memory, points.evaluation_at(clean))
 
     return gradient_source(lambda params: (), step)
-
-
-def value_and_grad(
-    loss_fn: LossFn,
-    tx: optax.GradientTransformationExtraArgs,
-    has_aux: bool = False,
-    *,
-    ascent_loss_fn: LossFn | None = None,
-    perturbed_loss_fn: LossFn | None = None,
-    axis_name: str | None = None,
-    compute_dtype: Any = None,
-    unroll: int | bool = 1,
-) -> Callable[..., Any]:
-    """The same step as a gradient function, to be used before any optimizer.
-
-    For Flax's `TrainState` and `nnx.Optimizer`, for gradient code of your own, and
-    wherever the optimizer's `update` is not yours to call.
-
-    Example:
-      >>> import disam_jax as dj, jax.numpy as jnp
-      >>> def loss_fn(params, batch):
-      ...     return jnp.mean((batch - params) ** 2, axis=(1, 2))
-      >>> tx = dj.disam(rho=0.05, lam=0.1)
-      >>> grad_fn = dj.value_and_grad(loss_fn, tx)
-      >>> params, batch = jnp.zeros(2), jnp.ones((3, 8, 2))
-      >>> (evaluation, grads), state = grad_fn(params, tx.init(params), batch)
-      >>> print(evaluation.losses, grads)
-      [1. 1. 1.] [-1.035 -1.035]
-
-    Args:
-      loss_fn: (params, *args, **kwargs) -> losses [M] or a scalar, or (losses, aux).
-      tx: `sam(...)`, `disam(...)`, or a chain that begins with one.
-      has_aux: whether `loss_fn` returns an aux; it comes back as `evaluation.aux`.
-      ascent_loss_fn: with the arguments of `loss_fn`, what eps climbs.
-      perturbed_loss_fn: with the arguments of `loss_fn`, what is evaluated at w + eps.
-      axis_name: as in `sharpness_aware`'s update, as are `compute_dtype` and `unroll`.
-      compute_dtype: to which `loss_fn` casts the parameters.
-      unroll: of the scan over micro-batches.
-
-    Returns:
-      (params, state, *args, domain_weights=None, micro_batches=None, loss_scale=None,
-      **kwargs) -> ((evaluation, grads), state), where the first state is
-      `tx.init(params)`. With micro-batches, `loss_fn` takes the piece after `args`.
-
-    Raises:
-      ValueError: at the call, as `sharpness_aware`'s update, or when `tx` is not one of
-        this package's.
-      TypeError: at the call, as `sharpness_aware`'s update.
-    """
-
-    def grad_fn(
-        params: Tree,
-        state: optax.OptState,
-        *args: Any,
-        domain_weights: chex.Array | None = None,
-        micro_batches: Tree | None = None,
-        loss_scale: chex.Array | None = None,
-        **kwargs: Any,
-    ) -> tuple[tuple[Evaluation, Tree], optax.OptState]:
-        def with_arguments(loss_fn: LossFn | None) -> LossFn | None:
-            if loss_fn is None:
-                return None
-            return lambda params, *piece: loss_fn(params, *args, *piece, **kwargs)
-
-        grads, state = optax.with_extra_args_support(tx).update(
-            None,  # pyright: ignore[reportArgumentType]  Optax has no type for "ignored".
-            state,
-            params,
-            loss_fn=with_arguments(loss_fn),
-            ascent_loss_fn=with_arguments(ascent_loss_fn),
-            perturbed_loss_fn=with_arguments(perturbed_loss_fn),
-            domain_weights=domain_weights,
-            micro_batches=micro_batches,
-            unroll=unroll,
-            axis_name=axis_name,
-            loss_scale=loss_scale,
-            compute_dtype=compute_dtype,
-            has_aux=has_aux,
-            record=True,
-        )
-        evaluation, state = pop_evaluation(state)
-        return (evaluation, grads), state
-
-    return grad_fn

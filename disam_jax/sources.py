@@ -17,8 +17,11 @@ import optax
 from disam_jax import trees
 from disam_jax.domains import LossFn, as_domain_loss_fn
 from disam_jax.evaluation import Evaluation, evaluation_of
+from disam_jax.keywords import check_keywords
 from disam_jax.objectives import ObjectiveFn, weighted_mean
+from disam_jax.parameters import check_params, from_real, to_real
 from disam_jax.passes import (
+    AxisName,
     Look,
     Pass,
     PassAt,
@@ -31,6 +34,14 @@ from disam_jax.passes import (
 from disam_jax.precision import realized_perturbation
 from disam_jax.trees import Tree
 
+GIVEN_GRADIENTS = (
+    "updates must be None: this transformation takes its gradients itself, at w and at "
+    "w + eps. It stands first in a chain, before what changes gradients or makes steps of "
+    "them, and nothing that has gradients of its own (optax.MultiSteps, TrainState, "
+    "nnx.Optimizer) goes around it: call tx.update(None, state, params, loss_fn=loss_fn), "
+    "or take the gradients with disam_jax.value_and_grad(loss_fn, method) and give them to "
+    "an optimizer without the method."
+)
 MISSING_PIECES = (
     "micro_batches is missing: give this method its domains as pieces, tx.update(None, "
     "state, params, loss_fn=loss_fn, micro_batches=batch) with arrays [K, ...] and "
@@ -57,7 +68,7 @@ class Points:
     """Where a step can look from: w and any w + eps, each a `Pass` over the batch.
 
     Attributes:
-      params: w.
+      params: w, as real arrays; of a complex leaf both coordinates.
       num_pieces: K, with micro-batches; None without.
       unroll: of a `jax.lax.scan` over them.
     """
@@ -66,11 +77,11 @@ class Points:
     num_pieces: int | None
     unroll: int | bool
     _plain: PassAt
-    _ascent: PassAt
-    _perturbed: PassAt
+    _ascent: PassAt | None
+    _perturbed: PassAt | None
     _piece: Callable[[chex.Array, bool], PassAt]
     _domain_weights: chex.Array | None
-    _axis_name: str | None
+    _axis_name: AxisName | None
     _compute_dtype: Any
     _record: bool
 
@@ -80,11 +91,11 @@ class Points:
 
     def at_ascent(self, eps: Tree | None = None) -> Pass:
         """The pass whose gradient eps climbs: of `ascent_loss_fn`, if there is one."""
-        return self._ascent(self._moved(eps))
+        return (self._ascent or self._plain)(self._moved(eps))
 
     def at_perturbed(self, eps: Tree) -> Pass:
         """The pass at w + eps that is descended: of `perturbed_loss_fn`, if given."""
-        return self._perturbed(self._moved(eps))
+        return (self._perturbed or self._plain)(self._moved(eps))
 
     def looks(
         self, ascent: ObjectiveFn, descent: ObjectiveFn, eps: Tree | None = None
@@ -92,13 +103,11 @@ class Points:
         """What is climbed and what is descended, seen from w or from w + eps.
 
         One pass serves both unless there is an `ascent_loss_fn` (or, at w + eps, a
-        `perturbed_loss_fn`), and one way back if the objectives are the same too. The
-        second look tells the ascent's domain weights, for they are what is recorded.
+        `perturbed_loss_fn`), and one way back if the objectives are the same too.
         """
         here = self.at() if eps is None else self.at_perturbed(eps)
         clean = here.look(descent)
-        start = self.climbed(ascent, descent, here, clean, eps)
-        return start, clean._replace(domain_weights=start.domain_weights)
+        return self.climbed(ascent, descent, here, clean, eps), clean
 
     def climbed(
         self,
@@ -109,9 +118,19 @@ class Points:
         eps: Tree | None = None,
     ) -> Look:
         """What is climbed, given the pass `here` and its look `clean` at the descent."""
-        if self._ascent is not (self._plain if eps is None else self._perturbed):
+        another = self._ascent or (self._perturbed if eps is not None else None)
+        if another is not None:
             return self.at_ascent(eps).look(ascent)
         return clean if ascent is descent else here.look(ascent)
+
+    def as_clean(self, start: Look) -> Look:
+        """What was climbed, where it stands for the look at w: no other is made there.
+
+        Of `loss_fn` nothing is then known at w if something else was climbed.
+        """
+        if self._ascent is None:
+            return start
+        return start._replace(losses=jnp.nan * start.losses)
 
     def at_piece(self, index: chex.Array, eps: Tree | None = None) -> Pass:
         """The pass over one micro-batch alone, at w or w + eps; `index` may be traced."""
@@ -144,11 +163,23 @@ class Points:
         """No displacement, in the dtypes of one."""
         return trees.zeros_like(trees.at_least_float32(self.params))
 
-    def evaluation(self, clean: Look, perturbed: Look, eps: Tree) -> Evaluation | None:
-        """What is recorded of a step that looked at w and at w + eps, if anything is."""
+    def evaluation(
+        self, clean: Look, perturbed: Look, eps: Tree, ascent: Look | None = None
+    ) -> Evaluation | None:
+        """What is recorded of a step that looked at w and at w + eps, if anything is.
+
+        Args:
+          clean: at w.
+          perturbed: at w + eps.
+          eps: the displacement.
+          ascent: what was climbed, where it is another look than `clean`.
+
+        Returns:
+          The evaluation, or None where nothing is recorded.
+        """
         if not self._record:
             return None
-        seen = evaluation_of(clean, perturbed, eps)
+        seen = evaluation_of(clean, perturbed, eps, ascent)
         if self._compute_dtype is None:
             return seen
         realized = realized_perturbation(self.params, eps, self._compute_dtype)
@@ -245,7 +276,8 @@ def gradient_source(
     """
 
     def make_state(params: Tree) -> SharpnessState:
-        return SharpnessState(jnp.zeros([], jnp.int32), init(params))
+        check_params(params)
+        return SharpnessState(jnp.zeros([], jnp.int32), init(to_real(params)))
 
     def update(
         updates: Any,
@@ -258,14 +290,16 @@ def gradient_source(
         domain_weights: chex.Array | None = None,
         micro_batches: Tree | None = None,
         unroll: int | bool = 1,
-        axis_name: str | None = None,
+        axis_name: AxisName | None = None,
         loss_scale: chex.Array | None = None,
         compute_dtype: Any = None,
         has_aux: bool = False,
         record: bool = False,
         **extra_args: Any,
     ) -> tuple[Tree, SharpnessState]:
-        del updates, extra_args
+        check_keywords(extra_args, update.__kwdefaults__)
+        if jax.tree.leaves(updates):
+            raise ValueError(GIVEN_GRADIENTS)
 
         def on_devices(pass_at: PassAt) -> PassAt:
             if axis_name is not None:
@@ -273,7 +307,7 @@ def gradient_source(
             return pass_at if loss_scale is None else scaled(pass_at, loss_scale)
 
         def whole(loss_fn: LossFn | None) -> PassAt:
-            evaluate = as_domain_loss_fn(loss_fn, has_aux)
+            evaluate = as_domain_loss_fn(loss_fn, has_aux, from_real)
             if micro_batches is None:
                 return on_devices(at_once(evaluate, domain_weights))
             return on_devices(
@@ -284,22 +318,23 @@ def gradient_source(
             parts = (micro_batches, domain_weights)
             data, weights = jax.tree.map(lambda x: jnp.asarray(x)[index], parts)
             own = perturbed_loss_fn if perturbed and perturbed_loss_fn else loss_fn
-            evaluate = as_domain_loss_fn(own, has_aux)
+            evaluate = as_domain_loss_fn(own, has_aux, from_real)
             return on_devices(at_once(lambda params: evaluate(params, data), weights))
 
         plain = whole(loss_fn)
         if params is None:
             raise ValueError("params is missing: call tx.update(None, state, params, ...).")
+        check_params(params)
         num_pieces = None
         if micro_batches is not None:
             num_pieces = check_micro_batches(micro_batches)
         points = Points(
-            params=params,
+            params=to_real(params),
             num_pieces=num_pieces,
             unroll=unroll,
             _plain=plain,
-            _ascent=whole(ascent_loss_fn) if ascent_loss_fn else plain,
-            _perturbed=whole(perturbed_loss_fn) if perturbed_loss_fn else plain,
+            _ascent=whole(ascent_loss_fn) if ascent_loss_fn else None,
+            _perturbed=whole(perturbed_loss_fn) if perturbed_loss_fn else None,
             _piece=piece,
             _domain_weights=domain_weights,
             _axis_name=axis_name,
@@ -309,7 +344,7 @@ def gradient_source(
         made = step(points, state.memory, state.count)
         count = jnp.asarray(optax.safe_increment(state.count))
         new_state = SharpnessState(count, made.memory, made.evaluation)
-        return trees.cast_like(made.gradient, params), new_state
+        return from_real(trees.cast_like(made.gradient, points.params)), new_state
 
     return optax.GradientTransformationExtraArgs(make_state, update)  # pyright: ignore[reportArgumentType]
 
@@ -360,6 +395,11 @@ def put_evaluation(state: optax.OptState, evaluation: Evaluation | None) -> opta
         state,
         is_leaf=_is_ours,
     )
+
+
+def holds_method(state: optax.OptState) -> bool:
+    """Whether a method's state is anywhere in an optimizer's."""
+    return any(map(_is_ours, jax.tree.leaves(state, is_leaf=_is_ours)))
 
 
 def _is_ours(node: Any) -> bool:

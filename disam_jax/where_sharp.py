@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -14,8 +13,10 @@ from disam_jax.hyperparameters import (
     at_count,
     at_step,
     check_hyperparameter,
+    check_number,
 )
 from disam_jax.objectives import Objective, weighted_mean
+from disam_jax.policies import either
 from disam_jax.sources import Points, Step, gradient_source
 from disam_jax.trees import Tree
 
@@ -83,7 +84,7 @@ def where_sharp(
       Algorithm 1. Mean and variance start at 0.
     """
     check_hyperparameter("threshold", threshold, at_least=-jnp.inf)
-    check_hyperparameter("decay", decay, at_most=1.0)
+    decay = check_number("decay", decay, at_most=1.0)
     ascent = weighted_mean if ascent is None else ascent
     descent = weighted_mean if descent is None else descent
     combine = take_perturbed if combine is None else combine
@@ -111,17 +112,17 @@ def where_sharp(
                 start.gradient, memory.perturbation, points.params
             )
             perturbed = points.at_perturbed(eps).look(descent_now)
-            shown = clean._replace(domain_weights=start.domain_weights)
+            gradient = at_step(combine, count)(clean.gradient, perturbed.gradient)
             return Step(
-                at_step(combine, count)(clean.gradient, perturbed.gradient),
+                trees.cast_like(gradient, clean.gradient),
                 seen._replace(perturbation=state),
-                points.evaluation(shown, perturbed, eps),
+                points.evaluation(clean, perturbed, eps, start),
             )
 
         def stay() -> Step:
             return Step(clean.gradient, seen, points.evaluation_at(clean))
 
         sharp = square >= mean + at_count(threshold, count) * jnp.sqrt(variance)
-        return jax.lax.cond(sharp, climb, stay)
+        return either(sharp, climb, stay)
 
     return gradient_source(init, step)

@@ -38,8 +38,10 @@ class Whole(NamedTuple):
         return on_batch
 
     def of_batch(self, evaluation: dj.Evaluation) -> dj.Evaluation:
-        """The evaluation of the whole batch."""
-        return evaluation
+        """The evaluation of the whole batch, or at w of the examples that are climbed."""
+        if self.climbed is None:
+            return evaluation
+        return evaluation._replace(losses=evaluation.ascent_losses)
 
 
 class Pieces(NamedTuple):

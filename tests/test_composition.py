@@ -76,16 +76,6 @@ def test_chain(method):
 
 
 @every_kind
-def test_what_comes_in_is_ignored(method):
-    problem, params = stream()[0], to_tree(start())
-    tx = method.tx()
-    arguments = {"loss_fn": loss_fn(problem), "domain_weights": WEIGHTS}
-    nothing, _ = tx.update(None, tx.init(params), params, **arguments)
-    something, _ = tx.update(params, tx.init(params), params, **arguments, value=1.0)
-    assert_same(to_flat(something), to_flat(nothing), 0)
-
-
-@every_kind
 def test_clip_after_acts_on_the_combined_gradient(method):
     tx = optax.chain(method.tx(), optax.clip_by_global_norm(0.5), optax.sgd(RATE))
 

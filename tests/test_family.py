@@ -540,7 +540,7 @@ def test_gsams_radius_follows_the_learning_rate():
     ("make", "message"),
     [
         (lambda: dj.interval_sam(0.1, 0), "period must be an integer >= 1; got 0"),
-        (lambda: dj.late_sam(0.1, -1), "step must be >= 0; got -1"),
+        (lambda: dj.late_sam(0.1, -1), "step must be an integer >= 0; got -1"),
         (
             lambda: dj.randomized_sam(0.1, 1.5),
             "probability must be finite .* <= 1; got 1.5",

@@ -122,7 +122,7 @@ def test_with_records_in_a_scan_and_micro_batches():
     [
         ({"scale": 0.0}, "scale must be positive and finite; got 0.0"),
         ({"scale": float("nan")}, "scale must be positive and finite; got nan"),
-        ({"growth_interval": 0}, "growth_interval must be at least 1; got 0"),
+        ({"growth_interval": 0}, "growth_interval must be an integer >= 1; got 0"),
     ],
 )
 def test_bad_arguments(bad, message):

@@ -7,46 +7,13 @@ import pytest
 
 import disam_jax as dj
 from disam_jax import methods, testing
-
-CLIMB = dj.variance_penalized(0.1)
-# The method and its evaluations of the loss per step; None where the data decide.
-METHODS = {
-    "erm": (dj.erm(), 1),
-    "sam": (dj.sam(), 2),
-    "gsam": (dj.gsam(0.05, 0.2), 2),
-    "sagm": (dj.sagm(), 2),
-    "disam": (dj.disam(), 2),
-    "asam": (dj.asam(), 2),
-    "layerwise_sam": (dj.layerwise_sam(), 2),
-    "linf_sam": (dj.linf_sam(), 2),
-    "sam_on": (dj.sam_on(), 2),
-    "unnormalized_sam": (dj.unnormalized_sam(), 2),
-    "friendly_sam": (dj.friendly_sam(), 2),
-    "vasso": (dj.vasso(), 2),
-    "gradient_norm_penalty": (dj.gradient_norm_penalty(), 2),
-    "wsam": (dj.wsam(), 2),
-    "stable_sam": (dj.stable_sam(), 2),
-    "multi_step_sam": (dj.multi_step_sam(steps=3), 4),
-    "bilateral_sam": (dj.bilateral_sam(), 3),
-    "gam": (dj.gam(), 4),
-    "interval_sam": (dj.interval_sam(period=5), 1.2),
-    "looksam": (dj.looksam(period=5, ascent=CLIMB), 1.2),
-    "late_sam": (dj.late_sam(start=4), 1.6),
-    "randomized_sam": (dj.randomized_sam(probability=1.0), 2),
-    "ae_sam": (dj.ae_sam(), None),
-    "ae_sam, never": (dj.ae_sam(threshold=1e3), 1),
-    "momentum_sam": (dj.momentum_sam(), 1),
-    "random_sam": (dj.random_sam(), 1),
-    "dgsam": (dj.dgsam(), 4 / 3),
-    "disam, by domain": (dj.one_pass_by_domain(dj.ascend(), ascent=CLIMB), 1),
-    "disam, one pass": (dj.one_pass(dj.ascend(), ascent=CLIMB), 1),
-}
+from tests.methods import METHODS, wants_pieces
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_passes(name):
     tx, gradients = METHODS[name]
-    testing.check(tx, gradients=gradients, pieces=name in ("dgsam", "disam, by domain"))
+    testing.check(tx, gradients=gradients, pieces=wants_pieces(name))
 
 
 def test_every_public_method_is_checked():

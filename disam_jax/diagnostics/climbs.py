@@ -1,6 +1,5 @@
 """Climbs: how far the losses rise within a radius of the parameters."""
 
-import math
 from typing import NamedTuple
 
 import chex
@@ -10,10 +9,10 @@ import numpy as np
 import optax
 
 from disam_jax import trees
-from disam_jax.diagnostics.checks import check_count
+from disam_jax.diagnostics.checks import domain_losses, real_params
 from disam_jax.diagnostics.compiled import compiled, scan, zeros_like
-from disam_jax.domains import LossFn, as_domain_loss_fn, check_weights
-from disam_jax.hyperparameters import Number, Scheduled, check_hyperparameter
+from disam_jax.domains import LossFn, check_weights
+from disam_jax.hyperparameters import Number, Scheduled, check_integer, check_number
 from disam_jax.objectives import ObjectiveFn, weighted_mean
 from disam_jax.passes import at_once
 from disam_jax.trees import Tree
@@ -72,8 +71,8 @@ def sharpness(
       repeated step is the gradient scheme of Journee et al., Generalized Power Method for
       Sparse Principal Component Analysis, JMLR 2010.
     """
-    check_hyperparameter("rho", rho)
-    check_count("steps", steps, 1, math.inf, "of the ascent")
+    check_number("rho", rho)
+    check_integer("steps", steps, why="of the ascent")
     if isinstance(ascent, Scheduled):
         raise ValueError(
             "ascent must be a function of (losses, weights); got one that follows a "
@@ -84,7 +83,7 @@ def sharpness(
             "domain_weights are an ascent's, and each domain climbs its own loss; got "
             "weights and no ascent. Give ascent=disam_jax.weighted_mean, or no weights."
         )
-    params = trees.at_least_float32(params)
+    params = real_params(params)
     losses = compiled(_losses_at, loss_fn)(params, zeros_like(params))
     if ascent is not None:
         weights = check_weights(domain_weights, losses)
@@ -133,14 +132,14 @@ def _ascend(
     rho: Number,
     weights: chex.Array,
 ) -> Tree:
-    pass_at = at_once(as_domain_loss_fn(loss_fn, False), weights)
+    pass_at = at_once(domain_losses(loss_fn), weights)
     gradient = pass_at(optax.tree.add(params, eps)).look(ascent).gradient
     return trees.cast_like(trees.with_norm(gradient, rho), eps)
 
 
 # By itself, so that one program computes all losses: without eps they do not differ.
 def _losses_at(loss_fn: LossFn, params: Tree, eps: Tree) -> chex.Array:
-    return as_domain_loss_fn(loss_fn, False)(optax.tree.add(params, eps))[0]
+    return domain_losses(loss_fn)(optax.tree.add(params, eps))[0]
 
 
 def _higher(a: _Met, b: _Met) -> _Met:

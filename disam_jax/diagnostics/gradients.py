@@ -9,9 +9,9 @@ import numpy as np
 import optax
 
 from disam_jax import trees
-from disam_jax.diagnostics.checks import scalar_loss
+from disam_jax.diagnostics.checks import domain_losses, real_params, scalar_loss
 from disam_jax.diagnostics.compiled import compiled, scan, zeros_like
-from disam_jax.domains import LossFn, as_domain_loss_fn
+from disam_jax.domains import LossFn
 from disam_jax.objectives import weighted_mean
 from disam_jax.passes import at_once
 from disam_jax.trees import Tree
@@ -52,7 +52,7 @@ def gradient_variance(loss_fn: LossFn, params: Tree, batches: Tree) -> chex.Arra
             "batches must be a tree of arrays [K, ...] with one K >= 1; got shapes "
             f"{shapes}. Stack the mini-batches along a first axis."
         )
-    params, num = trees.at_least_float32(params), shapes[0][0]
+    params, num = real_params(params), shapes[0][0]
     add = compiled(_add_gradient, loss_fn)
 
     def step(
@@ -116,8 +116,8 @@ def gradient_conflict(loss_fn: LossFn, params: Tree) -> Conflict:
     References:
       Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020, Definition 1.
     """
-    params = trees.at_least_float32(params)
-    losses = jax.eval_shape(as_domain_loss_fn(loss_fn, False), params)[0]
+    params = real_params(params)
+    losses = jax.eval_shape(domain_losses(loss_fn), params)[0]
     gradient = compiled(_gradient, loss_fn)
     gradients = [gradient(params, row) for row in np.eye(losses.size, dtype=losses.dtype)]
     products = _products(gradients)
@@ -127,7 +127,7 @@ def gradient_conflict(loss_fn: LossFn, params: Tree) -> Conflict:
 
 
 def _gradient(loss_fn: LossFn, params: Tree, weights: chex.Array) -> Tree:
-    pass_at = at_once(as_domain_loss_fn(loss_fn, False), weights)
+    pass_at = at_once(domain_losses(loss_fn), weights)
     return pass_at(params).look(weighted_mean).gradient
 
 
@@ -159,12 +159,12 @@ def angle(a: Tree, b: Tree) -> chex.Array:
       perturbations. The formula is Kahan's, How Futile are Mindless Assessments of Roundoff
       in Floating-Point Computation?, 2006, section 12.
     """
-    return _angle(a, b)
+    return _angle(real_params(a), real_params(b))
 
 
 @jax.jit
 def _angle(a: Tree, b: Tree) -> chex.Array:
-    u, v = (trees.with_norm(trees.at_least_float32(tree), 1.0) for tree in (a, b))
+    u, v = (trees.with_norm(tree, 1.0) for tree in (a, b))
     apart, along = trees.norm(optax.tree.sub(u, v)), trees.norm(optax.tree.add(u, v))
     zero = (trees.norm(u) == 0) | (trees.norm(v) == 0)
     return jnp.where(zero, 0.0, 2 * jnp.arctan2(apart, along))

@@ -8,15 +8,13 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from disam_jax import trees
-from disam_jax.diagnostics.checks import check_count, scalar_loss
+from disam_jax.diagnostics.checks import real_params, scalar_loss
 from disam_jax.diagnostics.compiled import compiled, scan
 from disam_jax.domains import LossFn
+from disam_jax.hyperparameters import check_integer
 from disam_jax.trees import Tree
-
-HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def hessian_top_eigenvalues(
@@ -64,13 +62,13 @@ def hessian_top_eigenvalues(
       enough) and chapter 13. Foret et al., ICLR 2021, Fig. 3, measure a minimum by
       lambda_1 and lambda_1 / lambda_5.
     """
-    params = trees.at_least_float32(params)
+    params = real_params(params)
     n = sum(leaf.size for leaf in jax.tree.leaves(params))
-    check_count("num", num, 1, n, "the number of parameters")
+    check_integer("num", num, at_most=n, why="the number of parameters")
     if iterations is None:
         iterations = min(n, max(64, 4 * num))
-    check_count("iterations", iterations, num, n, "from num to the number of parameters")
-    product = compiled(_product, loss_fn)
+    check_integer("iterations", iterations, num, n, "from num to the number of parameters")
+    product = compiled(_hessian_times, loss_fn)
 
     def step(carry: _Lanczos, x: tuple[jax.Array, jax.Array]) -> tuple[_Lanczos, _Entries]:
         i, key = x
@@ -85,8 +83,8 @@ def hessian_top_eigenvalues(
 
 
 class _Lanczos(NamedTuple):
-    basis: jax.Array  # [iterations, n], orthonormal rows, and zeros where none is yet
-    row: jax.Array  # the next one
+    basis: Tree  # of [iterations, ...]: orthonormal rows, each a tree like the parameters
+    row: Tree  # the next one
     size: jax.Array  # the longest image met, at most the Hessian's norm
 
 
@@ -100,41 +98,42 @@ def _start(
     params: Tree, key: chex.PRNGKey, iterations: int
 ) -> tuple[_Lanczos, chex.PRNGKey]:
     keys = jax.random.split(key, iterations + 1)
-    flat, _ = ravel_pytree(params)
-    row = _unit(jax.random.normal(keys[0], flat.shape, flat.dtype))
-    basis = jnp.zeros((iterations, flat.size), flat.dtype)
-    return _Lanczos(basis, row, jnp.zeros((), flat.dtype)), keys[1:]
+    row = trees.with_norm(trees.drawn_like(jax.random.normal, keys[0], params), 1.0)
+    basis = jax.tree.map(
+        lambda w: jnp.broadcast_to(jnp.zeros_like(w), (iterations, *w.shape)), params
+    )
+    return _Lanczos(basis, row, jnp.zeros_like(trees.norm(row))), keys[1:]
 
 
 # In place and by itself: together with what reads the basis, XLA would copy it.
 @functools.partial(jax.jit, donate_argnums=0)
-def _with_row(basis: jax.Array, i: jax.Array, row: jax.Array) -> jax.Array:
-    return basis.at[i].set(row)
+def _with_row(basis: Tree, i: jax.Array, row: Tree) -> Tree:
+    def put(rows: jax.Array, new: jax.Array) -> jax.Array:
+        here = jnp.arange(len(rows)).reshape(-1, *(1 for _ in new.shape)) == i
+        return jnp.where(here, new[None], rows)
+
+    return jax.tree.map(put, basis, row)
 
 
 @jax.jit
 def _next_row(
-    basis: jax.Array, row: jax.Array, image: jax.Array, size: jax.Array, key: chex.PRNGKey
-) -> tuple[jax.Array, jax.Array, _Entries]:
+    basis: Tree, row: Tree, image: Tree, size: jax.Array, key: chex.PRNGKey
+) -> tuple[Tree, jax.Array, _Entries]:
     """The row after this one, from its image under H, and their entries in T."""
-    size = jnp.maximum(size, jnp.linalg.norm(image))
+    size = jnp.maximum(size, trees.norm(image))
     rest = _apart(_apart(image, basis), basis)
-    length = jnp.linalg.norm(rest)
+    length = trees.norm(rest)
     # What is left of an image inside the span is rounding.
-    inside = length <= 10 * jnp.finfo(image.dtype).eps * size
+    inside = length <= 10 * jnp.finfo(size.dtype).eps * size
 
-    def fresh() -> jax.Array:
-        random = jax.random.normal(key, image.shape, image.dtype)
+    def fresh() -> Tree:
+        random = trees.drawn_like(jax.random.normal, key, image)
         return _apart(_apart(random, basis), basis)
 
-    following = _unit(jax.lax.cond(inside, fresh, lambda: rest))
-    diagonal = jnp.dot(row, image, precision=HIGHEST)
-    return following, size, _Entries(diagonal, jnp.where(inside, 0.0, length))
-
-
-def _unit(vector: jax.Array) -> jax.Array:
     # After n rows nothing is left, and nothing follows.
-    return vector * trees.safe_divide(1.0, jnp.linalg.norm(vector))
+    following = trees.with_norm(jax.lax.cond(inside, fresh, lambda: rest), 1.0)
+    entries = _Entries(trees.dot(row, image), jnp.where(inside, 0.0, length))
+    return following, size, entries
 
 
 @jax.jit
@@ -144,15 +143,15 @@ def _eigenvalues(entries: _Entries) -> jax.Array:
     return jnp.linalg.eigvalsh(jnp.diag(entries.diagonal) + beside + beside.T)[::-1]
 
 
-def _apart(vector: jax.Array, basis: jax.Array) -> jax.Array:
-    along = jnp.matmul(basis, vector, precision=HIGHEST)
-    return vector - jnp.matmul(along, basis, precision=HIGHEST)
+def _apart(vector: Tree, basis: Tree) -> Tree:
+    """What is left of the vector beside the rows; sums, which stay where the arrays are."""
+    along = jax.vmap(lambda row: trees.dot(row, vector))(basis)
 
+    def without(v: jax.Array, rows: jax.Array) -> jax.Array:
+        factors = along.astype(v.dtype).reshape(-1, *(1 for _ in v.shape))
+        return v - jnp.sum(factors * rows, axis=0)
 
-def _product(loss_fn: LossFn, params: Tree, vector: jax.Array) -> chex.Array:
-    """The Hessian's product with a flat vector."""
-    direction = ravel_pytree(params)[1](vector)
-    return ravel_pytree(_hessian_times(loss_fn, params, direction))[0]
+    return jax.tree.map(without, vector, basis)
 
 
 def _hessian_times(loss_fn: LossFn, params: Tree, direction: Tree) -> Tree:
@@ -202,8 +201,8 @@ def hessian_trace(
       Hutchinson, A Stochastic Estimator of the Trace of the Influence Matrix for Laplacian
       Smoothing Splines, 1990.
     """
-    check_count("samples", samples, 2, math.inf, "for a standard error")
-    params = trees.at_least_float32(params)
+    check_integer("samples", samples, 2, why="for a standard error")
+    params = real_params(params)
     sample = compiled(_sample, loss_fn)
     keys = jax.random.split(key, samples)
     _, found = scan(lambda _, key: (None, sample(params, key)), None, keys)
@@ -211,10 +210,5 @@ def hessian_trace(
 
 
 def _sample(loss_fn: LossFn, params: Tree, key: chex.PRNGKey) -> chex.Array:
-    leaves, tree = jax.tree.flatten(params)
-    signs = [
-        jax.random.rademacher(key, leaf.shape, leaf.dtype)
-        for key, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True)
-    ]
-    direction = jax.tree.unflatten(tree, signs)
+    direction = trees.drawn_like(jax.random.rademacher, key, params)
     return trees.dot(direction, _hessian_times(loss_fn, params, direction))

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from disam_jax import trees
+from disam_jax.diagnostics.checks import domain_losses, real_params
 from disam_jax.diagnostics.compiled import compiled, scan
-from disam_jax.domains import LossFn, as_domain_loss_fn
+from disam_jax.domains import LossFn
+from disam_jax.parameters import from_real, to_real
 from disam_jax.trees import Tree
 
 
@@ -39,22 +41,18 @@ def filter_normalized(key: chex.PRNGKey, params: Tree) -> Tree:
       Li et al., Visualizing the Loss Landscape of Neural Nets, NeurIPS 2018, section 4,
       whose code adds 1e-10 to norm(d) and has the outputs first.
     """
-    return _filter_normalized(key, params)
+    return from_real(_filter_normalized(key, real_params(params)))
 
 
 @jax.jit
 def _filter_normalized(key: chex.PRNGKey, params: Tree) -> Tree:
-    leaves, tree = jax.tree.flatten(trees.at_least_float32(params))
-    keys = jax.random.split(key, len(leaves))
-    drawn = [_direction(key, leaf) for key, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, drawn)
+    def direction(weights: chex.Array, drawn: chex.Array) -> chex.Array:
+        if weights.ndim < 2:
+            return jnp.zeros_like(weights)
+        return drawn * trees.safe_divide(_filter_norms(weights), _filter_norms(drawn))
 
-
-def _direction(key: chex.PRNGKey, weights: chex.Array) -> chex.Array:
-    if weights.ndim < 2:
-        return jnp.zeros_like(weights)
-    drawn = jax.random.normal(key, weights.shape, weights.dtype)
-    return drawn * trees.safe_divide(_filter_norms(weights), _filter_norms(drawn))
+    drawn = trees.drawn_like(jax.random.normal, key, params)
+    return jax.tree.map(direction, params, drawn)
 
 
 def _filter_norms(leaf: chex.Array) -> chex.Array:
@@ -106,14 +104,14 @@ def loss_surface(
             f"coordinates must be one 1-d array per direction; got shapes {shapes} for "
             f"{len(directions)} directions. For a line give one of each, in lists."
         )
-    params = trees.at_least_float32(params)
+    of_one = jax.eval_shape(loss_fn, params).shape
+    params, directions = real_params(params), to_real(tuple(directions))
     grids = jnp.meshgrid(*(jnp.asarray(c) for c in coordinates), indexing="ij")
     points = jnp.stack([grid.reshape(-1) for grid in grids], axis=-1)
-    losses_at, directions = compiled(_losses_at, loss_fn), tuple(directions)
+    losses_at = compiled(_losses_at, loss_fn)
     _, found = scan(
         lambda _, point: (None, losses_at(params, directions, point)), None, points
     )
-    of_one = jax.eval_shape(loss_fn, params).shape
     return found.reshape(*grids[0].shape, *of_one)
 
 
@@ -125,4 +123,4 @@ def _losses_at(
         return moved.astype(origin.dtype)
 
     there = jax.tree.map(displaced, params, *directions)
-    return as_domain_loss_fn(loss_fn, False)(there)[0]
+    return domain_losses(loss_fn)(there)[0]

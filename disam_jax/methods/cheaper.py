@@ -11,6 +11,7 @@ from disam_jax.hyperparameters import (
     at_count,
     at_step,
     check_hyperparameter,
+    check_number,
 )
 from disam_jax.objectives import Objective, weighted_mean
 from disam_jax.one_pass import one_pass
@@ -326,7 +327,7 @@ def momentum_sam(
       place of w and takes eps off before an evaluation; here the parameters are w, and the
       momentum is the method's own, without the optimizer's weight decay.
     """
-    check_hyperparameter("decay", decay, at_most=1.0)
+    decay = check_number("decay", decay, at_most=1.0)
     ahead = optax.chain(ascend(rho, mask=mask), optax.scale(-1.0))
     return one_pass(ahead, remember=optax.trace(decay), descent=descent)
 
@@ -369,7 +370,7 @@ def random_sam(
 
     def step(points: Points, memory: tuple[()], count: chex.Array) -> Step:
         key = jax.random.fold_in(jax.random.key(seed), count)
-        noise = optax.tree.random_like(key, points.zero())
+        noise = trees.drawn_like(jax.random.normal, key, points.zero())
         eps = trees.with_norm(noise, at_count(rho, count))
         seen = points.at_perturbed(eps).look(at_step(descent, count))
         return Step(seen.gradient, memory, points.evaluation(seen, seen, eps))

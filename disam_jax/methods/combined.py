@@ -14,6 +14,7 @@ from disam_jax.hyperparameters import (
     at_count,
     at_step,
     check_hyperparameter,
+    check_number,
 )
 from disam_jax.objectives import Objective, weighted_mean
 from disam_jax.perturbations import Mask, ascend
@@ -197,7 +198,7 @@ def wsam_decoupled(
         perturbed = points.at_perturbed(eps).look(descent_now)
         sharpness = optax.tree.sub(perturbed.gradient, clean.gradient)
         kept = {"perturbation": state, "sharpness": sharpness}
-        return Step(clean.gradient, kept, points.evaluation(clean, perturbed, eps))
+        return Step(clean.gradient, kept, points.evaluation(clean, perturbed, eps, start))
 
     source: Any = gradient_source(
         lambda params: {
@@ -273,7 +274,7 @@ def stable_sam(
 
 
 def _sharpness_weight(gamma: float) -> float:
-    check_hyperparameter("gamma", gamma)
+    gamma = check_number("gamma", gamma)
     if not isinstance(gamma, Tracer) and gamma >= 1:
         raise ValueError(f"gamma must be below 1; got {gamma}. 1/2 is SAM.")
     return gamma / (1 - gamma)

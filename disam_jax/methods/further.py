@@ -10,6 +10,8 @@ from disam_jax.hyperparameters import (
     at_count,
     at_step,
     check_hyperparameter,
+    check_integer,
+    check_number,
 )
 from disam_jax.objectives import Objective, weighted_mean
 from disam_jax.perturbations import Mask, ascend
@@ -57,9 +59,8 @@ def multi_step_sam(
     References:
       Foret et al., ICLR 2021, appendix C.4; Andriushchenko and Flammarion, ICML 2022.
     """
-    check_hyperparameter("rho", rho)
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be an integer >= 1; got {steps!r}.")
+    check_number("rho", rho)
+    check_integer("steps", steps)
     return sharpness_aware(
         ascend(rho / steps, mask=mask), ascent=ascent, descent=descent, ascent_steps=steps
     )
@@ -119,7 +120,7 @@ def bilateral_sam(
         gradient = jax.tree.map(
             lambda p, g, m: p + g - m, above.gradient, clean.gradient, gap
         )
-        return Step(gradient, memory, points.evaluation(clean, above, up))
+        return Step(gradient, memory, points.evaluation(clean, above, up, start))
 
     return gradient_source(lambda params: (), step)
 
@@ -171,7 +172,7 @@ def gam(
     for name, value in (("rho", rho), ("inner_rho", inner_rho), ("gamma", gamma)):
         check_hyperparameter(name, value)
     for value in beta:
-        check_hyperparameter("beta", value, at_most=1.0)
+        check_number("beta", value, at_most=1.0)
     ascent = weighted_mean if ascent is None else ascent
     descent = weighted_mean if descent is None else descent
 
@@ -193,6 +194,6 @@ def gam(
         apart = trees.orthogonal(m, a)
         weight = at_count(gamma, count)
         gradient = jax.tree.map(lambda x, y: x - weight * y, a, apart)
-        return Step(gradient, memory, points.evaluation(clean, g3, third))
+        return Step(gradient, memory, points.evaluation(clean, g3, third, start))
 
     return gradient_source(lambda params: (), step)

@@ -3,7 +3,7 @@
 import optax
 
 from disam_jax.directions import away_from_mean
-from disam_jax.hyperparameters import Hyperparameter, check_hyperparameter
+from disam_jax.hyperparameters import Hyperparameter, check_number
 from disam_jax.objectives import Objective
 from disam_jax.perturbations import (
     Mask,
@@ -318,6 +318,6 @@ def vasso(
       NeurIPS 2023 (arXiv 2309.15639). d starts at 0, in the authors' code at the first
       gradient, which then weighs 1 / theta times as much.
     """
-    check_hyperparameter("theta", theta, at_most=1.0)
+    theta = check_number("theta", theta, at_most=1.0)
     perturb = optax.chain(optax.ema(1 - theta, debias=False), ascend(rho, mask=mask))
     return sharpness_aware(perturb, ascent=ascent, descent=descent)

@@ -1,0 +1,158 @@
+"""The same step as a gradient function, for where the optimizer's call is not ours."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from disam_jax.domains import LossFn
+from disam_jax.evaluation import Evaluation
+from disam_jax.keywords import check_keywords
+from disam_jax.passes import AxisName
+from disam_jax.sources import SharpnessState, holds_method, pop_evaluation
+from disam_jax.trees import Tree
+
+
+def value_and_grad(
+    loss_fn: LossFn,
+    tx: optax.GradientTransformationExtraArgs,
+    has_aux: bool = False,
+    *,
+    ascent_loss_fn: LossFn | None = None,
+    perturbed_loss_fn: LossFn | None = None,
+    axis_name: AxisName | None = None,
+    compute_dtype: Any = None,
+    unroll: int | bool = 1,
+) -> Callable[..., Any]:
+    """The same step as a gradient function, to be used before any optimizer.
+
+    For Flax's `TrainState` and `nnx.Optimizer`, for gradient code of your own, and
+    wherever the optimizer's `update` is not yours to call.
+
+    Example:
+      >>> import disam_jax as dj, jax.numpy as jnp
+      >>> def loss_fn(params, batch):
+      ...     return jnp.mean((batch - params) ** 2, axis=(1, 2))
+      >>> tx = dj.disam(rho=0.05, lam=0.1)
+      >>> grad_fn = dj.value_and_grad(loss_fn, tx)
+      >>> params, batch = jnp.zeros(2), jnp.ones((3, 8, 2))
+      >>> (evaluation, grads), state = grad_fn(params, tx.init(params), batch)
+      >>> print(evaluation.losses, grads)
+      [1. 1. 1.] [-1.035 -1.035]
+
+    Args:
+      loss_fn: (params, *args, **kwargs) -> losses [M] or a scalar, or (losses, aux).
+      tx: `sam(...)`, `disam(...)`, or a chain that begins with one.
+      has_aux: whether `loss_fn` returns an aux; it comes back as `evaluation.aux`.
+      ascent_loss_fn: with the arguments of `loss_fn`, what eps climbs.
+      perturbed_loss_fn: with the arguments of `loss_fn`, what is evaluated at w + eps.
+      axis_name: as in `sharpness_aware`'s update, as are `compute_dtype` and `unroll`.
+      compute_dtype: to which `loss_fn` casts the parameters.
+      unroll: of the scan over micro-batches.
+
+    Returns:
+      (params, state, *args, domain_weights=None, micro_batches=None, loss_scale=None,
+      **kwargs) -> ((evaluation, grads), state), where the first state is
+      `tx.init(params)`. With micro-batches, `loss_fn` takes the piece after `args`.
+
+    Raises:
+      ValueError: `tx` is not a method of this package or a chain that begins with one, or
+        ends in an optimizer; at the call, as `sharpness_aware`'s update.
+      TypeError: `loss_fn` is not a function; at the call, as `sharpness_aware`'s update.
+    """
+    _check_method(tx)
+    if not callable(loss_fn):
+        raise TypeError(
+            f"loss_fn must be a function of the parameters; got {loss_fn!r}. The order is "
+            "value_and_grad(loss_fn, method)."
+        )
+
+    def grad_fn(
+        params: Tree,
+        state: optax.OptState,
+        *args: Any,
+        domain_weights: chex.Array | None = None,
+        micro_batches: Tree | None = None,
+        loss_scale: chex.Array | None = None,
+        **kwargs: Any,
+    ) -> tuple[tuple[Evaluation, Tree], optax.OptState]:
+        def with_arguments(loss_fn: LossFn | None) -> LossFn | None:
+            if loss_fn is None:
+                return None
+            return lambda params, *piece: loss_fn(params, *args, *piece, **kwargs)
+
+        check_keywords(kwargs.keys() - _arguments_of(loss_fn), grad_fn.__kwdefaults__)
+        grads, state = optax.with_extra_args_support(tx).update(
+            None,  # pyright: ignore[reportArgumentType]  Optax has no type for "ignored".
+            state,
+            params,
+            loss_fn=with_arguments(loss_fn),
+            ascent_loss_fn=with_arguments(ascent_loss_fn),
+            perturbed_loss_fn=with_arguments(perturbed_loss_fn),
+            domain_weights=domain_weights,
+            micro_batches=micro_batches,
+            unroll=unroll,
+            axis_name=axis_name,
+            loss_scale=loss_scale,
+            compute_dtype=compute_dtype,
+            has_aux=has_aux,
+            record=True,
+        )
+        evaluation, state = pop_evaluation(state)
+        return (evaluation, grads), state
+
+    return grad_fn
+
+
+def _arguments_of(loss_fn: LossFn) -> set[str]:
+    try:
+        return set(inspect.signature(loss_fn).parameters)
+    except ValueError:  # some builtins have none
+        return set()
+
+
+def _check_method(tx: optax.GradientTransformation) -> None:
+    """Refuses what gives no gradients: no method, or one with an optimizer after it."""
+    if not isinstance(tx, optax.GradientTransformation):
+        raise TypeError(f"tx must be a method, disam_jax.sam(0.05) say; got {tx!r}.")
+    for micro_batches in (None, np.ones((1, 1))):
+        try:
+            state, updates = _tried(tx, micro_batches)
+        except Exception:  # a mask made for other parameters, or micro-batches are wanted
+            continue
+        if not holds_method(state):
+            raise ValueError(
+                "tx must be a method of this package, or a chain that begins with one; got "
+                f"a transformation whose state is {state}."
+            )
+        if not isinstance(updates, Tracer) and np.asarray(updates).sum() <= 0:
+            raise ValueError(
+                "tx ends in an optimizer: what it gives for a gradient of ones is "
+                f"{updates}, an update and no gradient. Give value_and_grad the method "
+                "without the optimizer, and the gradients to the optimizer; or call "
+                "tx.update(None, state, params, loss_fn=loss_fn)."
+            )
+        return
+
+
+def _tried(tx: Any, micro_batches: Tree) -> tuple[optax.OptState, jax.Array]:
+    """The state, and what comes of a gradient of ones by two parameters."""
+    params = np.ones(2, np.float32)
+    state = jax.eval_shape(tx.init, params)
+    if isinstance(state, SharpnessState) or not holds_method(state):
+        return state, params  # by itself a method gives the gradient; that takes no trial
+    with jax.ensure_compile_time_eval():
+        updates, _ = tx.update(
+            None,
+            tx.init(params),
+            params,
+            loss_fn=lambda params, *micro_batch: jnp.sum(params),
+            micro_batches=micro_batches,
+        )
+    return state, updates

@@ -1,0 +1,228 @@
+"""What goes wrong in a user's hands is an error that names the cause and the mend."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import disam_jax as dj
+
+PARAMS = {"w": jnp.ones(2), "bias": jnp.ones(1)}
+
+
+def loss_fn(params):
+    return jnp.sum(params["w"] ** 2) + jnp.sum(params["bias"] ** 2)
+
+
+def update(tx, updates=None, **arguments):
+    given = {"loss_fn": loss_fn} | arguments
+    return tx.update(updates, tx.init(PARAMS), PARAMS, **given)
+
+
+@pytest.mark.parametrize("tx", [dj.sam(), dj.disam(), dj.gam(), dj.erm()])
+def test_gradients_that_come_in_are_refused(tx):
+    with pytest.raises(ValueError, match="stands first in a chain"):
+        update(tx, PARAMS)
+
+
+def test_after_an_optimizer_the_place_is_named():
+    tx = optax.chain(optax.sgd(0.1), dj.sagm())
+    with pytest.raises(ValueError, match="stands first in a chain"):
+        update(tx, PARAMS)
+
+
+def test_steps_gathered_around_a_method_are_refused():
+    tx = optax.MultiSteps(optax.chain(dj.disam(), optax.sgd(0.1)), 2)
+    grads = jax.grad(loss_fn)(PARAMS)
+    with pytest.raises(ValueError, match=r"optax\.MultiSteps"):
+        tx.update(grads, tx.init(PARAMS), PARAMS, loss_fn=loss_fn)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda tx: optax.masked(tx, {"w": True, "bias": False}),
+        lambda tx: optax.partition({"a": tx, "b": optax.sgd(0.1)}, {"w": "a", "bias": "b"}),
+    ],
+    ids=["masked", "partition"],
+)
+def test_a_mask_around_a_method_is_named(around):
+    with pytest.raises(ValueError, match="Put the mask after the method"):
+        around(dj.sam()).init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("domain_weight", "domain_weights"),
+        ("domainweights", "domain_weights"),
+        ("Domain_Weights", "domain_weights"),
+        ("weights", "domain_weights"),
+        ("microbatches", "micro_batches"),
+        ("micro_batch", "micro_batches"),
+        ("loss", "loss_fn"),
+        ("loss_func", "loss_fn"),
+        ("ascent_loss", "ascent_loss_fn"),
+        ("perturbed_loss", "perturbed_loss_fn"),
+        ("has_auxs", "has_aux"),
+        ("axis_names", "axis_name"),
+        ("lossscale", "loss_scale"),
+        ("compute_dtypes", "compute_dtype"),
+        ("records", "record"),
+    ],
+)
+@pytest.mark.parametrize("tx", [dj.disam(), optax.chain(dj.sam(), optax.sgd(0.1))])
+def test_a_keyword_that_is_nearly_ours_is_refused(tx, slip, meant):
+    with pytest.raises(TypeError, match=f"'{slip}'; did you mean '{meant}'"):
+        update(tx, **{slip: 1.0})
+
+
+def test_the_keywords_of_others_pass():
+    others = dict.fromkeys(
+        ("value", "grad", "value_fn", "obj_fn", "step", "key", "temperature"), 1.0
+    )
+    np.testing.assert_array_equal(
+        update(dj.sam(), **others)[0]["w"], update(dj.sam())[0]["w"]
+    )
+
+
+def test_a_gradient_function_refuses_slips_that_its_loss_does_not_name():
+    def swallows(params, **kwargs):
+        return loss_fn(params)
+
+    def names(params, weights):
+        return loss_fn(params) * weights
+
+    tx = dj.sam()
+    with pytest.raises(TypeError, match="did you mean 'domain_weights'"):
+        dj.value_and_grad(swallows, tx)(PARAMS, tx.init(PARAMS), domain_weight=1.0)
+    dj.value_and_grad(names, tx)(PARAMS, tx.init(PARAMS), weights=1.0)
+
+
+@pytest.mark.parametrize(
+    ("tx", "words"),
+    [
+        (optax.adam(1e-3), "must be a method of this package"),
+        (optax.chain(dj.sam(), optax.adam(1e-3)), "ends in an optimizer"),
+        (optax.chain(dj.sam(), optax.sgd(0.1)), "ends in an optimizer"),
+        (
+            optax.chain(dj.disam(), optax.clip(1.0), optax.adamw(lambda count: 0.0)),
+            "ends in an optimizer",
+        ),
+        (optax.chain(dj.dgsam(), optax.lion(1e-3)), "ends in an optimizer"),
+        (dj.wsam_decoupled(optax.sgd(0.1), 0.1), "ends in an optimizer"),
+    ],
+)
+def test_a_gradient_function_is_of_a_method(tx, words):
+    with pytest.raises(ValueError, match=words):
+        dj.value_and_grad(loss_fn, tx)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        optax.clip_by_global_norm(1.0),
+        optax.add_decayed_weights(1e-2),
+        optax.masked(optax.clip(1.0), {"w": True, "bias": False}),
+    ],
+    ids=["clip", "decay", "masked"],
+)
+def test_what_changes_a_gradient_may_stand_after_the_method(tail, compiled):
+    tx = optax.chain(dj.sam(), tail)
+
+    def take(params):
+        return dj.value_and_grad(loss_fn, tx)(params, tx.init(params))[0][1]
+
+    grads = (jax.jit(take) if compiled else take)(PARAMS)
+    assert jnp.all(grads["w"] > 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: dj.sharpness_aware(0.05), "perturbation must be an Optax transformation"),
+        (lambda: dj.value_and_grad(loss_fn, 0.05), "tx must be a method"),
+        (lambda: dj.value_and_grad(dj.sam(), loss_fn), "tx must be a method"),
+        (lambda: dj.value_and_grad(None, dj.sam()), "loss_fn must be a function"),
+    ],
+)
+def test_what_is_no_part_is_named(make, words):
+    with pytest.raises(TypeError, match=words):
+        make()
+
+
+@pytest.mark.parametrize("output", [None, {"loss": 1.0}, "1.0"])
+def test_a_loss_that_is_no_number_is_named(output):
+    with pytest.raises(TypeError, match="loss_fn must return"):
+        update(dj.sam(), loss_fn=lambda params: output)
+
+
+@pytest.mark.parametrize(
+    ("factory", "name", "value"),
+    [
+        (dj.looksam, "period", 5),
+        (dj.interval_sam, "period", 5),
+        (dj.multi_step_sam, "steps", 2),
+        (dj.late_sam, "start", 2),
+    ],
+)
+def test_a_static_integer_under_inject_hyperparams_is_named(factory, name, value):
+    tx = optax.inject_hyperparams(factory)(rho=0.05, **{name: value})
+    named = "step" if name == "start" else name
+    with pytest.raises(TypeError, match=rf"static_args=\('{named}',\)"):
+        tx.init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda schedule: dj.momentum_sam(decay=schedule),
+        lambda schedule: dj.vasso(theta=schedule),
+        lambda schedule: dj.friendly_sam(sigma=schedule),
+        lambda schedule: dj.asam(eta=schedule),
+        lambda schedule: dj.wsam(gamma=schedule),
+        lambda schedule: dj.ae_sam(decay=schedule),
+        lambda schedule: dj.multi_step_sam(schedule),
+        lambda schedule: dj.gam(beta=(schedule, 0.5)),
+    ],
+)
+def test_a_schedule_where_none_is_taken_is_named(make):
+    with pytest.raises(TypeError, match="takes a number and no schedule"):
+        make(optax.constant_schedule(0.1))
+
+
+def test_rank_promotion_may_be_an_error():
+    x = jnp.ones((2, 3, 4))
+
+    def losses(params, x):
+        return jnp.mean(x, axis=-1) * jnp.sum(params**2)
+
+    with jax.numpy_rank_promotion("raise"):
+        for tx in (dj.disam(), dj.gsam(0.1, 0.1), dj.looksam()):
+            params = jnp.ones(2)
+            arguments = {"loss_fn": losses, "micro_batches": x}
+            weights = jnp.ones((2, 3))
+            tx.update(None, tx.init(params), params, domain_weights=weights, **arguments)
+            tx.update(None, tx.init(params), params, record=True, **arguments)
+        dj.domain_means(jnp.ones(4), jnp.array([0, 0, 1, 1]), 2)
+        dj.hardest(jnp.ones(4), jnp.array([0, 0, 1, 1]), 2, 1)
+        dj.diagnostics.hessian_top_eigenvalues(
+            lambda w: jnp.sum(w**2), {"a": jnp.ones((2, 2))}, 1, jax.random.key(0)
+        )
+
+
+def test_testing_is_there_with_the_package():
+    assert dj.testing.check_absent_domain
+
+
+def test_an_ascent_over_the_lowest_losses_climbs_an_absent_domain():
+    """Which has loss 0 where `domain_means` makes it."""
+
+    def lowest(losses, weights):
+        return jnp.mean(jnp.sort(losses)[:2])
+
+    tx = dj.sam(0.5, ascent=lowest)
+    with pytest.raises(AssertionError, match="domain of weight 0"):
+        dj.testing.check_absent_domain(tx)
