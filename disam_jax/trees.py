@@ -91,7 +91,7 @@ def orthogonal(tree: Tree, to: Tree) -> Tree:
 
 def cast_like(tree: Tree, other: Tree) -> Tree:
     """Returns `tree` in the dtypes of `other`'s leaves."""
-    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), tree, other)
+    return jax.tree.map(lambda leaf, like: leaf.astype(jnp.result_type(like)), tree, other)
 
 
 def drawn_like(draw: Callable[..., chex.Array], key: chex.PRNGKey, tree: Tree) -> Tree:

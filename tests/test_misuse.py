@@ -209,7 +209,7 @@ def test_rank_promotion_may_be_an_error():
         dj.domain_means(jnp.ones(4), jnp.array([0, 0, 1, 1]), 2)
         dj.hardest(jnp.ones(4), jnp.array([0, 0, 1, 1]), 2, 1)
         dj.diagnostics.hessian_top_eigenvalues(
-            lambda w: jnp.sum(w**2), {"a": jnp.ones((2, 2))}, 1, jax.random.key(0)
+            lambda w: jnp.sum(w["a"] ** 2), {"a": jnp.ones((2, 2))}, 1, jax.random.key(0)
         )
 
 

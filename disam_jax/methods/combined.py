@@ -17,6 +17,7 @@ from disam_jax.hyperparameters import (
     check_number,
 )
 from disam_jax.objectives import Objective, weighted_mean
+from disam_jax.parameters import from_real
 from disam_jax.perturbations import Mask, ascend
 from disam_jax.sharpness import sharpness_aware
 from disam_jax.sources import Points, SharpnessState, Step, gradient_source
@@ -217,9 +218,8 @@ def wsam_decoupled(
         grads, seen = source.update(updates, state.source, params, **extra_args)
         updates, base = optimizer.update(grads, state.optimizer, params)
         scale = weight * at_count(learning_rate, state.source.count)
-        updates = jax.tree.map(
-            lambda u, s: u - scale * s, updates, seen.memory["sharpness"]
-        )
+        sharpness = from_real(seen.memory["sharpness"])
+        updates = jax.tree.map(lambda u, s: u - scale * s, updates, sharpness)
         # The sharpness's gradient is this step's alone.
         seen = seen._replace(memory={**seen.memory, "sharpness": ()})
         return trees.cast_like(updates, params), DecoupledState(seen, base)
