@@ -22,7 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from experiments.config import RunConfig
-from experiments.files import write_json
+from experiments.files import is_unused, write_json
 from experiments.layout import Layout
 from experiments.training import TrainState
 
@@ -148,8 +148,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
 def _refuse_another_config(path: Path, config: RunConfig) -> None:
     file = path / "config.json"
     if not file.exists():
-        # A run killed while its config was being written leaves that unfinished file.
-        if path.exists() and any(p.name != "config.json.tmp" for p in path.iterdir()):
+        if not is_unused(path):
             raise ValueError(
                 f"{path} is not empty and holds no run; choose another folder."
             )

@@ -180,7 +180,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 
 def test_a_run_killed_while_its_config_was_written_starts_anew(tmp_path):
-    (tmp_path / "config.json.tmp").write_text('{"data": "rotat')
+    (tmp_path / "config.json.5e1f.tmp").write_text('{"data": "rotat')
     assert train(config(steps=5), tmp_path)["steps"] == 5
 
 
