@@ -79,5 +79,8 @@ def _found(name: str, out: Path, images: dict[str, np.ndarray]) -> set[str]:
 
 
 def _same(path: Path, image: np.ndarray) -> bool:
-    with Image.open(path) as found:
-        return np.array_equal(np.asarray(found), image)
+    try:
+        with Image.open(path) as found:
+            return np.array_equal(np.asarray(found), image)
+    except Exception:  # decoders raise anything on bytes that are not theirs
+        return False
