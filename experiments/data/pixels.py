@@ -1,10 +1,15 @@
 """Images of every kind as 8-bit RGB."""
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 UNSIGNED, UNSAID = 1, 4  # of SAMPLE_FORMAT
+WHITE_IS_0, BLACK_IS_0 = 0, 1  # of PHOTOMETRIC
 # Pillow's names of how a PNG's samples are packed -> its samples' share of the 8-bit ones.
 FEWER_OR_MORE_BITS = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
 
@@ -43,10 +48,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _check_range(image: Image.Image) -> None:
     """Refuses pixels of which it is not known how bright the largest is."""
     kind = None
-    formats = image.tag_v2.get(SAMPLE_FORMAT, (UNSIGNED,)) if _is_tiff(image) else ()
     if image.mode == "F":
         kind = "floating-point"
-    elif any(found not in (UNSIGNED, UNSAID) for found in formats):
+    elif not {UNSIGNED, UNSAID}.issuperset(_of_tiff(image, SAMPLE_FORMAT, (UNSIGNED,))):
         kind = "signed"
     elif image.mode == "I" and image.format not in ("PNG", "PPM"):  # theirs have 16 bits
         kind = "32-bit"
@@ -59,12 +63,11 @@ def _check_range(image: Image.Image) -> None:
 
 def _deep_gray(image: Image.Image) -> Image.Image:
     """Gray of more than 8 bits -> of 8, halves rounded up."""
-    bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] if _is_tiff(image) else 16
-    largest = 2**bits - 1
+    largest = 2 ** _of_tiff(image, BITS_PER_SAMPLE, (16,))[0] - 1
     values = np.asarray(image).astype(np.uint32)
     gray = (values * 255 + largest // 2) // largest
     # Pillow turns such an image over where it has 8 bits, but not where it has more.
-    if _is_tiff(image) and image.tag_v2.get(PHOTOMETRIC) == 0:
+    if _of_tiff(image, PHOTOMETRIC, BLACK_IS_0) == WHITE_IS_0:
         gray = 255 - gray
     if "transparency" in image.info:
         gray[values == image.info["transparency"]] = 255
@@ -73,15 +76,16 @@ def _deep_gray(image: Image.Image) -> Image.Image:
 
 def _scale_transparency(image: Image.Image) -> None:
     """Brings a PNG's transparent color to the 8 bits that its pixels are read with."""
-    color = image.info.get("transparency")
-    share = FEWER_OR_MORE_BITS.get(str(image.tile[0].args)) if image.tile else None
-    if share is None or image.format != "PNG":
+    if not isinstance(image, PngImageFile) or not image.tile:
         return
+    color = image.info.get("transparency")
+    share = FEWER_OR_MORE_BITS.get(str(image.tile[0].args), 1)
     if isinstance(color, int):
         image.info["transparency"] = int(color * share)
     elif isinstance(color, tuple):
         image.info["transparency"] = tuple(int(value * share) for value in color)
 
 
-def _is_tiff(image: Image.Image) -> bool:
-    return image.format == "TIFF"
+def _of_tiff(image: Image.Image, tag: int, default: Any) -> Any:
+    """The value of a tag of a TIFF; of other images the default."""
+    return image.tag_v2.get(tag, default) if isinstance(image, TiffImageFile) else default

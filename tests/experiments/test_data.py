@@ -197,6 +197,13 @@ def test_a_split_does_not_depend_on_the_order_of_the_images():
         np.testing.assert_array_equal(groups, reversed_groups[::-1])
 
 
+def test_a_domain_that_would_hold_out_nothing_is_refused():
+    data = load("rotated_digits")
+    masks = [np.arange(len(y)) < (60 if d else 3) for d, y in enumerate(data.labels)]
+    with pytest.raises(ValueError, match=r"domain 0 of rotated_digits has 3 .* larger"):
+        split_groups(data.subset(masks), seed=0)
+
+
 # emoji_styles
 
 
@@ -524,3 +531,8 @@ def test_a_contact_sheet_shows_the_classes_of_domains_that_share_nothing(name):
     data = load(name)
     for labels, chosen in zip(data.labels, contact_sheet.choose(data, seed=0), strict=True):
         assert (labels[chosen] == np.arange(len(data.classes))[:, None]).all()
+
+
+def test_a_class_of_too_few_images_for_a_contact_sheet_is_named():
+    with pytest.raises(ValueError, match=r"class a has 1 in domain left to choose from"):
+        contact_sheet.choose(made_up(), seed=0)

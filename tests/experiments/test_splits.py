@@ -10,6 +10,7 @@ from experiments.data.prepare import Prepared
 from experiments.data.splits import (
     PUBLISHED,
     domainbed_split,
+    least_images,
     read_split_files,
     release_split,
     seed_hash,
@@ -62,6 +63,18 @@ def test_the_release_split_leaves_the_global_generator_alone():
     random.seed(7)
     release_split(100, 0.1, seed=1)
     assert random.random() == expected
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.3, 0.9])
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("domainbed", lambda n, f: domainbed_split(n, 0, 0, f)), ("release", release_split)],
+)
+def test_the_least_number_of_images_is_the_first_with_two_parts(name, split, fraction):
+    least = least_images(name, fraction)
+    assert all(map(len, split(least, fraction)))
+    assert not all(map(len, split(least - 1, fraction)))
+    assert least_images(name, 0.0) is None
 
 
 # Published lists
