@@ -206,9 +206,11 @@ def _prepare_domain(
         "files": files,
         "skipped": sorted(file for file, found in checked.items() if found.error),
     }
-    index = index_file(folder, domain)
+    index, written = index_file(folder, domain), folder / domain / RELEASE
     found = read_json(index)
-    if found.get("state") != record["state"]:
+    same = found.get("state") == record["state"]
+    if not (same and found.get("records") == _sizes(written)):
+        found = {}
         # In this order, so that what a kill leaves is never taken for finished.
         (folder / DATA).unlink(missing_ok=True)
         index.unlink(missing_ok=True)
@@ -226,6 +228,12 @@ def _prepare_domain(
                 builder.download_and_prepare(download_config=source)
             except RuntimeError as error:  # of the writer of records, as on a full disk
                 raise ValueError(f"domain {domain} cannot be written: {error}") from error
+    record["records"] = _sizes(written)
     if found != record:
         write_json(index, record)
     progress(len(files), len(files))
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Of the files in it, by which a copy that was cut short is seen."""
+    return {path.name: path.stat().st_size for path in sorted(folder.glob("*"))}

@@ -51,8 +51,11 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """Of classes, file names and their contents; the same wherever the folder lies."""
-        return digest([self.classes, [self._index[d]["content"] for d in self.domains]])
+        """Of classes, file names, contents and split files, wherever they lie."""
+        contents = [self._index[d]["content"] for d in self.domains]
+        lists = sorted(Path(self.split_dir).glob("*.txt")) if self.split_dir else []
+        split = [[[file.name, file.read_text()] for file in lists]] if lists else []
+        return digest([self.classes, contents, *split])
 
     @property
     def counts(self) -> dict[str, int]:

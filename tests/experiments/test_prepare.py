@@ -326,6 +326,15 @@ def test_a_damaged_file_of_ours_is_made_again(tmp_path, file):
     assert json.loads((data.folder / "data.json").read_text())["domains"] == ["ink", "oil"]
 
 
+@pytest.mark.parametrize("cut", [lambda p: p.write_bytes(p.read_bytes()[:99]), Path.unlink])
+def test_records_that_are_lost_or_cut_short_are_made_again(tmp_path, cut):
+    tree = small_tree(tmp_path / "tree", "ink", "oil")
+    data = prepare("folder", tree, tmp_path / "prepared")
+    whole = records(data)
+    cut(next((data.folder / "ink").rglob("*.array_record*")))
+    assert records(prepare("folder", tree, tmp_path / "prepared")) == whole
+
+
 def test_a_damaged_folder_is_named_when_it_is_opened(small_vlcs, tmp_path):
     data = prepare("vlcs", small_vlcs, tmp_path / "prepared", allow_missing=True)
     (data.folder / "SUN09.json").write_text("{")

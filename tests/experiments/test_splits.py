@@ -80,6 +80,18 @@ def test_the_least_number_of_images_is_the_first_with_two_parts(name, split, fra
 # Published lists
 
 
+def test_other_lists_are_other_data(tmp_path):
+    data = photos(tmp_path)
+    fingerprint = data.fingerprint
+    (tmp_path / "lists/photo_train_kfold.txt").write_text(HELD_OUT)
+    (tmp_path / "lists/photo_crossval_kfold.txt").write_text(TRAIN)
+    assert data.fingerprint != fingerprint
+    without = dataclasses.replace(data, split_dir=None)
+    (tmp_path / "lists/photo_train_kfold.txt").unlink()
+    (tmp_path / "lists/photo_crossval_kfold.txt").unlink()
+    assert data.fingerprint == without.fingerprint
+
+
 def prepared(folder, name, domain, files, skipped=()):
     """What `prepare` leaves of a domain, without images."""
     (folder / "lists").mkdir()
