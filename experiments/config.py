@@ -86,6 +86,13 @@ class RunConfig:
         return name if penalty == "none" else f"{name}+{penalty}"
 
 
+def settings(config: RunConfig) -> dict[str, Any]:
+    """All of the config but what the runs of one cell of a table differ in."""
+    found = dataclasses.asdict(config)
+    del found["seed"], found["unseen"]
+    return found
+
+
 def make_config(
     *,
     data: str,

@@ -66,12 +66,27 @@ def locked(folder: Path, *, wait: bool, what: str) -> Iterator[None]:
 def _holder(folder: Path) -> str:
     """Who holds the folder, in words."""
     try:
-        found = json.loads((folder / HOLDER).read_text())
+        found = read_json(folder / HOLDER)
     except FileNotFoundError:  # it has just taken it, or is about to leave it
         return "another process works there"
     return "process {pid} on {host} ({command}) is {what} there since {since}".format(
         **found
     )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+      ValueError: it holds something else; the message names the file and the place.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object, not a {type(found).__name__}.")
+    return found
 
 
 def is_unused(folder: Path) -> bool:
@@ -83,6 +98,16 @@ def is_unused(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an error of the system that names no file this one, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """A file to write into that becomes `path` at the end, whole, or never.
 
@@ -91,13 +116,14 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        with unfinished.open("xb") as file:
+        with naming(path), unfinished.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of the two errors, the first one tells
+            unfinished.unlink()
         raise
 
 
