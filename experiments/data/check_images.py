@@ -75,6 +75,11 @@ def check_images(
     return {file: found[file] for file in files}
 
 
+def content_of(raw: bytes) -> str:
+    """A hash of the bytes of a file."""
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()
+
+
 def _state(root: Path, file: str) -> FileState | None:
     """What tells whether a file is still the same; None where there is none."""
     try:
@@ -110,7 +115,7 @@ def _check(path: Path) -> Checked:
         why = error.strerror or error
         to = f", a link to {os.readlink(path)}" if path.is_symlink() else ""
         return Checked("", f"{why}{to}")
-    return Checked(hashlib.blake2b(raw, digest_size=16).hexdigest(), _error(raw))
+    return Checked(content_of(raw), _error(raw))
 
 
 def _error(raw: bytes) -> str:

@@ -27,7 +27,7 @@ from experiments.data.prepared import (
     place,
     prepared_base,
     quiet,
-    read_json,
+    read_if_whole,
 )
 from experiments.files import locked, write_json
 
@@ -119,7 +119,7 @@ def _prepare(
         domains = tuple(listing.folders)
         record = {"domains": [*domains], "classes": [*classes], "warnings": warnings}
         # Read by other processes meanwhile, it is only written where it is another.
-        if read_json(folder / DATA) != record:
+        if read_if_whole(folder / DATA) != record:
             write_json(folder / DATA, record)
     return Prepared(name, folder, domains, classes, tuple(warnings), split_dir)
 
@@ -207,7 +207,7 @@ def _prepare_domain(
         "skipped": sorted(file for file, found in checked.items() if found.error),
     }
     index, written = index_file(folder, domain), folder / domain / RELEASE
-    found = read_json(index)
+    found = read_if_whole(index)
     same = found.get("state") == record["state"]
     if not (same and found.get("records") == _sizes(written)):
         found = {}
@@ -228,10 +228,11 @@ def _prepare_domain(
                 builder.download_and_prepare(download_config=source)
             except RuntimeError as error:  # of the writer of records, as on a full disk
                 raise ValueError(f"domain {domain} cannot be written: {error}") from error
+    else:
+        progress(len(files), len(files))
     record["records"] = _sizes(written)
     if found != record:
         write_json(index, record)
-    progress(len(files), len(files))
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -24,7 +24,9 @@ from absl import logging
 
 from experiments.data.benchmarks import BENCHMARKS
 from experiments.data.builder import RELEASE, SPLIT
+from experiments.data.check_images import content_of
 from experiments.data.folders import class_of
+from experiments.files import read_json
 
 DATA = "data.json"
 
@@ -54,7 +56,7 @@ class Prepared:
         """Of classes, file names, contents and split files, wherever they lie."""
         contents = [self._index[d]["content"] for d in self.domains]
         lists = sorted(Path(self.split_dir).glob("*.txt")) if self.split_dir else []
-        split = [[[file.name, file.read_text()] for file in lists]] if lists else []
+        split = [[file.name, content_of(file.read_bytes())] for file in lists]
         return digest([self.classes, contents, *split])
 
     @property
@@ -113,7 +115,7 @@ class Prepared:
 
     @functools.cached_property
     def _index(self) -> dict[str, dict[str, Any]]:
-        found = {d: read_json(index_file(self.folder, d)) for d in self.domains}
+        found = {d: read_if_whole(index_file(self.folder, d)) for d in self.domains}
         for domain, index in found.items():
             if not index:
                 raise ValueError(
@@ -140,7 +142,7 @@ def open_prepared(
       ValueError: it was not prepared there.
     """
     folder = place(name, prepared_dir, None)
-    found = read_json(folder / DATA)
+    found = read_if_whole(folder / DATA)
     if not found:
         raise ValueError(
             f"{name} is not prepared in {folder}: give the folder of its images, "
@@ -178,10 +180,10 @@ def index_file(folder: Path, domain: str) -> Path:
     return file.with_name(f".{DATA}") if file.name == DATA else file
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_if_whole(file: Path) -> dict[str, Any]:
     """What a file of `prepare` holds; nothing where it is missing or damaged."""
     try:
-        return json.loads(file.read_text())
+        return read_json(file)
     except (FileNotFoundError, ValueError):
         return {}
 

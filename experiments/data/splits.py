@@ -192,7 +192,11 @@ def _read_list(
     positions = {file: position for position, file in enumerate(data.filenames(domain))}
     skipped = set(data.skipped(domain))
     part = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"

@@ -80,6 +80,13 @@ def test_the_least_number_of_images_is_the_first_with_two_parts(name, split, fra
 # Published lists
 
 
+def test_a_list_that_is_no_text_is_named(tmp_path):
+    data = photos(tmp_path)
+    (tmp_path / "lists/photo_train_kfold.txt").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"photo_train_kfold.txt is no text in UTF-8"):
+        read_split_files(data, "photo")
+
+
 def test_other_lists_are_other_data(tmp_path):
     data = photos(tmp_path)
     fingerprint = data.fingerprint
