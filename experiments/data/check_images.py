@@ -113,7 +113,7 @@ def _check(path: Path) -> Checked:
         raw = path.read_bytes()
     except OSError as error:
         why = error.strerror or error
-        to = f", a link to {os.readlink(path)}" if path.is_symlink() else ""
+        to = f", a link to {os.readlink(path)}" if os.path.islink(path) else ""
         return Checked("", f"{why}{to}")
     return Checked(content_of(raw), _error(raw))
 

@@ -69,36 +69,15 @@ def list_folder(root: Path) -> Listing:
         cannot be, or two classes look like one; the message says what was expected and
         what was found.
     """
-    folders = _domain_folders(root)
+    found, walked = _domain_folders(root), walk(root)
+    folders = {d: folder for d, folder in found.items() if folder.name not in walked.twice}
     if len(folders) < 2:
         raise ValueError(
             f"{root} must hold at least two domains, ROOT/DOMAIN/CLASS/image; folders "
-            f"found: {', '.join(folders) or 'none'}{_images_in(root)}."
+            f"found: {', '.join(folders) or 'none'}{_images_in(root)}.{_not_read(walked)}"
         )
-    for name, folder in folders.items():
-        if "," in name or ".json" in name:
-            raise ValueError(
-                f"a domain cannot be called '{name}': commas part the domains on the "
-                "command line, and .json is in the names of what is prepared; rename "
-                f"{folder}."
-            )
-    walked = walk(root)
-    domains = {folder.name: domain for domain, folder in folders.items()}
-    by_domain: dict[str, list[str]] = {domain: [] for domain in folders}
-    for path in walked.images:
-        name, _, file = path.partition("/")
-        if "/" in file and name in domains:
-            by_domain[domains[name]].append(file)
-        else:
-            walked.left_out["images in no folder of a class"] += 1
-    files = {domain: _in_order(found) for domain, found in by_domain.items()}
-    for domain, found in files.items():
-        if not found:
-            raise ValueError(
-                f"domain {domain} holds no image in a folder of its class: expected "
-                f"{folders[domain]}/CLASS/image, with one of {' '.join(EXTENSIONS)}"
-                f"{_images_in(folders[domain])}.{_not_read(walked)}"
-            )
+    _check_names(folders)
+    files = _files(folders, walked)
     classes = {domain: {*map(class_of, found)} for domain, found in files.items()}
     warnings = [*_told(walked), *_alike(classes)]
     return Listing(
@@ -251,6 +230,36 @@ def _domain_folders(root: Path) -> dict[str, Path]:
                 )
         found[name] = folder
     return found
+
+
+def _check_names(folders: Mapping[str, Path]) -> None:
+    for name, folder in folders.items():
+        if "," in name or ".json" in name:
+            raise ValueError(
+                f"a domain cannot be called '{name}': commas part the domains on the "
+                "command line, and .json is in the names of what is prepared; rename "
+                f"{folder}."
+            )
+
+
+def _files(folders: Mapping[str, Path], walked: Walked) -> dict[str, tuple[str, ...]]:
+    """Domain -> its images; those in no folder of a class are counted as left out."""
+    domains = {folder.name: domain for domain, folder in folders.items()}
+    images: dict[str, list[str]] = {domain: [] for domain in folders}
+    for path in walked.images:
+        name, _, file = path.partition("/")
+        if "/" in file and name in domains:
+            images[domains[name]].append(file)
+        else:
+            walked.left_out["images in no folder of a class"] += 1
+    for domain, found in images.items():
+        if not found:
+            raise ValueError(
+                f"domain {domain} holds no image in a folder of its class: expected "
+                f"{folders[domain]}/CLASS/image, with one of {' '.join(EXTENSIONS)}"
+                f"{_images_in(folders[domain])}.{_not_read(walked)}"
+            )
+    return {domain: _in_order(found) for domain, found in images.items()}
 
 
 def _subfolders(folder: Path) -> list[Path]:

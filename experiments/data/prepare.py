@@ -87,7 +87,7 @@ def prepare(
         )
     except OSError as error:  # its message has the file, where it is about one
         raise ValueError(
-            f"{name} could not be prepared in {prepared_base(prepared_dir)}: {error}"
+            f"{data_dir} cannot be prepared in {prepared_base(prepared_dir)}: {error}"
         ) from error
 
 

@@ -159,6 +159,17 @@ def test_what_is_left_out_is_told_in_one_line(tmp_path):
     assert list_domain(tmp_path / "oil") == ("cat/a.png",)
 
 
+def test_a_link_to_the_tree_or_to_a_domain_is_no_domain(tmp_path):
+    make_tree(tmp_path, "ink/cat/a.png", "oil/cat/a.png")
+    (tmp_path / "all").symlink_to(".")
+    (tmp_path / "wax").symlink_to("oil")
+    listing = list_folder(tmp_path)
+    assert listing.files == {"ink": ("cat/a.png",), "oil": ("cat/a.png",)}
+    assert listing.warnings == (
+        "left out: folders that are read at another place: all, wax",
+    )
+
+
 def test_classes_that_no_domain_tells_apart_are_refused(tmp_path):
     make_tree(tmp_path, "ink/cat/a.png", "oil/Cat/a.png", "wax/Cat/a.png")
     with pytest.raises(ValueError, match=r"'Cat' \(in oil, wax\) and 'cat' \(in ink\)"):

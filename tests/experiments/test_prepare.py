@@ -348,7 +348,7 @@ def test_a_damaged_folder_is_named_when_it_is_opened(small_vlcs, tmp_path):
 def test_what_the_disk_refuses_is_one_line_that_names_the_file(tmp_path, monkeypatch):
     tree = small_tree(tmp_path / "tree", "ink", "oil")
     (tmp_path / "a_file").touch()
-    with pytest.raises(ValueError, match=r"folder could not be prepared in .*a_file"):
+    with pytest.raises(ValueError, match=r"tree cannot be prepared in .*a_file"):
         prepare("folder", tree, tmp_path / "a_file")
 
     def full(*args, **kwargs):
