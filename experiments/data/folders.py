@@ -97,8 +97,9 @@ def list_domain(folder: Path) -> tuple[str, ...]:
 
 def partial_classes(listing: Listing) -> list[str]:
     """A line about the classes that are not in every domain, if there are any."""
+    counts = {domain: listing.counts(domain) for domain in listing.folders}
     missing = {
-        name: [d for d in listing.folders if not listing.counts(d)[name]]
+        name: [domain for domain, found in counts.items() if not found[name]]
         for name in listing.classes
     }
     told = [f"{name} (not in {', '.join(d)})" for name, d in missing.items() if d]
