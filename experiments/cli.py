@@ -1,6 +1,7 @@
 """The command line: `python -m experiments train | compare | prepare | table | ...`."""
 
 import itertools
+import logging
 import shlex
 import sys
 import time
@@ -8,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from experiments import cli_data, cli_machines, cli_studies
+from experiments.cli_console import bars, console, line_without_bars, tell
+from experiments.cli_errors import mendable
 from experiments.cli_table import table_command
 from experiments.compare import one_after_another, run_matrix, write_results
 from experiments.config import RunConfig, make_config
@@ -29,7 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = cli_data.console
 cli_data.add_to(app)
 cli_studies.add_to(app)
 app.command("table")(table_command)
@@ -76,15 +77,17 @@ def train_command(
     layout = cli_machines.fit(layout, machines, batch_examples(config, opened))
     with (
         cli_machines.all_or_none(layout),
-        cli_data.bars(layout) as progress,
+        bars(layout) as progress,
     ):
         bar = progress.add_task(config.name, total=config.preset.steps, note="")
 
         def watch(step: int, line: dict) -> None:
             losses = [value for key, value in line.items() if key.startswith("loss/")]
-            progress.update(
-                bar, completed=step, note=f"loss {sum(losses) / len(losses):.3f}"
-            )
+            note = f"loss {sum(losses) / len(losses):.3f}"
+            progress.update(bar, completed=step, note=note)
+            steps = config.preset.steps
+            if (steps - step) % config.checkpoint_every == 0:
+                line_without_bars(f"{config.name}: step {step} of {steps}, {note}", layout)
 
         record = train(config, opened, out, watch, layout)
         progress.update(bar, completed=config.preset.steps)
@@ -165,30 +168,36 @@ def compare_command(
     ]
     layout = cli_machines.fit(layout, machines, batch_examples(configs[0], opened))
     total = sum(config.preset.steps for config in configs)
+    if vectorize and layout.process_count > 1:
+        raise ValueError(
+            f"--vectorize trains in one process; got {layout.process_count}. Leave it, "
+            "or the other processes, out."
+        )
     command = "python -m experiments " + shlex.join(sys.argv[1:])
     started, finished = time.perf_counter(), {}
     with (
         cli_machines.all_or_none(layout),
-        cli_data.bars(layout) as progress,
+        cli_machines.alone(layout, out),
+        bars(layout) as progress,
     ):
         whole = progress.add_task(f"{len(configs)} runs", total=total, note="")
 
         def watch(config: RunConfig, step: int, line: dict) -> None:
+            if step == config.preset.steps != finished.get(config.name):
+                there = sum(c.preset.steps == finished.get(c.name) for c in configs)
+                line_without_bars(
+                    f"{config.name}: run {there + 1} of {len(configs)}", layout
+                )
             finished[config.name] = step
             progress.update(whole, completed=sum(finished.values()), note=config.name)
 
-        if vectorize and layout.process_count > 1:
-            raise ValueError(
-                f"--vectorize trains in one process; got {layout.process_count}. Leave it, "
-                "or the other processes, out."
-            )
         train_all = train_together if vectorize else one_after_another(layout)
         comparison = run_matrix(configs, opened, out, watch, train_all)
+        if layout.writes:
+            write_results(comparison, out, command)
+            rows = write_report(comparison, out, command)
     if not layout.writes:
         raise typer.Exit(1 if comparison.failures else 0)
-    out.mkdir(parents=True, exist_ok=True)
-    write_results(comparison, out, command)
-    rows = write_report(comparison, out, command)
     if rows:
         columns = headline_columns(rows)
         title = f"{data}, seeds: {rows[0].seeds}, mean ± std"
@@ -204,7 +213,8 @@ def compare_command(
     console.print(f"This call took {time.perf_counter() - started:.0f} s.")
     if comparison.failures:
         for config, why in comparison.failures:
-            console.print(f"[red]{config.name} did not finish:[/red] {why}")
+            console.print(f"{config.name} did not finish:", style="red", end=" ")
+            console.print(why)
         raise typer.Exit(1)
 
 
@@ -221,11 +231,15 @@ def methods_command() -> None:
 
 def main() -> None:
     """Runs the command line; what the user can mend is one line, not a traceback."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises what it logs, too
     try:
         app()
-    except (ValueError, RunDivergedError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
-        sys.exit(2 if isinstance(error, ValueError) else 1)
+    except Exception as error:
+        told = mendable(error)
+        if told is None:
+            raise
+        tell("error", told, "red")
+        sys.exit(1 if isinstance(error, RunDivergedError) else 2)
 
 
 def _split(names: str) -> list[str]:

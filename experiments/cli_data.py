@@ -6,25 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from experiments.cli_console import bars, console, line_without_bars, tell
 from experiments.data import DATASETS, DomainData, load
 from experiments.data.benchmarks import BENCHMARKS
 from experiments.data.export import export
 from experiments.data.prepare import Prepared, open_prepared, prepare
-from experiments.layout import Layout
 from experiments.options import Where, with_options
 from experiments.protocols import find_protocol
-
-console = Console()
 
 LARGEST = {"emoji_styles": 64}  # pixels; the other data sets come in their largest size
 
@@ -77,13 +66,13 @@ def _prepared(data: str, where: dict[str, Any]) -> Prepared:
             **options,
         )
     for warning in opened.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
+        tell("warning", warning, "yellow")
     return opened
 
 
 @contextlib.contextmanager
 def preparing() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per stage of a preparation."""
+    """A bar per stage of a preparation, or a line at its end."""
     with bars() as progress:
         tasks: dict[str, Any] = {}
 
@@ -91,22 +80,10 @@ def preparing() -> Iterator[Callable[[str, int, int], None]]:
             if stage not in tasks:
                 tasks[stage] = progress.add_task(stage, total=total, note="")
             progress.update(tasks[stage], completed=done, total=total)
+            if done == total:
+                line_without_bars(f"{stage}: {total}")
 
         yield show
-
-
-def bars(layout: Layout | None = None) -> Progress:
-    """Progress bars with counts, times and a note, of the process that writes."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        disable=layout is not None and not layout.writes,
-    )
 
 
 def add_to(app: typer.Typer) -> None:

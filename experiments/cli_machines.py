@@ -3,12 +3,14 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 
+from experiments.cli_console import stderr, tell
 from experiments.fields import check_known
+from experiments.files import locked
 from experiments.layout import PARAMETERS, Layout, all_devices
 from experiments.metrics import RunDivergedError
 
@@ -56,7 +58,7 @@ def fit(layout: Layout, machines: dict[str, Any], size: int) -> Layout:
         return layout
     taken = layout.dividing(size)
     if len(taken.devices) < len(layout.devices):
-        Console(stderr=True).print(
+        stderr.print(
             f"A batch of {size} examples takes {len(taken.devices)} of the "
             f"{len(layout.devices)} devices."
         )
@@ -69,6 +71,13 @@ def writer_first(layout: Layout, call: Callable[[], Any]) -> Any:
         found = call() if layout.writes else None
         layout.wait("the first has been here")
         return found if layout.writes else call()
+
+
+def alone(layout: Layout, out: Path) -> contextlib.AbstractContextManager:
+    """Holds the folder for this command, in the process that writes."""
+    if layout.writes:
+        return locked(out, wait=False, what="training")
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -85,12 +94,12 @@ def all_or_none(layout: Layout) -> Iterator[None]:
         if layout.process_count == 1 or isinstance(error, RunDivergedError):
             raise
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        Console(stderr=True).print(
-            f"[red]error:[/red] one of the {layout.process_count} processes has failed or "
-            f"cannot be reached; process {jax.process_index()} saw: {first_line}\nWhat was "
-            "finished and the last checkpoint are kept: the same command, on all of them, "
-            "goes on from there.",
-            highlight=False,
-            soft_wrap=True,
+        tell(
+            "error",
+            f"one of the {layout.process_count} processes has failed or cannot be reached; "
+            f"process {jax.process_index()} saw: {first_line}. What was finished and the "
+            "last checkpoint are kept: the same command, on all of them, goes on from "
+            "there.",
+            "red",
         )
         os._exit(ONE_FAILED)

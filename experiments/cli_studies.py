@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from experiments import cli_data
+from experiments.cli_console import bars, console, line_without_bars
 from experiments.fields import check_known
+from experiments.files import locked
+from experiments.layout import one_device
 from experiments.studies import NAMES, find_study
 
 STUDIES = Path("docs/studies")
@@ -56,10 +58,15 @@ def study_command(
         for given in names:
             check_known("data set", given, tuple(GRADIENTS))
         command = "python -m experiments " + shlex.join(sys.argv[1:])
-        with cli_data.bars() as progress:
+        one_device()  # where there is none, that is said before anything is begun
+        with locked(folder, wait=False, what="studying"), bars() as progress:
             bar = progress.add_task(name, total=None, note="")
+            seen = [(0, 0)]
 
             def watch(done: int, total: int) -> None:
+                if (done, total) != seen[-1]:
+                    line_without_bars(f"{name}: {done} of {total} runs")
+                seen.append((done, total))
                 progress.update(bar, completed=done, total=total, note="runs")
 
             setting = Setting(
@@ -73,8 +80,8 @@ def study_command(
     table = Table("claim", "on", "answer", "because", title=study.title)
     for finding in findings:
         table.add_row(finding.claim, finding.where, finding.answer, finding.because)
-    cli_data.console.print(table)
-    cli_data.console.print(f"Page: {folder / 'page.md'}")
+    console.print(table)
+    console.print(f"Page: {folder / 'page.md'}")
 
 
 def studies_command() -> None:
@@ -95,6 +102,6 @@ def report_command(
 
     folder = out or studies
     findings = gather(studies, {name: find_study(name) for name in NAMES}, folder)
-    cli_data.console.print(
+    console.print(
         f"{len(findings)} answers: {folder / 'report.html'} and {folder / 'report.md'}"
     )

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.config import RunConfig
+from experiments.config import RunConfig, settings
 from experiments.data import DomainData
 from experiments.data.prepare import Prepared
 from experiments.files import write_json, write_whole
 from experiments.layout import Layout
 from experiments.metrics import RunDivergedError, read_metrics
+from experiments.numerics import changed_flags
 from experiments.run_folder import environment, flatten
 from experiments.train import train
 
@@ -100,7 +101,8 @@ def run_matrix(
         if isinstance(outcome, RunDivergedError):
             failures.append((config, str(outcome)))
             continue
-        records.append(outcome)
+        told = {"config": settings(config), "flags": changed_flags()}
+        records.append(outcome | told)
         watch(config, config.preset.steps, {})
         curves[config.name] = read_metrics(out / "runs" / config.name)
     return Comparison(configs, records, failures, curves)

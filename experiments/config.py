@@ -23,7 +23,7 @@ class RunConfig:
       protocol: name of the protocol that the preset started from.
       hyperparameters: rho, alpha, lam and the variance.
       preset: everything else about the training.
-      data_fingerprint: of a folder's file names, so that two folders are never mixed;
+      data_fingerprint: of a folder's images, so that two folders are never mixed;
         empty for the data sets of this package.
       log_every: steps averaged into one line of the metrics.
       checkpoint_every: steps between evaluations and checkpoints, a multiple of log_every;
@@ -84,6 +84,13 @@ class RunConfig:
         penalty = self.preset.penalty
         name = find_method(self.method).name
         return name if penalty == "none" else f"{name}+{penalty}"
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """All of the config but what the runs of one cell of a table differ in."""
+    found = dataclasses.asdict(config)
+    del found["seed"], found["unseen"]
+    return found
 
 
 def make_config(

@@ -18,7 +18,12 @@ from experiments.config import RunConfig
 from experiments.data import DomainData, split_groups
 from experiments.data.augment import augment
 from experiments.data.prepare import Prepared
-from experiments.data.splits import domainbed_split, read_split_files, release_split
+from experiments.data.splits import (
+    domainbed_split,
+    least_images,
+    read_split_files,
+    release_split,
+)
 from experiments.data.streams import balanced, evaluation_chunks, iterate, merged
 from experiments.evaluation import CHUNK, Chunks, in_chunks
 from experiments.layout import Layout, one_device
@@ -80,7 +85,8 @@ def make_feed(
 
     Raises:
       ValueError: the unseen domain is not one of the data's, the config asks for a split
-        or batches that such data does not have, or the devices do not divide a batch.
+        or batches that such data does not have, a domain is too small for them, or the
+        devices do not divide a batch.
     """
     layout = layout or one_device()
     if isinstance(data, Prepared):
@@ -93,6 +99,8 @@ def with_steps(
 ) -> RunConfig:
     """The config with the steps that its epochs, or a budget of gradients, ask for.
 
+    It is also seen here, before anything is trained, that the data is enough for it.
+
     Args:
       config: of a run.
       data: that it names.
@@ -102,8 +110,12 @@ def with_steps(
       The config; itself where nothing is asked for.
 
     Raises:
-      ValueError: the budget is not enough for one step.
+      ValueError: the budget is not enough for one step, or a domain is too small.
     """
+    if isinstance(data, Prepared):
+        _parts(config, data)
+    else:
+        _check_groups(data, config.preset.holdout_fraction, config.seed)
     if gradients is not None:
         method = find_method(config.method)
         per_step = method.gradients(config.hyperparameters, len(data.domains) - 1)
@@ -177,7 +189,7 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
 def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
     preset = config.preset
     unseen = data.domain_index(config.unseen)
-    parts = [split_domain(config, data, d) for d in range(len(data.domains))]
+    parts = _parts(config, data)
     names = [name for name in data.domains if name != config.unseen]
     indices = [parts[data.domain_index(name)][0] for name in names]
     make_stream = balanced if preset.batching == "balanced" else merged
@@ -232,20 +244,64 @@ def split_domain(
       Two int arrays.
 
     Raises:
-      ValueError: the split is not one for data on the disk.
+      ValueError: the split is not one for data on the disk, or leaves a part empty.
     """
     preset, name = config.preset, data.domains[domain]
-    count = data.counts[name]
-    if preset.split == "domainbed":
-        return domainbed_split(count, config.seed, domain, preset.holdout_fraction)
-    if preset.split == "release":
-        return release_split(count, preset.holdout_fraction, seed=0)
+    parts = _split(data, preset.split, preset.holdout_fraction, config.seed, domain)
+    train, heldout = map(len, parts)
+    if train and heldout:
+        return parts
+    found = (
+        f"domain {name} of {data.name} has {data.counts[name]} images, {heldout} of them "
+        f"held out and {train} to train on, where each must be one at least: "
+    )
     if preset.split == "files":
+        raise ValueError(f"{found}mend the lists in {data.split_dir}, or take 'domainbed'.")
+    least = least_images(preset.split, preset.holdout_fraction)
+    more = f"give it {least} images or more, or " if least else ""
+    other = "smaller" if heldout else "larger"
+    raise ValueError(
+        f"{found}{more}take a {other} --holdout-fraction than {preset.holdout_fraction:g}."
+    )
+
+
+def _parts(config: RunConfig, data: Prepared) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The two parts of each domain, seen to be enough for the batches."""
+    preset = config.preset
+    parts = [split_domain(config, data, d) for d in range(len(data.domains))]
+    unseen = data.domain_index(config.unseen)
+    there = sum(len(train) for d, (train, _) in enumerate(parts) if d != unseen)
+    if preset.batching == "merged" and there < preset.batch_size:
+        raise ValueError(
+            f"batch_size must be at most {there}, the images of {data.name} to train on "
+            f"when {config.unseen} is unseen; got {preset.batch_size}: take a smaller "
+            "--batch-size, or --batching balanced, which repeats images."
+        )
+    return parts
+
+
+@functools.lru_cache(maxsize=256)
+def _split(
+    data: Prepared, split: str, fraction: float, seed: int, domain: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kept, as all runs of a comparison ask for the same few."""
+    name = data.domains[domain]
+    count = data.counts[name]
+    if split == "domainbed":
+        return domainbed_split(count, seed, domain, fraction)
+    if split == "release":
+        return release_split(count, fraction, seed=0)
+    if split == "files":
         return read_split_files(data, name)
     raise ValueError(
-        f"split '{preset.split}' needs groups, which a folder of images does not have; "
+        f"split '{split}' needs groups, which a folder of images does not have; "
         "take 'domainbed'."
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _check_groups(data: DomainData, fraction: float, seed: int) -> None:
+    split_groups(data, holdout_fraction=fraction, seed=seed)
 
 
 def _read(data: Prepared, domain: int, part: np.ndarray, size: int) -> Chunks:

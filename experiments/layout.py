@@ -7,6 +7,8 @@ those of the whole batch, whatever the number of devices.
 
 import dataclasses
 import functools
+import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -121,14 +123,25 @@ class Layout:
 
 def one_device() -> Layout:
     """The first device of this process."""
-    return Layout((jax.local_devices()[0],))
+    return Layout((_found(jax.local_devices)[0],))
 
 
 def all_devices(count: int | None = None, parameters: str = "replicated") -> Layout:
     """The first `count` devices of all processes; None is all of them."""
-    devices = jax.devices()
+    devices = _found(jax.devices)
     if count is not None and not 1 <= count <= len(devices):
         raise ValueError(
             f"devices must be in 1..{len(devices)}, those there are; got {count}."
         )
     return Layout(tuple(devices[:count]), parameters)
+
+
+def _found(devices: Callable[[], list[Any]]) -> list[Any]:
+    try:
+        return devices()
+    except (RuntimeError, AssertionError) as error:  # no driver, or no such platform
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise ValueError(
+            f"JAX finds no device, with JAX_PLATFORMS={asked}. {error} Set it to a platform "
+            "that this machine has, e.g. JAX_PLATFORMS=cpu."
+        ) from error

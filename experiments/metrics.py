@@ -9,6 +9,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 import disam_jax as dj
+from experiments.files import naming, write_whole
 from experiments.layout import Layout
 
 
@@ -93,13 +94,22 @@ def _refuse_not_finite(
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of the metrics; a line cut short by a kill is left out."""
+    """The whole lines of the metrics; a line cut short by a kill is left out.
+
+    Raises:
+      ValueError: a line is no JSON; the message names the file and the line.
+    """
     file = folder / "metrics.jsonl"
     if not file.exists():
         return []
-    text = file.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    *whole, _ = file.read_bytes().split(b"\n")
+    lines = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{file}, line {number}, is no JSON: {error}.") from None
+    return lines
 
 
 class MetricsLog:
@@ -125,11 +135,9 @@ class MetricsLog:
         self._writes = layout.writes
         if not self._writes:
             return
-        text = "".join(json.dumps(line) + "\n" for line in self.lines)
-        rewritten = folder / "metrics.jsonl.tmp"
-        rewritten.write_text(text)
-        rewritten.replace(folder / "metrics.jsonl")
-        self._file = (folder / "metrics.jsonl").open("a")
+        self._path = folder / "metrics.jsonl"
+        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        self._file = self._path.open("a")
         # TensorBoard drops events from this step on when it reads the folder.
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -138,9 +146,10 @@ class MetricsLog:
         self.lines.append(line)
         if not self._writes:
             return
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
         for name, value in line.items():
             if name not in ("step", "kind"):
                 self._events.add_scalar(name, value, line["step"])

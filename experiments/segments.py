@@ -3,7 +3,6 @@
 segments/000300.npz holds the mean over the steps since the evaluation before.
 """
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.files import writing
 from experiments.layout import Layout
 from experiments.swad import loss_valley, running_mean, segments_needed
 from experiments.training import TrainState
@@ -64,13 +64,8 @@ class Segments:
         self._layout.wait(f"segment {step} was written")
 
     def _write(self, step: int, leaves: list[np.ndarray]) -> None:
-        self._folder.mkdir(exist_ok=True)
-        unfinished = self._folder / "unfinished"
-        with unfinished.open("wb") as file:
+        with writing(self._file(step)) as file:
             np.savez(file, *leaves)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self._file(step))
 
     def average_over_valley(self, lines: Lines, state: TrainState) -> TrainState:
         """The state with the weights averaged over the loss valley.

@@ -16,6 +16,7 @@ from PIL import Image
 
 from experiments.data.benchmarks import BENCHMARKS
 from experiments.data.folders import class_of, list_domain
+from experiments.data.pixels import to_rgb
 
 SPLIT = "images"  # "all" is a name that TFDS keeps for itself
 RELEASE = "1.0.0"
@@ -130,22 +131,18 @@ def rgb_bytes(path: Path) -> bytes:
 
     TFDS's decoder without TensorFlow neither converts CMYK nor drops alpha, and shows the
     indices of a palette; transparent pixels become white.
+
+    Raises:
+      ValueError: it cannot be read as an image; the message names the file.
     """
     raw = path.read_bytes()
-    with Image.open(io.BytesIO(raw)) as image:
-        if (image.format, image.mode) in AS_IT_IS and "transparency" not in image.info:
-            return raw
-        whole = to_rgb(image)
+    try:
+        with Image.open(io.BytesIO(raw)) as image:
+            if (image.format, image.mode) in AS_IT_IS and "transparency" not in image.info:
+                return raw
+            whole = to_rgb(image)
+    except Exception as error:  # decoders raise anything on bytes that are not theirs
+        raise ValueError(f"{path} cannot be decoded: {error}") from error
     out = io.BytesIO()
     whole.save(out, format="PNG")
     return out.getvalue()
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in RGB, transparent pixels white."""
-    if image.mode in ("RGBA", "LA", "P", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image)
-        image = white
-    return image.convert("RGB")

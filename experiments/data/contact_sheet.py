@@ -20,6 +20,9 @@ def choose(data: DomainData, *, seed: int) -> np.ndarray:
 
     Returns:
       Positions in the domains' arrays, int [domains, classes, PER_CLASS].
+
+    Raises:
+      ValueError: a class has fewer images in a domain; the message names both.
     """
     shared = set.intersection(*(set(groups.tolist()) for groups in data.groups))
     chosen = np.empty((len(data.domains), len(data.classes), PER_CLASS), int)
@@ -30,6 +33,12 @@ def choose(data: DomainData, *, seed: int) -> np.ndarray:
             if shared:
                 mask &= np.isin(groups, list(shared))
             candidates = np.flatnonzero(mask)
+            if len(candidates) < PER_CLASS:
+                raise ValueError(
+                    f"a contact sheet shows {PER_CLASS} images of each class; class "
+                    f"{data.classes[label]} has {len(candidates)} in domain "
+                    f"{data.domains[domain]} to choose from."
+                )
             candidates = candidates[np.argsort(groups[candidates], kind="stable")]
             chosen[domain, label] = rng.choice(candidates, PER_CLASS, replace=False)
     return chosen

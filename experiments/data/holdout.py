@@ -29,7 +29,7 @@ def split_groups(
 
     Raises:
       ValueError: if the fraction is not between 0 and 1, or so small that no group at
-        all would be held out, or so large that none would be left.
+        all, or none of a domain, would be held out, or so large that none would be left.
     """
     if not 0 < holdout_fraction < 1:
         raise ValueError(
@@ -48,6 +48,14 @@ def split_groups(
             f"groups of {data.name}, which leaves one of the two parts empty"
         )
     masks = [np.isin(groups, held_out) for groups in data.groups]
+    for domain, mask in zip(data.domains, masks, strict=True):
+        if mask.sum() in (0, len(mask)):
+            raise ValueError(
+                f"domain {domain} of {data.name} has {len(mask)} images, of which "
+                f"holdout_fraction {holdout_fraction} holds out {mask.sum()}; one at least "
+                "must be held out, and one left: give it more images of each class, or "
+                f"take a {'smaller' if mask.any() else 'larger'} holdout_fraction"
+            )
     return data.subset([~mask for mask in masks]), data.subset(masks)
 
 

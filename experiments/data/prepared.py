@@ -5,6 +5,7 @@ PREPARED_DIR/NAME/              for a folder: PREPARED_DIR/folders/ITS_NAME-HASH
   DOMAIN/1.0.0/*.array_record*  the images and labels, written by TFDS
   DOMAIN.json                   their file names, written last: the domain is prepared
   data.json                     domains, classes and warnings: all domains are prepared
+  .data.json                    in place of DOMAIN.json, for a domain called data
 """
 
 import contextlib
@@ -23,7 +24,11 @@ from absl import logging
 
 from experiments.data.benchmarks import BENCHMARKS
 from experiments.data.builder import RELEASE, SPLIT
+from experiments.data.check_images import content_of
 from experiments.data.folders import class_of
+from experiments.files import read_json
+
+DATA = "data.json"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # a key of caches, by identity
@@ -48,8 +53,11 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """Of classes, file names and sizes; the same wherever the folder lies."""
-        return digest([self.classes, [self._index[d]["content"] for d in self.domains]])
+        """Of classes, file names, contents and split files, wherever they lie."""
+        contents = [self._index[d]["content"] for d in self.domains]
+        lists = sorted(Path(self.split_dir).glob("*.txt")) if self.split_dir else []
+        split = [[file.name, content_of(file.read_bytes())] for file in lists]
+        return digest([self.classes, contents, *split])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -87,9 +95,19 @@ class Prepared:
         Returns:
           A sequence; `source[i]` is a mapping of `image`, the bytes of a file in RGB or
           gray, `label`, an int, and `filename`, bytes.
+
+        Raises:
+          ValueError: its folder is not there, or no longer whole.
         """
+        where = self.folder / domain / RELEASE
         with quiet():
-            builder = tfds.builder_from_directory(self.folder / domain / RELEASE)
+            try:
+                builder = tfds.builder_from_directory(where)
+            except Exception as error:  # TFDS has several kinds of them, none documented
+                raise ValueError(
+                    f"{where} is damaged: delete {index_file(self.folder, domain)} and "
+                    f"prepare {self.name} again"
+                ) from error
             return builder.as_data_source(
                 split=SPLIT,  # pyright: ignore[reportCallIssue] (hidden by a decorator)
                 decoders={"image": tfds.decode.SkipDecoding()},
@@ -97,7 +115,14 @@ class Prepared:
 
     @functools.cached_property
     def _index(self) -> dict[str, dict[str, Any]]:
-        return {d: json.loads(index_file(self.folder, d).read_text()) for d in self.domains}
+        found = {d: read_if_whole(index_file(self.folder, d)) for d in self.domains}
+        for domain, index in found.items():
+            if not index:
+                raise ValueError(
+                    f"{index_file(self.folder, domain)} is missing or damaged: prepare "
+                    f"{self.name} again, --data-dir DIR."
+                )
+        return found
 
 
 def open_prepared(
@@ -117,13 +142,12 @@ def open_prepared(
       ValueError: it was not prepared there.
     """
     folder = place(name, prepared_dir, None)
-    file = folder / "data.json"
-    if not file.exists():
+    found = read_if_whole(folder / DATA)
+    if not found:
         raise ValueError(
             f"{name} is not prepared in {folder}: give the folder of its images, "
             "--data-dir DIR, or the place where it was prepared, --prepared-dir DIR."
         )
-    found = json.loads(file.read_text())
     return Prepared(
         name,
         folder,
@@ -136,17 +160,32 @@ def open_prepared(
 
 def place(name: str, prepared_dir: Path | None, root: Path | None) -> Path:
     """Where a data set is prepared; two folders of the same name do not collide."""
-    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    base = Path(prepared_dir or default).expanduser()
+    base = prepared_base(prepared_dir)
     if name in BENCHMARKS or root is None:
         return base / name
     root = root.resolve()
     return base / "folders" / f"{root.name}-{digest(str(root))[:8]}" / name
 
 
+def prepared_base(prepared_dir: Path | None) -> Path:
+    """Where all data sets are prepared: TFDS's own place, where none is given."""
+    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return Path(prepared_dir or default).expanduser()
+
+
 def index_file(folder: Path, domain: str) -> Path:
     """Where the names of a domain's files are."""
-    return folder / f"{domain}.json"
+    file = folder / f"{domain}.json"
+    # No domain's name begins with a dot.
+    return file.with_name(f".{DATA}") if file.name == DATA else file
+
+
+def read_if_whole(file: Path) -> dict[str, Any]:
+    """What a file of `prepare` holds; nothing where it is missing or damaged."""
+    try:
+        return read_json(file)
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def digest(value: Any) -> str:

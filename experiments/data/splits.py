@@ -2,8 +2,9 @@
 
 import dataclasses
 import hashlib
+import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,29 @@ PUBLISHED = {
 }
 
 
+# (images of a domain, holdout_fraction) -> how many of them are held out.
+HELD_OUT: dict[str, Callable[[int, float], int]] = {
+    "domainbed": lambda count, fraction: int(count * fraction),
+    "release": lambda count, fraction: count - int(count * (1 - fraction)),
+}
+
+
+def least_images(split: str, holdout_fraction: float) -> int | None:
+    """The fewest images of a domain of which some are trained on and some held out.
+
+    Args:
+      split: a key of `HELD_OUT`.
+      holdout_fraction: in [0, 1).
+
+    Returns:
+      The number; None where nothing is held out of any number.
+    """
+    if not holdout_fraction:
+        return None
+    held_out = HELD_OUT[split]
+    return next(n for n in itertools.count(2) if 0 < held_out(n, holdout_fraction) < n)
+
+
 def seed_hash(*values: object) -> int:
     """DomainBed's seed, made of what the values print."""
     return int(hashlib.md5(str(values).encode()).hexdigest(), 16) % 2**31
@@ -78,7 +102,7 @@ def domainbed_split(
     """
     positions = list(range(count))
     np.random.RandomState(seed_hash(trial_seed, domain_index)).shuffle(positions)
-    held_out = int(count * holdout_fraction)
+    held_out = HELD_OUT["domainbed"](count, holdout_fraction)
     return _array(positions[held_out:]), _array(positions[:held_out])
 
 
@@ -99,7 +123,7 @@ def release_split(count: int, holdout_fraction: float, seed: int = 0) -> Split:
     """
     positions = list(range(count))
     random.Random(seed).shuffle(positions)
-    trained = int(count * (1 - holdout_fraction))
+    trained = count - HELD_OUT["release"](count, holdout_fraction)
     return _array(positions[:trained]), _array(positions[trained:])
 
 
@@ -168,7 +192,11 @@ def _read_list(
     positions = {file: position for position, file in enumerate(data.filenames(domain))}
     skipped = set(data.skipped(domain))
     part = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from experiments.data.builder import to_rgb
+from experiments.data.pixels import to_rgb
 
 RATIO = (3 / 4, 4 / 3)  # of width to height of a crop
 

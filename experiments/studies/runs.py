@@ -6,15 +6,20 @@ that need the same run train it once.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import itertools
 import json
 import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +29,8 @@ import numpy as np
 from experiments.batches import stack_sources
 from experiments.config import RunConfig
 from experiments.data import DomainData, load, split_groups
-from experiments.files import write_json
+from experiments.files import read_json, write_json
+from experiments.numerics import changed_flags, refuse_other_flags
 from experiments.population import Step, lane_step, make_lane, pattern
 from experiments.run_folder import environment
 from experiments.studies.changes import Change, apply_change
@@ -161,9 +167,16 @@ class Store:
 
         Returns:
           The outcomes, in the order of the specs.
+
+        Raises:
+          ValueError: a run was trained under other flags of JAX, or a process that trained
+            was killed.
         """
         wanted = {spec.digest: spec for spec in specs}
         missing = [spec for spec in wanted.values() if not self._file(spec).exists()]
+        for spec in wanted.values():
+            if self._file(spec).exists():
+                self._read(spec)
 
         def told() -> None:
             there = sum(self._file(spec).exists() for spec in missing)
@@ -180,10 +193,7 @@ class Store:
                 told()
         else:
             self._train_in_processes(list(alike.values()), told)
-        read = {
-            digest: json.loads(self._file(spec).read_text())
-            for digest, spec in wanted.items()
-        }
+        read = {digest: self._read(spec) for digest, spec in wanted.items()}
         for kept in read.values():
             self.seconds_used += kept["seconds"]
             self.commits_used.add(kept["commit"])
@@ -192,18 +202,77 @@ class Store:
     def _file(self, spec: Spec) -> Path:
         return self.path / f"{spec.digest}.json"
 
+    def _read(self, spec: Spec) -> dict[str, Any]:
+        kept = read_json(self._file(spec))
+        refuse_other_flags(self._file(spec), kept.get("flags", {}))
+        return kept
+
     def _train_in_processes(
         self, tasks: Sequence[list[Spec]], told: Callable[[], None]
     ) -> None:
-        # Spawned: a forked process would share the threads of the compiler.
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(self.jobs, context) as pool:
-            waiting = {pool.submit(_train_and_keep, task, self.path) for task in tasks}
+        with _workers(self.jobs) as pool:
+            with _ctrl_c_waits():
+                waiting = {pool.submit(_train_and_keep, task, self.path) for task in tasks}
             while waiting:
-                done, waiting = concurrent.futures.wait(waiting, timeout=2)
+                done, waiting = concurrent.futures.wait(
+                    waiting, 2, concurrent.futures.FIRST_COMPLETED
+                )
                 for future in done:
                     future.result()
                 told()
+
+
+@contextlib.contextmanager
+def _workers(jobs: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    """Processes that work for this one, and end with the block or with this process.
+
+    An error, Ctrl-C and TERM end them at once: what they are at is lost, what they have
+    kept is whole, and nothing that waits is begun.
+    """
+    before = set(multiprocessing.active_children())
+    # Spawned: a forked process would share the threads of the compiler.
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(
+        jobs, context, initializer=_end_with_parent
+    )
+    try:
+        yield pool
+    except BaseException as error:
+        for worker in set(multiprocessing.active_children()) - before:
+            worker.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise ValueError(
+                "a process that trained was killed, as the system does when memory runs "
+                "out; ask for fewer --jobs. What was finished is kept."
+            ) from None
+        raise
+    pool.shutdown()
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C comes after the block, and never to the processes that are begun in it.
+
+    A terminal sends it to all of them; this process alone is to act on it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that began it is gone, even by SIGKILL."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _train_and_keep(specs: Sequence[Spec], path: Path) -> None:
@@ -216,6 +285,7 @@ def _train_and_keep(specs: Sequence[Spec], path: Path) -> None:
             "outcome": outcome,
             "seconds": time.perf_counter() - started,
             "commit": environment()["commit"],
+            "flags": changed_flags(),
         }
         write_json(path / f"{spec.digest}.json", kept)
 

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import shutil
 import zipfile
 from pathlib import Path
@@ -193,6 +195,13 @@ def test_a_split_does_not_depend_on_the_order_of_the_images():
     heldout, of_reverse = split_groups(data, seed=0)[1], split_groups(reverse, seed=0)[1]
     for groups, reversed_groups in zip(heldout.groups, of_reverse.groups, strict=True):
         np.testing.assert_array_equal(groups, reversed_groups[::-1])
+
+
+def test_a_domain_that_would_hold_out_nothing_is_refused():
+    data = load("rotated_digits")
+    masks = [np.arange(len(y)) < (60 if d else 3) for d, y in enumerate(data.labels)]
+    with pytest.raises(ValueError, match=r"domain 0 of rotated_digits has 3 .* larger"):
+        split_groups(data.subset(masks), seed=0)
 
 
 # emoji_styles
@@ -434,12 +443,55 @@ def test_an_archive_has_no_differences_to_what_was_written(tmp_path):
     assert build.differences(small_arrays(), tmp_path / "a.npz") == []
 
 
-def test_a_package_is_found_where_npm_keeps_it():
-    noto = sources.ICON_SETS["noto"]
-    registry = "https://registry.npmjs.org"
-    assert noto.url == f"{registry}/@iconify-json/noto/-/noto-1.2.9.tgz"
-    plain = sources.UNICODE_SUBGROUPS
-    assert plain.url == f"{registry}/emojibase-data/-/emojibase-data-17.0.0.tgz"
+NPM = """#!/bin/sh
+echo "$@" > {said}
+[ -n "{fails}" ] && echo "npm error 404 {fails}" >&2 && exit 1
+printf "%s" "the tarball" > "$4/icons-of-noto-1.2.9.tgz"
+"""
+
+
+def an_npm(folder, monkeypatch, fails=""):
+    """An npm that keeps what it was asked in a file, which is returned."""
+    said = folder / "said"
+    (folder / "npm").write_text(NPM.format(said=said, fails=fails))
+    (folder / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return said
+
+
+def pinned(content):
+    digest = base64.b64encode(hashlib.sha512(content).digest()).decode()
+    return sources.Package("@icons/of-noto", "1.2.9", f"sha512-{digest}")
+
+
+def test_a_package_is_fetched_by_npm_once_by_name_and_version(tmp_path, monkeypatch):
+    said, cache = an_npm(tmp_path, monkeypatch), tmp_path / "cache"
+    cache.mkdir()
+    tarball = sources.fetch(pinned(b"the tarball"), cache)
+    assert said.read_text().startswith("pack @icons/of-noto@1.2.9 --pack-destination")
+    assert [*cache.iterdir()] == [tarball]
+    assert tarball.read_bytes() == b"the tarball"
+    said.unlink()
+    assert sources.fetch(pinned(b"the tarball"), cache) == tarball
+    assert not said.exists()
+
+
+def test_a_package_of_another_hash_does_not_get_into_the_cache(tmp_path, monkeypatch):
+    an_npm(tmp_path, monkeypatch)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    with pytest.raises(ValueError, match=r"of-noto@1.2.9 is pinned to sha512-"):
+        sources.fetch(pinned(b"another tarball"), cache)
+    assert not [*cache.iterdir()]
+
+
+def test_an_npm_that_fails_or_is_missing_is_named(tmp_path, monkeypatch):
+    an_npm(tmp_path, monkeypatch, fails="no such package")
+    with pytest.raises(ValueError, match=r"npm pack @icons/of-noto@1.2.9 failed:\s.*404"):
+        sources.fetch(pinned(b""), tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"npm, which fetches .*@1.2.9, is not inst"):
+        sources.fetch(pinned(b""), tmp_path)
 
 
 def test_a_tarball_with_another_hash_is_refused(tmp_path):
@@ -479,3 +531,8 @@ def test_a_contact_sheet_shows_the_classes_of_domains_that_share_nothing(name):
     data = load(name)
     for labels, chosen in zip(data.labels, contact_sheet.choose(data, seed=0), strict=True):
         assert (labels[chosen] == np.arange(len(data.classes))[:, None]).all()
+
+
+def test_a_class_of_too_few_images_for_a_contact_sheet_is_named():
+    with pytest.raises(ValueError, match=r"class a has 1 in domain left to choose from"):
+        contact_sheet.choose(made_up(), seed=0)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from experiments.data import check_images, load
+from experiments.data.builder import Folder
 from experiments.data.export import export
 from experiments.data.prepare import open_prepared, prepare
 
@@ -144,6 +146,16 @@ FILES = {
         False,
         np.dstack([(GRAY > 127) * 255] * 3),
     ),
+    "deep.png": (
+        encode(Image.fromarray(GRAY.astype(np.uint16) * 257), format="PNG"),
+        False,
+        np.dstack([GRAY] * 3),
+    ),
+    "deep.tif": (
+        encode(Image.fromarray(GRAY.astype(np.uint16) * 257), format="TIFF"),
+        False,
+        np.dstack([GRAY] * 3),
+    ),
     "rgb.bmp": (encode(Image.fromarray(RGB), format="BMP"), False, RGB),
     "rgb.webp": (encode(Image.fromarray(RGB), format="WEBP", lossless=True), False, RGB),
 }
@@ -201,6 +213,152 @@ def test_the_fingerprint_goes_with_the_files_not_with_the_place(emoji, tree, tmp
     assert prepare("folder", tree, tmp_path / "b").fingerprint == first.fingerprint
     next((tree / "mono/face").iterdir()).unlink()
     assert prepare("folder", tree, tmp_path / "b").fingerprint != first.fingerprint
+
+
+def small_tree(root, *domains, kind="png"):
+    """Two images of two classes in each domain."""
+    for seed, domain in enumerate(domains):
+        for name in ("cat", "dog"):
+            file = root / domain / name / f"1.{kind}"
+            file.parent.mkdir(parents=True)
+            Image.fromarray(picture(seed)).save(file)
+    return root
+
+
+def test_other_pixels_under_the_same_name_size_and_time_are_seen(tmp_path):
+    tree = small_tree(tmp_path / "tree", "ink", "oil", kind="bmp")
+    first = prepare("folder", tree, tmp_path / "prepared")
+    before, fingerprint = records(first), first.fingerprint
+    changed = tree / "ink/cat/1.bmp"
+    was = changed.stat()
+    Image.fromarray(picture(9)).save(changed)
+    os.utime(changed, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert changed.stat().st_size == was.st_size
+    again = prepare("folder", tree, tmp_path / "prepared")
+    assert again.fingerprint != fingerprint
+    assert records(again)["oil"] == before["oil"]
+    (image, *_), (other, *_) = records(again)["ink"]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(image))), picture(9))
+    assert other == before["ink"][1][0]
+
+
+def test_the_same_pixels_of_another_time_are_the_same_data(tmp_path):
+    tree = small_tree(tmp_path / "tree", "ink", "oil")
+    first = prepare("folder", tree, tmp_path / "prepared")
+    kept = {p: p.stat().st_mtime_ns for p in first.folder.rglob("*.array_record*")}
+    os.utime(tree / "ink/cat/1.png", (0, 0))
+    again = prepare("folder", tree, tmp_path / "prepared")
+    assert again.fingerprint == first.fingerprint
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    assert journal(again)[4:] == ["ink/cat/1.png"]
+
+
+def test_what_is_told_of_the_listing_is_among_the_warnings(tmp_path):
+    tree = small_tree(tmp_path / "tree", "ink", "oil")
+    (tree / "ink/cat/1.gif").touch()
+    shutil.rmtree(tree / "oil/dog")
+    assert prepare("folder", tree, tmp_path / "prepared").warnings == (
+        "left out: 1 .gif",
+        "classes that are not in every domain: dog (not in oil)",
+    )
+
+
+def test_a_domain_may_have_the_name_of_a_file_of_ours(tmp_path):
+    tree = small_tree(tmp_path / "tree", "checked", "data", "folder")
+    for _ in range(2):
+        data = prepare("folder", tree, tmp_path / "prepared")
+        assert data.domains == ("checked", "data", "folder")
+        assert data.counts == dict.fromkeys(data.domains, 2)
+        images = {domain: found[0][0] for domain, found in records(data).items()}
+        for domain, image in images.items():
+            assert image == (tree / domain / "cat/1.png").read_bytes()
+
+
+def test_the_place_must_not_be_a_domain_of_the_tree(tmp_path):
+    tree = small_tree(tmp_path / "tree", "ink", "oil")
+    with pytest.raises(ValueError, match=r"prepared_dir must not lie in the tree"):
+        prepare("folder", tree, tree / "prepared")
+    assert sorted(p.name for p in tree.iterdir()) == ["ink", "oil"]
+    assert prepare("folder", tree, tree / ".prepared").domains == ("ink", "oil")
+
+
+def test_several_at_once_do_the_work_once(tmp_path):
+    tree = small_tree(tmp_path / "tree", "ink", "oil")
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(prepare, "folder", tree, tmp_path / "prepared") for _ in "abc"]
+    first, *others = [future.result() for future in asked]
+    assert sorted(journal(first)) == sorted(f"{d}/{c}/1.png" for d, c in LEAVES)
+    assert all(records(other) == records(first) for other in others)
+
+
+LEAVES = [(d, c) for d in ("ink", "oil") for c in ("cat", "dog")]
+
+
+# What an earlier version or a fault has left
+
+
+def test_what_an_earlier_version_prepared_is_prepared_anew(tmp_path):
+    tree = small_tree(tmp_path / "tree", "ink", "oil")
+    data = prepare("folder", tree, tmp_path / "prepared")
+    fingerprint = data.fingerprint
+    file = data.folder / "checked.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps([*line[:3], ""]) + "\n" for line in lines))
+    for domain in data.domains:  # of names, sizes and times
+        index = data.folder / f"{domain}.json"
+        old = json.loads(index.read_text()) | {"state": "0" * 16, "content": "1" * 16}
+        index.write_text(json.dumps(old))
+        shutil.rmtree(data.folder / domain)
+    again = prepare("folder", tree, tmp_path / "prepared")
+    assert again.fingerprint == fingerprint
+    assert len(journal(again)) == 8
+    assert all(len(found) == 2 for found in records(again).values())
+
+
+@pytest.mark.parametrize("file", ["ink.json", "data.json", "checked.jsonl"])
+def test_a_damaged_file_of_ours_is_made_again(tmp_path, file):
+    tree = small_tree(tmp_path / "tree", "ink", "oil")
+    data = prepare("folder", tree, tmp_path / "prepared")
+    whole = (data.folder / file).read_bytes()
+    (data.folder / file).write_bytes(b"\0" * 40 + b"\n" + whole[50:])
+    again = prepare("folder", tree, tmp_path / "prepared")
+    assert (again.fingerprint, records(again)) == (data.fingerprint, records(data))
+    assert json.loads((data.folder / "data.json").read_text())["domains"] == ["ink", "oil"]
+
+
+@pytest.mark.parametrize("cut", [lambda p: p.write_bytes(p.read_bytes()[:99]), Path.unlink])
+def test_records_that_are_lost_or_cut_short_are_made_again(tmp_path, cut):
+    tree = small_tree(tmp_path / "tree", "ink", "oil")
+    data = prepare("folder", tree, tmp_path / "prepared")
+    whole = records(data)
+    cut(next((data.folder / "ink").rglob("*.array_record*")))
+    assert records(prepare("folder", tree, tmp_path / "prepared")) == whole
+
+
+def test_a_damaged_folder_is_named_when_it_is_opened(small_vlcs, tmp_path):
+    data = prepare("vlcs", small_vlcs, tmp_path / "prepared", allow_missing=True)
+    (data.folder / "SUN09.json").write_text("{")
+    with pytest.raises(ValueError, match=r"SUN09.json is missing or damaged: prepare vlcs"):
+        open_prepared("vlcs", tmp_path / "prepared").counts  # noqa: B018
+    shutil.rmtree(data.folder / "LabelMe")
+    with pytest.raises(ValueError, match=r"LabelMe.* is damaged: delete .*LabelMe.json"):
+        data.source("LabelMe")
+
+
+def test_what_the_disk_refuses_is_one_line_that_names_the_file(tmp_path, monkeypatch):
+    tree = small_tree(tmp_path / "tree", "ink", "oil")
+    (tmp_path / "a_file").touch()
+    with pytest.raises(ValueError, match=r"tree cannot be prepared in .*a_file"):
+        prepare("folder", tree, tmp_path / "a_file")
+
+    def full(*args, **kwargs):
+        raise RuntimeError("write() failed: No space left on device; writing x-of-1")
+
+    monkeypatch.setattr(Folder, "download_and_prepare", full)
+    with pytest.raises(ValueError, match=r"domain ink cannot be written: .*No space.*x-of"):
+        prepare("folder", tree, tmp_path / "prepared")
+    monkeypatch.undo()
+    assert prepare("folder", tree, tmp_path / "prepared").counts == {"ink": 2, "oil": 2}
 
 
 # Benchmarks
@@ -300,6 +458,42 @@ def test_they_are_left_out_when_asked_and_listed(tree, broken, tmp_path):
     mended = prepare("folder", tree, tmp_path / "prepared")
     assert mended.warnings == ()
     assert mended.skipped("noto") == []
+
+
+def test_what_cannot_be_read_is_left_out_when_asked(tmp_path):
+    tree = small_tree(tmp_path / "tree", "ink", "oil")
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tree / "ink/cat/2.tif")
+    (tree / "ink/cat/3.png").symlink_to("nowhere.png")
+    (tree / "ink/fox").symlink_to("nowhere")
+    os.mkfifo(tree / "oil/dog/4.png")
+    with pytest.raises(ValueError, match=r"4 of the images .* cannot be decoded") as error:
+        prepare("folder", tree, tmp_path / "prepared")
+    for line in (
+        "ink/fox: a link to nothing",
+        "ink/cat/2.tif: ValueError: its pixels are floating-point numbers",
+        "ink/cat/3.png: No such file or directory, a link to nowhere.png",
+        "oil/dog/4.png: not a file with contents",
+    ):
+        assert line in str(error.value)
+    data = prepare("folder", tree, tmp_path / "prepared", skip_corrupt=True)
+    assert data.counts == {"ink": 2, "oil": 2}
+    assert data.skipped("ink") == ["cat/2.tif", "cat/3.png"]
+    assert len(data.warnings) == 4
+    Image.fromarray(picture()).save(
+        tree / "ink/cat/nowhere.png"
+    )  # the link leads there now
+    (tree / "ink/fox").unlink()
+    for file in ("ink/cat/2.tif", "oil/dog/4.png"):
+        (tree / file).unlink()
+    assert prepare("folder", tree, tmp_path / "prepared").counts == {"ink": 4, "oil": 2}
+
+
+def test_a_domain_of_which_nothing_is_left_is_refused(tmp_path):
+    tree = small_tree(tmp_path / "tree", "ink", "oil")
+    for name in ("cat", "dog"):
+        (tree / f"oil/{name}/1.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"none of the 2 images of domain oil can be deco"):
+        prepare("folder", tree, tmp_path / "prepared", skip_corrupt=True)
 
 
 def test_a_long_list_of_them_is_cut_and_counted(tree, tmp_path):

@@ -157,6 +157,69 @@ def test_two_folders_are_never_mixed(prepared, tmp_path):
         train(other, prepared, tmp_path)
 
 
+# Domains that are too small for what is asked
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Domains of 4, 12 and 12 images."""
+    root = tmp_path_factory.mktemp("tiny")
+    for domain, count in (("few", 4), ("ink", 12), ("oil", 12)):
+        for i in range(count):
+            file = root / "tree" / domain / "xy"[i % 2] / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4), (i, 0, 0)).save(file)
+    return prepare("folder", root / "tree", root / "prepared")
+
+
+@pytest.mark.parametrize("unseen", ["few", "ink"])  # it is evaluated on, or trained on
+@pytest.mark.parametrize("ask", [make_feed, with_steps])
+def test_a_domain_of_which_nothing_is_held_out_is_refused_with_the_mend(tiny, unseen, ask):
+    with pytest.raises(
+        ValueError,
+        match=r"domain few of folder has 4 images, 0 of them held out and 4 to train on.* "
+        r"give it 5 images or more, or take a larger --holdout-fraction than 0.2",
+    ):
+        ask(config(tiny, unseen=unseen), tiny)
+    ask(config(tiny, unseen=unseen, holdout_fraction=0.25), tiny)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"holdout_fraction": 0.0}, "0 of them held out.*: take a larger"),
+        (
+            {"protocol": "disam_release", "holdout_fraction": 0.95},
+            "0 to train on.* smaller",
+        ),
+    ],
+)
+def test_a_fraction_that_leaves_a_part_empty_is_refused(tiny, changes, message):
+    with pytest.raises(
+        ValueError, match=rf"domain few of folder has 4 images, .*{message}"
+    ):
+        with_steps(config(tiny, unseen="ink", **changes), tiny)
+
+
+def test_a_merged_batch_larger_than_the_sources_is_refused_whichever_is_unseen(tiny):
+    def own(unseen):
+        return config(
+            tiny, unseen=unseen, batching="merged", holdout_fraction=0.25, batch_size=13
+        )
+
+    with_steps(own("few"), tiny)  # 9 of each of the others
+    with pytest.raises(ValueError, match=r"at most 12, .* when ink is unseen; got 13"):
+        with_steps(own("ink"), tiny)
+
+
+def test_data_in_memory_is_seen_to_be_enough_before_it_is_trained():
+    data = load("rotated_digits")
+    masks = [np.arange(len(y)) < (2 if d == 3 else 60) for d, y in enumerate(data.labels)]
+    own = make_config(data="rotated_digits", method="erm", unseen="0", seed=0)
+    with pytest.raises(ValueError, match=r"domain 45 of rotated_digits has 2 images, .*0;"):
+        with_steps(own, data.subset(masks))
+
+
 def test_groups_need_groups(prepared):
     with pytest.raises(ValueError, match="'groups' needs groups"):
         make_feed(config(prepared, split="groups"), prepared)

@@ -10,6 +10,7 @@ from experiments.data.prepare import Prepared
 from experiments.data.splits import (
     PUBLISHED,
     domainbed_split,
+    least_images,
     read_split_files,
     release_split,
     seed_hash,
@@ -64,7 +65,38 @@ def test_the_release_split_leaves_the_global_generator_alone():
     assert random.random() == expected
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.3, 0.9])
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("domainbed", lambda n, f: domainbed_split(n, 0, 0, f)), ("release", release_split)],
+)
+def test_the_least_number_of_images_is_the_first_with_two_parts(name, split, fraction):
+    least = least_images(name, fraction)
+    assert all(map(len, split(least, fraction)))
+    assert not all(map(len, split(least - 1, fraction)))
+    assert least_images(name, 0.0) is None
+
+
 # Published lists
+
+
+def test_a_list_that_is_no_text_is_named(tmp_path):
+    data = photos(tmp_path)
+    (tmp_path / "lists/photo_train_kfold.txt").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"photo_train_kfold.txt is no text in UTF-8"):
+        read_split_files(data, "photo")
+
+
+def test_other_lists_are_other_data(tmp_path):
+    data = photos(tmp_path)
+    fingerprint = data.fingerprint
+    (tmp_path / "lists/photo_train_kfold.txt").write_text(HELD_OUT)
+    (tmp_path / "lists/photo_crossval_kfold.txt").write_text(TRAIN)
+    assert data.fingerprint != fingerprint
+    without = dataclasses.replace(data, split_dir=None)
+    (tmp_path / "lists/photo_train_kfold.txt").unlink()
+    (tmp_path / "lists/photo_crossval_kfold.txt").unlink()
+    assert data.fingerprint == without.fingerprint
 
 
 def prepared(folder, name, domain, files, skipped=()):

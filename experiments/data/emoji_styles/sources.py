@@ -1,21 +1,21 @@
-"""The npm packages that the data set is built from: pinned, downloaded and verified."""
+"""The npm packages that the data set is built from: pinned, fetched, and verified."""
 
 import base64
 import hashlib
 import json
+import shutil
+import subprocess
 import tarfile
-import urllib.request
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
-
-_REGISTRY = "https://registry.npmjs.org"
 
 
 class Package(NamedTuple):
     """One release of an npm package.
 
     Attributes:
-      name: name in the registry, with its scope.
+      name: as npm knows it, with its scope.
       version: the exact release.
       integrity: its tarball's hash as `npm view NAME@VERSION dist.integrity` prints it.
     """
@@ -26,13 +26,8 @@ class Package(NamedTuple):
 
     @property
     def filename(self) -> str:
-        """The name of its tarball, unique over scopes."""
+        """The name that `npm pack` gives its tarball, unique over scopes."""
         return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
-
-    @property
-    def url(self) -> str:
-        """Where the registry keeps its tarball."""
-        return f"{_REGISTRY}/{self.name}/-/{self.name.split('/')[-1]}-{self.version}.tgz"
 
 
 ICON_SETS = {
@@ -71,22 +66,34 @@ UNICODE_SUBGROUPS = Package(
 
 
 def fetch(package: Package, cache: Path) -> Path:
-    """The package's tarball in the cache, downloaded if it is not there yet.
+    """The package's tarball in the cache, fetched by `npm pack` if it is not there yet.
 
     Raises:
-      ValueError: if the tarball, old or new, does not have the pinned hash.
+      ValueError: npm is missing or fails, or the tarball, old or new, does not have the
+        pinned hash.
     """
     path = cache / package.filename
-    if path.exists():
-        _verify(path.read_bytes(), package, str(path))
-        return path
-    with urllib.request.urlopen(package.url, timeout=60) as response:
-        tarball = response.read()
-    _verify(tarball, package, package.url)
-    # Renamed only when whole, so that an interrupted run leaves no half tarball.
-    partial = path.with_suffix(".part")
-    partial.write_bytes(tarball)
-    return partial.rename(path)
+    if not path.exists():
+        # Renamed only when whole, so that an interrupted run leaves no half tarball.
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            fetched = _npm_pack(package, Path(folder))
+            _verify(fetched, package)
+            fetched.replace(path)
+    _verify(path, package)
+    return path
+
+
+def _npm_pack(package: Package, folder: Path) -> Path:
+    """The tarball that npm puts into the folder."""
+    wanted = f"{package.name}@{package.version}"
+    npm = shutil.which("npm")
+    if npm is None:
+        raise ValueError(f"npm, which fetches {wanted}, is not installed: install Node.js")
+    command = [npm, "pack", wanted, "--pack-destination", str(folder)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"npm pack {wanted} failed:\n{done.stderr.strip()}")
+    return folder / package.filename
 
 
 def read_json(tarball: Path, member: str) -> Any:
@@ -97,10 +104,11 @@ def read_json(tarball: Path, member: str) -> Any:
         return json.load(file)
 
 
-def _verify(tarball: bytes, package: Package, where: str) -> None:
-    digest = base64.b64encode(hashlib.sha512(tarball).digest()).decode()
+def _verify(tarball: Path, package: Package) -> None:
+    digest = base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode()
     if f"sha512-{digest}" != package.integrity:
         raise ValueError(
-            f"{where} has integrity sha512-{digest}, but {package.name}@{package.version} "
-            f"is pinned to {package.integrity}; delete the file if it is in the cache"
+            f"{tarball} has integrity sha512-{digest}, but "
+            f"{package.name}@{package.version} is pinned to {package.integrity}; delete "
+            "the file if it is in the cache"
         )
