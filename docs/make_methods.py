@@ -189,8 +189,6 @@ So 1.10 times ERM's gradients are enough for what two are worth here, which is n
 comparison cannot tell a good ascent from none. `python -m experiments compare --methods erm,sam,disam,dgsam,disam+part,`
 `disam+interval,disam+one_pass,momentum_sam --seeds 3`, the others with `--fraction 0.1`, `--period 10` and (LookSAM)
 `--alpha 0.1 --gradients 800`; records and commits in `docs/results/emoji_styles_cheaper/`, the machine as above.
-
-- Step times in the report are of a machine with other work beside it; the times above are the ones to read.
 """
 
 NOT_HERE = """\

@@ -22,7 +22,7 @@ from experiments.methods import find_method, known_methods
 from experiments.metrics import RunDivergedError
 from experiments.options import TRAINING, Machines, Where, with_options
 from experiments.population import train_together
-from experiments.report import headline_columns, write_report
+from experiments.report import HEADLINE, write_report
 from experiments.train import train
 
 app = typer.Typer(
@@ -199,17 +199,16 @@ def compare_command(
     if not layout.writes:
         raise typer.Exit(1 if comparison.failures else 0)
     if rows:
-        columns = headline_columns(rows)
         title = f"{data}, seeds: {rows[0].seeds}, mean ± std"
         table = Table(title=title)
-        for name, _ in columns:  # blanks for hyphens: a narrow terminal breaks lines there
+        for name, _ in HEADLINE:  # blanks for hyphens: a narrow terminal breaks lines there
             table.add_column(name.replace("-", " "), no_wrap=name == "method")
         for row in rows:
-            table.add_row(*(cell(row) for _, cell in columns))
+            table.add_row(*(cell(row) for _, cell in HEADLINE))
         console.print(table)
     console.print(_how(configs[0]))
     console.print(f"Report: {out / 'report.md'}   numbers: {out / 'results.json'}")
-    console.print(_fuller(rows, len(domains), configs[0].preset.steps))
+    console.print(_fuller(comparison.records, seeds, configs[0].preset.steps))
     console.print(f"This call took {time.perf_counter() - started:.0f} s.")
     if comparison.failures:
         for config, why in comparison.failures:
@@ -254,10 +253,10 @@ def _how(config: RunConfig) -> str:
     )
 
 
-def _fuller(rows: list[Any], num_domains: int, steps: int) -> str:
+def _fuller(records: list[dict[str, Any]], seeds: int, steps: int) -> str:
     """What five times the steps and five seeds would take on this machine."""
-    times = [row.seconds_per_step for row in rows if row.seconds_per_step]
-    minutes = sum(times) * num_domains * 5 * 5 * steps / 60
+    seconds = sum(record["seconds_per_step"] or 0.0 for record in records)
+    minutes = seconds * 5 * steps * 5 / seeds / 60
     return (
         f"A fuller run, --seeds 5 --steps {5 * steps}, would take about {minutes:.0f} "
         "minutes on this machine."

@@ -70,7 +70,7 @@ def bars(rows: Sequence[Row], path: Path) -> None:
     axes.set_title(
         f"Mean over {_seeds(rows)}, error bars: one standard deviation", fontsize=9
     )
-    figure.legend(loc="outside right upper", frameon=False)
+    legend(axes, figure, loc="outside right upper")
     save(figure, path)
 
 
@@ -159,7 +159,7 @@ def convergence(curves: Curves, methods: Sequence[str], unseen: str, path: Path)
                     label=domain,
                 )
         axes[0, column].set_title(label(method), fontsize=10)
-        axes[0, column].legend(frameon=False, fontsize=8, handlelength=2.8)
+        legend(axes[0, column], fontsize=8, handlelength=2.8)
         axes[1, column].set_xlabel("step")
         axes[0, column].set_ylim(bottom=0)
     axes[0, 0].set_ylabel("training loss (nats)")
@@ -198,7 +198,7 @@ def spread(
     axes.set_xlabel("step")
     axes.set_ylabel("std of the domain losses (nats)")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    legend(axes)
     save(figure, path)
 
 
@@ -230,6 +230,19 @@ def _seeds(rows: Sequence[Row]) -> str:
     counts = sorted({row.seeds for row in rows})
     number = "-".join(str(count) for count in counts)
     return f"{number} seed{'s' if counts[-1] > 1 else ''}"
+
+
+def legend(panel: Any, figure: Any = None, **style: Any) -> None:
+    """Tells what is labelled in a panel; where nothing is, there is no legend.
+
+    Args:
+      panel: whose labels are told.
+      figure: that the legend is put in; None is the panel.
+      **style: of the legend.
+    """
+    handles, labels = panel.get_legend_handles_labels()
+    if handles:
+        (figure or panel).legend(handles, labels, frameon=False, **style)
 
 
 def save(figure: Any, path: Path) -> None:

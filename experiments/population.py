@@ -26,6 +26,7 @@ from experiments.data import DomainData
 from experiments.data.prepare import Prepared
 from experiments.feeds import batch_examples, batch_key, make_feed
 from experiments.fields import check_at_least
+from experiments.first_batch import first_batch
 from experiments.layout import one_device
 from experiments.metrics import MetricsLog, RunDivergedError, train_line
 from experiments.run_folder import RunFolder, environment
@@ -242,6 +243,7 @@ class Member:
     ) -> None:
         self.config = config
         self.failure: RunDivergedError | None = None
+        self._data = data
         self._program = program
         self._watch = watch
         self._rate = learning_rate_schedule(config.preset)
@@ -293,6 +295,7 @@ class Member:
         seconds = float(np.median(times)) if times else None
         record = make_record(self.config, self._log.lines, seconds)
         record["commit"] = environment()["commit"]
+        record["first_batch"] = first_batch(self.config, self._data)
         self._folder.finish(record)
         return record
 

@@ -22,10 +22,11 @@ steps. Gradients: steps times gradients of a whole batch per step."""
 
 SELECTION = """\
 Accuracy on the part of the unseen domain that was not held out (DomainBed's 80 %, which
-the papers report). Training-domain validation: the checkpoint with the best mean accuracy
-on the held-out parts of the source domains. Oracle: chosen by the unseen domain's held-out
-part among the last checkpoints alone, so it differs from the last step only between several
-configurations. SWAD: weights averaged over the loss valley."""
+the papers report and `python -m experiments table` prints). Training-domain validation: the
+checkpoint with the best mean accuracy on the held-out parts of the source domains. Oracle:
+chosen by the unseen domain's held-out part among the last checkpoints alone, so it differs
+from the last step only between several configurations. SWAD: weights averaged over the loss
+valley."""
 
 Column = tuple[str, Callable[[Row], str]]
 
@@ -57,29 +58,17 @@ def write_report(comparison: Comparison, out: Path, command: str) -> list[Row]:
     return rows
 
 
-def headline_columns(rows: Sequence[Row]) -> list[Column]:
-    """The columns of the main table."""
-    erm = next((row.seconds_per_step for row in rows if row.method == "erm"), None)
-
-    def time(row: Row) -> str:
-        if row.seconds_per_step is None:
-            return ""
-        absolute = f"{1e3 * row.seconds_per_step:.1f} ms"
-        return f"{absolute} ({row.seconds_per_step / erm:.2f}x)" if erm else absolute
-
-    return [
-        ("method", lambda row: figures.label(row.method)),
-        ("in-domain %", lambda row: row.in_domain.percent()),
-        ("out-of-domain %", lambda row: row.out_of_domain.percent()),
-        ("held out %", lambda row: row.out_of_domain_heldout.percent()),
-        (
-            "worst %",
-            lambda row: f"{row.worst_domain[1].percent()} ({row.worst_domain[0]})",
-        ),
-        ("loss spread", lambda row: row.loss_spread.plain()),
-        ("gradients", lambda row: f"{row.steps} x {row.gradients_per_step:.2f}"),
-        ("step", time),
-    ]
+# Of the main table. How long a step took is not among them: runs that follow one another
+# on a machine with other work cannot be compared in time; `benchmarks` interleaves steps.
+HEADLINE: tuple[Column, ...] = (
+    ("method", lambda row: figures.label(row.method)),
+    ("in-domain %", lambda row: row.in_domain.percent()),
+    ("out-of-domain %", lambda row: row.out_of_domain.percent()),
+    ("held out %", lambda row: row.out_of_domain_heldout.percent()),
+    ("worst %", lambda row: f"{row.worst_domain[1].percent()} ({row.worst_domain[0]})"),
+    ("loss spread", lambda row: row.loss_spread.plain()),
+    ("gradients", lambda row: f"{row.steps} x {row.gradients_per_step:.2f}"),
+)
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
@@ -122,7 +111,7 @@ def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
         parts += [
             "Each method is trained on all domains but one and tested on that one; "
             f"seeds: {rows[0].seeds}; mean ± standard deviation over seeds.",
-            _table(headline_columns(rows), rows),
+            _table(HEADLINE, rows),
             LEGEND,
             "## By unseen domain",
             _table(_domain_columns(rows), rows),

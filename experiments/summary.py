@@ -42,7 +42,7 @@ class Row:
     """A method's row.
 
     Attributes:
-      method: its name.
+      method: its name, see `method_of`.
       seeds: how many seeds finished on every unseen domain.
       in_domain: accuracy on the held-out part of the source domains.
       out_of_domain: accuracy on the unseen domains, all their images.
@@ -53,7 +53,6 @@ class Row:
         checkpoint that the rule chose; `swad` among them where it was asked for.
       loss_spread: standard deviation over the source domains of the training loss, at the
         end of the training.
-      seconds_per_step: median over the runs.
       steps: of a run.
       gradients_per_step: of the whole batch, on average.
     """
@@ -67,7 +66,6 @@ class Row:
     worst_domain: tuple[str, Spread]
     selected: dict[str, Spread]
     loss_spread: Spread
-    seconds_per_step: float | None
     steps: int
     gradients_per_step: float
 
@@ -76,6 +74,12 @@ def over_seeds(values: list[float]) -> Spread:
     """The mean and the sample standard deviation of one value per seed."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(float(np.mean(values)), std)
+
+
+def method_of(record: dict[str, Any]) -> str:
+    """The method with the penalty added to its losses, e.g. `disam+coral`."""
+    penalty = record.get("penalty", "none")
+    return record["method"] + ("" if penalty == "none" else f"+{penalty}")
 
 
 def summarize(records: Records) -> list[Row]:
@@ -92,9 +96,9 @@ def summarize(records: Records) -> list[Row]:
     """
     unseen = list(dict.fromkeys(r["unseen_domain"] for r in records))
     rows = []
-    for method in dict.fromkeys(r["method"] for r in records):
+    for method in dict.fromkeys(map(method_of, records)):
         found = {
-            (r["seed"], r["unseen_domain"]): r for r in records if r["method"] == method
+            (r["seed"], r["unseen_domain"]): r for r in records if method_of(r) == method
         }
         seeds = [
             seed
@@ -119,7 +123,6 @@ def _row(method: str, seeds: list[int], unseen: list[str], found: dict) -> Row:
         )
         for domain in unseen
     }
-    times = [r["seconds_per_step"] for r in found.values() if r["seconds_per_step"]]
     return Row(
         method=method,
         seeds=len(seeds),
@@ -134,7 +137,6 @@ def _row(method: str, seeds: list[int], unseen: list[str], found: dict) -> Row:
             if all(rule in record for record in found.values())
         },
         loss_spread=over("loss_spread"),
-        seconds_per_step=float(np.median(times)) if times else None,
         steps=next(iter(found.values()))["steps"],
         gradients_per_step=next(iter(found.values()))["gradients_per_step"],
     )

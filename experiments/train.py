@@ -19,6 +19,7 @@ from experiments.data import DomainData
 from experiments.data.prepare import Prepared
 from experiments.evaluation import evaluation_line, score
 from experiments.feeds import Feed, make_feed
+from experiments.first_batch import first_batch
 from experiments.layout import Layout, one_device
 from experiments.methods import find_method
 from experiments.metrics import MetricsLog, RunDivergedError, train_line
@@ -75,6 +76,7 @@ def train(
             lines, seconds_per_step = _train(config, data, folder, progress, layout)
             record = make_record(config, lines, seconds_per_step)
             record["commit"] = environment()["commit"]
+            record["first_batch"] = first_batch(config, data)
             folder.finish(record)
             Segments(path, layout).remove()
     return record

@@ -14,7 +14,7 @@ from disam_jax import diagnostics, methods, testing
 
 ROOT = Path(__file__).parents[1]
 PAGES = {  # and how many Python blocks are in them
-    "README.md": 6,
+    "README.md": 5,
     "docs/index.md": 1,
     "docs/quickstart.md": 8,
     "docs/idea.md": 6,
@@ -76,6 +76,16 @@ def test_block_runs(page, i):
 @pytest.mark.parametrize(("page", "count"), PAGES.items())
 def test_there_are_blocks(page, count):
     assert len(blocks_of(page)) == count
+
+
+CODE_COLUMNS = 92  # the site's code box is 94 wide in a window of 1280 pixels
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_does_not_run_out_of_its_box(page):
+    blocks = re.findall(r"^```\w+\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M)
+    wide = [line for line in "".join(blocks).splitlines() if len(line) > CODE_COLUMNS]
+    assert not wide
 
 
 def test_the_methods_page_is_what_the_code_says():

@@ -9,7 +9,15 @@ import numpy as np
 from disam_jax import diagnostics
 from experiments.figures import DOMAIN_STYLES
 from experiments.studies.matrix import Group, Outcome, mean_loss, run_groups, spread
-from experiments.studies.plots import band, color_of, log_ticks, panels, save
+from experiments.studies.plots import (
+    band,
+    color_of,
+    legend,
+    legend_below,
+    log_ticks,
+    panels,
+    save,
+)
 from experiments.studies.runs import Setting
 from experiments.studies.statistics import Estimate, estimate, told_p, told_ratio, verdict
 from experiments.studies.study import Figure, Finding, Numbers, Study, Table
@@ -111,8 +119,7 @@ def draw(numbers: Numbers, out: Path) -> list[Figure]:
             else:
                 panel.set_ylim(bottom=0)
         axes[0].set_ylabel(what)
-        handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+        legend_below(figure, axes[0], 4)
         save(figure, out / f"{quantity}.png")
         caption = (
             "Mean over the unseen domains; bands: 95 % intervals over seeds. Each line is "
@@ -155,7 +162,7 @@ def _draw_domains(data: str, runs: Numbers, out: Path) -> Figure:
     axes[0, 0].set_ylabel("training loss (nats)")
     axes[1, 0].set_ylabel("scaled to [0, 1]")
     axes[0, 0].set_ylim(bottom=0)
-    axes[0, -1].legend(frameon=False, fontsize=8, handlelength=2.6, title="source domain")
+    legend(axes[0, -1], fontsize=8, handlelength=2.6, title="source domain")
     file = f"domains_{data.partition(',')[0]}.png"
     save(figure, out / file)
     return Figure(

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.studies.changes import Change
 from experiments.studies.matrix import Group, last, per_seed, run_groups, spread
-from experiments.studies.plots import color_of, errorbars, panels, save
+from experiments.studies.plots import color_of, errorbars, legend_below, panels, save
 from experiments.studies.runs import Setting, load_once
 from experiments.studies.statistics import (
     estimate,
@@ -152,8 +152,7 @@ def draw(numbers: Numbers, out: Path) -> list[Figure]:
             panel.set_xticks(range(len(conditions)), list(conditions), fontsize=8, **turned)
             panel.set_title(data, fontsize=10)
         axes[0].set_ylabel("accuracy, unseen domain (%)")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        legend_below(figure, axes[0], 3)
         save(figure, out / f"{file}.png")
         caption = "Mean over the unseen domains; bars: 95 % intervals over seeds."
         figures.append(Figure(f"{file}.png", title, caption))

@@ -8,7 +8,7 @@ from matplotlib import ticker
 
 from experiments.studies.convergence import groups, line
 from experiments.studies.matrix import Group, Outcome, per_seed, run_groups
-from experiments.studies.plots import log_ticks, panels, save
+from experiments.studies.plots import legend_below, log_ticks, panels, save
 from experiments.studies.probes import RADIUS, SURFACE_AXIS
 from experiments.studies.runs import Setting, load_once
 from experiments.studies.statistics import (
@@ -145,8 +145,7 @@ def _draw_measures(numbers: Numbers, out: Path) -> Figure:
                 panel.set_ylabel(MEASURES[key])
         axes[0, column].set_title(data, fontsize=10)
         axes[-1, column].set_xlabel("step")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    legend_below(figure, axes[0, 0], 4)
     save(figure, out / "over_training.png")
     return Figure(
         "over_training.png",

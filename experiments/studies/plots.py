@@ -7,10 +7,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 
-from experiments.figures import color_of, label, save
+from experiments.figures import color_of, label, legend, save
 from experiments.studies.statistics import estimate
 
-__all__ = ["band", "color_of", "errorbars", "label", "log_ticks", "panels", "save"]
+__all__ = [
+    "band",
+    "color_of",
+    "errorbars",
+    "label",
+    "legend",
+    "legend_below",
+    "log_ticks",
+    "panels",
+    "save",
+]
 
 
 def panels(
@@ -46,6 +56,11 @@ def band(
     if len(values) > 1:
         low, high = [e.low for e in found], [e.high for e in found]
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.13, linewidth=0)
+
+
+def legend_below(figure: Any, panel: Any, columns: int = 9, **style: Any) -> None:
+    """Tells below a figure what is labelled in a panel, in so many columns at most."""
+    legend(panel, figure, loc="outside lower center", ncols=columns, **style)
 
 
 def log_ticks(axis: Any) -> None:

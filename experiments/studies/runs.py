@@ -30,6 +30,7 @@ from experiments.batches import stack_sources
 from experiments.config import RunConfig
 from experiments.data import DomainData, load, split_groups
 from experiments.files import read_json, write_json
+from experiments.first_batch import first_batch
 from experiments.numerics import changed_flags, refuse_other_flags
 from experiments.population import Step, lane_step, make_lane, pattern
 from experiments.run_folder import environment
@@ -148,6 +149,8 @@ class Store:
     Attributes:
       seconds_used: of training, summed over the runs that were asked for.
       commits_used: that those runs were trained with.
+      batches_used: the first ones that those runs drew, `data/unseen/seed/examples/pixels`
+        -> digest, where nothing of the data was changed.
     """
 
     def __init__(self, path: Path, jobs: int = 1) -> None:
@@ -155,6 +158,7 @@ class Store:
         self.jobs = jobs
         self.seconds_used = 0.0
         self.commits_used: set[str] = set()
+        self.batches_used: dict[str, str] = {}
 
     def outcomes(
         self, specs: Sequence[Spec], watch: Watch = lambda done, total: None
@@ -194,9 +198,11 @@ class Store:
         else:
             self._train_in_processes(list(alike.values()), told)
         read = {digest: self._read(spec) for digest, spec in wanted.items()}
-        for kept in read.values():
+        for digest, kept in read.items():
             self.seconds_used += kept["seconds"]
             self.commits_used.add(kept["commit"])
+            if kept.get("first_batch"):  # a run of older code has none
+                self.batches_used[_drawn_by(wanted[digest].config)] = kept["first_batch"]
         return [read[spec.digest]["outcome"] for spec in specs]
 
     def _file(self, spec: Spec) -> Path:
@@ -286,8 +292,23 @@ def _train_and_keep(specs: Sequence[Spec], path: Path) -> None:
             "seconds": time.perf_counter() - started,
             "commit": environment()["commit"],
             "flags": changed_flags(),
+            "first_batch": _first_batch(spec),
         }
         write_json(path / f"{spec.digest}.json", kept)
+
+
+def _drawn_by(config: RunConfig) -> str:
+    preset = config.preset
+    parts = config.data, config.unseen, config.seed, preset.batch_size, preset.image_size
+    return "/".join(map(str, parts))
+
+
+def _first_batch(spec: Spec) -> str | None:
+    """Of what the data set gives as it stands; a change of it is tested by itself."""
+    if spec.change or spec.data_options:
+        return None
+    config = spec.config
+    return first_batch(config, load_once(config.data, config.preset.image_size))
 
 
 def _keep_compiled(path: Path) -> None:

@@ -123,6 +123,7 @@ def run_study(study: Study, setting: Setting, out: Path, command: str) -> list[F
         "seconds": time.perf_counter() - started,
         "seconds_of_runs": setting.store.seconds_used,
         "commits": sorted(setting.store.commits_used | {environment()["commit"]}),
+        "first_batches": dict(sorted(setting.store.batches_used.items())),
         "environment": environment(),
     }
     write_json(out / "numbers.json", {"made": made, "numbers": numbers})

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import ticker
 
 from experiments.studies.matrix import Group, last, per_seed, run_groups
-from experiments.studies.plots import color_of, errorbars, label, panels, save
+from experiments.studies.plots import color_of, errorbars, label, legend_below, panels, save
 from experiments.studies.runs import Setting
 from experiments.studies.statistics import (
     DOES_NOT,
@@ -139,8 +139,7 @@ def draw(numbers: Numbers, out: Path) -> list[Figure]:
             panel.set_title(data, fontsize=10)
             panel.set_xlabel("rho" if axis == "rho" else f"lam (rho = {RHO})")
         axes[0].set_ylabel("accuracy, unseen domain (%)")
-        handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+        legend_below(figure, axes[0], 3)
         save(figure, out / f"{axis}.png")
         caption = "Mean over the unseen domains; bars and bands: 95 % intervals over seeds."
         if axis == "rho":

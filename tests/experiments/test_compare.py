@@ -24,7 +24,6 @@ def record(method, domain, seed, out, inside=0.9):
         "out_of_domain_accuracy": out,
         "out_of_domain_heldout_accuracy": out / 2,
         "loss_spread": 0.1 * (seed + 1),
-        "seconds_per_step": 0.01 if method == "erm" else 0.02,
         "steps": 6,
         "gradients_per_step": 1.0 if method == "erm" else 2.0,
     }
@@ -189,6 +188,42 @@ def test_many_methods_are_ranked_and_draw_no_curves(tmp_path):
     text = (tmp_path / "report.md").read_text()
     assert "convergence" not in text and "spread.png" not in text
     assert "| DISAM+GSAM | 90.0" in text and "| 6 x 2.00 |" in text
+    assert "step |" not in text  # times of runs that did not run together tell nothing
+
+
+def curves_of(name, domains, steps=3):
+    """Lines of metrics as a run of this name leaves them."""
+    losses = {f"loss/{domain}": 1.0 for domain in domains}
+    lines = [
+        {"step": step, "kind": "train", "loss_spread": 0.1, **losses}
+        for step in range(1, steps + 1)
+    ]
+    return {name: lines}
+
+
+def test_a_penalty_s_runs_are_in_the_table_and_in_the_figures(tmp_path, monkeypatch):
+    """Their curves are kept under the name with the penalty, as the row's must be."""
+    shown = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: shown.append(figure))
+    found = {**record("erm", "a", 0, 0.5), "penalty": "coral", "commit": "0"}
+    comparison = Comparison(
+        configs()[:1], [found], [], curves_of("erm+coral/a/seed0", ["b"])
+    )
+    (row,) = write_report(comparison, tmp_path, "the command")
+    assert row.method == "erm+coral"
+    assert "| ERM+CORAL | 90.0 | 50.0 |" in (tmp_path / "report.md").read_text()
+    told = [
+        [text.get_text() for text in f.axes[0].get_legend().get_texts()] for f in shown[1:]
+    ]
+    assert told == [["ERM+CORAL"], ["b"]]
+
+
+def test_a_figure_in_which_nothing_is_labelled_has_no_legend(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: shown.append(figure))
+    figures.spread({}, ["erm"], ["a"], tmp_path / "spread.png")
+    figures.convergence({}, ["erm"], "a", tmp_path / "convergence.png")
+    assert [axes.get_legend() for figure in shown for axes in figure.axes] == [None] * 3
 
 
 def test_every_method_has_a_colour_of_its_own():

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.plots import color_of, errorbars, save
+from experiments.studies.plots import color_of, errorbars, legend, legend_below, save
 from experiments.studies.study import Figure, Numbers
 from experiments.studies.synthetic.findings import MARGIN, NAMES, PERCENT, where
 from experiments.studies.synthetic.problem import name_of
@@ -63,7 +63,7 @@ def _draw_dials(numbers: Numbers, folder: Path) -> Figure:
         axes.set_ylim(bottom=0)
     for axes in grid[:, 0]:
         axes.set_ylabel("excess error (points)")
-    _legend(figure, grid[0, 0])
+    legend_below(figure, grid[0, 0])
     save(figure, folder / "dials.png")
     return Figure(
         "dials.png",
@@ -98,7 +98,7 @@ def _draw_against_sam(numbers: Numbers, folder: Path) -> Figure:
             )
     for axes in grid[:, 0]:
         axes.set_ylabel("fewer errors than SAM (points)")
-    _legend(figure, grid[0, 0])
+    legend_below(figure, grid[0, 0])
     save(figure, folder / "against_sam.png")
     return Figure(
         "against_sam.png",
@@ -139,9 +139,9 @@ def _draw_parts(numbers: Numbers, folder: Path) -> Figure:
         upper.set_title(where(name).replace(" labels", " labels\n"), fontsize=9)
     grid[0, 0].set_ylabel("excess error (points)")
     grid[1, 0].set_ylabel("fewer errors than SAM (points)")
-    small = {"frameon": False, "fontsize": 8}
-    grid[0, 0].legend(title="descended", loc="upper left", title_fontsize=8, **small)
-    _legend(figure, grid[1, 0], fontsize=8)
+    small = {"fontsize": 8, "title_fontsize": 8}
+    legend(grid[0, 0], title="descended", loc="upper left", **small)
+    legend_below(figure, grid[1, 0], fontsize=8)
     save(figure, folder / "parts.png")
     return Figure(
         "parts.png",
@@ -218,9 +218,3 @@ def _along(numbers: Numbers, dial: str) -> list[Numbers]:
 def _line(axes: Any, values: Sequence[Any], offset: float, **style: Any) -> None:
     style = {"linewidth": 1.4, "markersize": 4, **style}
     errorbars(axes, [x + offset for x in range(len(values))], values, **style)
-
-
-def _legend(figure: Any, axes: Any, **style: Any) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    place = {"loc": "outside lower center", "ncols": len(labels), "frameon": False}
-    figure.legend(handles, labels, **place, **style)

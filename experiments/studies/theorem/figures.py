@@ -7,7 +7,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.plots import color_of, errorbars, panels, save
+from experiments.studies.plots import (
+    color_of,
+    errorbars,
+    legend,
+    legend_below,
+    panels,
+    save,
+)
 from experiments.studies.study import Figure, Numbers
 from experiments.studies.theorem.findings import DISAM_LAMS, PATHS, TITLES
 
@@ -42,7 +49,7 @@ def _draw_angles(numbers: Numbers, folder: Path) -> Figure:
         axes.set_title(title, fontsize=10)
     for axes in grid[1]:
         axes.set_xlabel("step t")
-    _legend(figure, grid[0, 0])
+    legend_below(figure, grid[0, 0])
     save(figure, folder / "angles.png")
     return Figure(
         "angles.png",
@@ -70,12 +77,6 @@ def _label(lam: str) -> str:
     return "SAM" if lam == "0" else f"DISAM, lam = {lam}"
 
 
-def _legend(figure: Any, axes: Any) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    place = {"loc": "outside lower center", "ncols": len(labels), "frameon": False}
-    figure.legend(handles, labels, **place)
-
-
 def _draw_running(numbers: Numbers, folder: Path) -> Figure:
     figure, grid = plt.subplots(2, 2, figsize=(8.0, 6.0), layout="constrained")
     for axes, (name, title) in zip(grid.flat, TITLES.items(), strict=False):
@@ -96,7 +97,7 @@ def _draw_running(numbers: Numbers, folder: Path) -> Figure:
         axes.set_xlabel("steps T")
     for axes in grid[:, 0]:
         axes.set_ylabel("mean over t ≤ T of\n" + r"$|\nabla L(w_t+\epsilon_t)|^2$ (nats²)")
-    _legend(figure, grid[0, 0])
+    legend_below(figure, grid[0, 0])
     save(figure, folder / "running_mean.png")
     return Figure(
         "running_mean.png",
@@ -134,7 +135,7 @@ def _draw_levels(numbers: Numbers, folder: Path) -> Figure:
     left.set_xlabel(r"$\lambda\,|H^{-1}\nabla$Var$|\,/\,\rho$")
     left.set_ylabel(r"$|\nabla L(w+\epsilon)|^2\,/\,(\rho L)^2$")
     title = r"$L-\lambda\,$Var has"
-    left.legend(frameon=False, fontsize=9, loc="lower left", title=title)
+    legend(left, fontsize=9, loc="lower left", title=title)
     for i, (name, title) in enumerate(TITLES.items()):
         levels = numbers[name]["levels"]
         values = [by_lam["0"] for by_lam in levels.values()]
@@ -150,7 +151,7 @@ def _draw_levels(numbers: Numbers, folder: Path) -> Figure:
     right.set_xlabel("rho")
     right.set_ylabel(r"SAM's $|\nabla L(w+\epsilon)|^2$ (nats²)")
     right.set_ylim(top=20 * right.get_ylim()[1])
-    right.legend(frameon=False, fontsize=9, loc="upper left")
+    legend(right, fontsize=9, loc="upper left")
     save(figure, folder / "levels.png")
     return Figure(
         "levels.png",
@@ -193,8 +194,8 @@ def _draw_heuristics(numbers: Numbers, folder: Path) -> Figure:
         panel.set_xlim(-0.5, len(at) - 0.5)
         panel.set_ylim(-1.1, 1.1)
     axes[2].set_ylim(-0.05, 1.05)
-    axes[0].legend(frameon=False, fontsize=9, loc="lower left")
-    _legend(figure, axes[1])
+    legend(axes[0], fontsize=9, loc="lower left")
+    legend_below(figure, axes[1])
     save(figure, folder / "heuristics.png")
     return Figure(
         "heuristics.png",

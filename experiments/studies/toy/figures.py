@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.plots import color_of, panels, save
+from experiments.studies.plots import color_of, legend_below, panels, save
 from experiments.studies.study import Figure, Numbers
 from experiments.studies.toy.problem import (
     CENTERS,
@@ -84,7 +84,7 @@ def _draw_arrows(numbers: Numbers, folder: Path) -> Figure:
         axes.annotate(f"{i}", center, xytext=(6, 5), textcoords="offset points")
     axes.set_xlabel("first parameter")
     axes.set_ylabel("second parameter")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    legend_below(figure, axes, 3)
     save(figure, folder / "ascents.png")
     return Figure(
         "ascents.png",
@@ -127,8 +127,7 @@ def _draw_paths(numbers: Numbers, folder: Path) -> Figure:
         axes.set_xlabel("first parameter")
     for axes in grid[:, 0]:
         axes.set_ylabel("second parameter")
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    legend_below(figure, grid[0, 0], 4)
     save(figure, folder / "paths.png")
     return Figure(
         "paths.png",
@@ -165,7 +164,7 @@ def _draw_gaps(numbers: Numbers, folder: Path) -> Figure:
         style = {"mfc": "none" if j else "#000000", "color": "#000000", "ms": 5}
         told = where(numbers, family)
         left.plot([], [], marker, label=told, linestyle="none", **style)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    legend_below(figure, left, 2)
     save(figure, folder / "gaps.png")
     return Figure(
         "gaps.png",

@@ -8,6 +8,7 @@ import pytest
 
 from experiments.config import make_config
 from experiments.data import load
+from experiments.first_batch import first_batch
 from experiments.metrics import read_metrics
 from experiments.studies import probes, runs
 from experiments.studies.matrix import Group, last, per_seed, run_groups
@@ -109,6 +110,9 @@ def test_a_run_is_trained_once(tmp_path, counted):
     kept = json.loads((tmp_path / f"{SPEC.digest}.json").read_text())
     assert again.seconds_used == kept["seconds"]
     assert again.commits_used == {kept["commit"]}
+    assert again.batches_used == {
+        "colored_digits/-90%/3/8/16": first_batch(CONFIG, load("colored_digits"))
+    }
     assert kept["spec"]["config"]["seed"] == 3
 
 

@@ -23,7 +23,7 @@ GAINS = {"erm": 0.0, "sam": 0.02, "disam": 0.021, "sagm": 0.02, "disam+sagm": -0
 class MadeUp:
     """Outcomes of runs that nobody trained: every value is a function of the spec."""
 
-    seconds_used, commits_used = 12.0, frozenset({"abc"})
+    seconds_used, commits_used, batches_used = 12.0, frozenset({"abc"}), {}
 
     def __init__(self, **changes):
         self.asked, self.changes = [], changes
