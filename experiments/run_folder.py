@@ -37,6 +37,8 @@ from experiments.numerics import (
 from experiments.presets import Preset
 from experiments.training import TrainState
 
+# What the system may say of a file that cannot be written, for the user to mend.
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 PACKAGES = (
     "disam_jax",
     "jax",
@@ -162,13 +164,7 @@ class RunFolder:
         try:
             self._checkpoints.save(int(state.step), args=args)
         except Exception as error:  # what the system says stands in errors of Orbax's own
-            for number in (
-                errno.ENOSPC,
-                errno.EDQUOT,
-                errno.EFBIG,
-                errno.EROFS,
-                errno.EACCES,
-            ):
+            for number in NOT_WRITTEN:
                 if os.strerror(number) in str(error):
                     where = str(self.path / "checkpoints")
                     raise OSError(number, os.strerror(number), where) from error
