@@ -13,10 +13,12 @@ import dataclasses
 import difflib
 import errno
 import functools
+import glob
 import json
 import os
 import platform
 import subprocess
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -138,11 +140,19 @@ class RunFolder:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
-        manager = ocp.CheckpointManager(
-            (self.path / "checkpoints").resolve(), options=options
-        )
+        manager = ocp.CheckpointManager(self._checkpoint_path(), options=options)
         self._opened.callback(manager.close)
         return manager
+
+    def _checkpoint_path(self) -> Path:
+        """Orbax takes brackets for a pattern, and would write what it cannot read again."""
+        path = (self.path / "checkpoints").resolve()
+        if glob.escape(str(path)) == str(path):
+            return path
+        path.mkdir(exist_ok=True)
+        link = Path(self._opened.enter_context(tempfile.TemporaryDirectory())) / path.name
+        link.symlink_to(path, target_is_directory=True)
+        return link
 
     def result(self) -> dict[str, Any] | None:
         """The record of the finished run, or None."""
