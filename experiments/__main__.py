@@ -1,7 +1,7 @@
 """`python -m experiments`."""
 
 from experiments.cli import main
-from experiments.cli_signals import end_within_seconds
+from experiments.cli_signals import end_at_once
 
-end_within_seconds()
+end_at_once()
 main()

@@ -193,6 +193,7 @@ def compare_command(
 
         train_all = train_together if vectorize else one_after_another(layout)
         comparison = run_matrix(configs, opened, out, watch, train_all)
+        rows = []
         if layout.writes:
             write_results(comparison, out, command)
             rows = write_report(comparison, out, command)

@@ -72,15 +72,19 @@ def _prepared(data: str, where: dict[str, Any]) -> Prepared:
 
 @contextlib.contextmanager
 def preparing() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per stage of a preparation, or a line at its end."""
+    """A bar per stage of a preparation, or a line at its end; none for what was done."""
     with bars() as progress:
         tasks: dict[str, Any] = {}
+        ended: set[str] = set()
 
         def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks and done == total:
+                return
             if stage not in tasks:
                 tasks[stage] = progress.add_task(stage, total=total, note="")
             progress.update(tasks[stage], completed=done, total=total)
-            if done == total:
+            if done == total and stage not in ended:
+                ended.add(stage)
                 line_without_bars(f"{stage}: {total}")
 
         yield show

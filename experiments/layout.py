@@ -142,6 +142,6 @@ def _found(devices: Callable[[], list[Any]]) -> list[Any]:
     except (RuntimeError, AssertionError) as error:  # no driver, or no such platform
         asked = os.environ.get("JAX_PLATFORMS", "")
         raise ValueError(
-            f"JAX finds no device, with JAX_PLATFORMS={asked}. {error} Set it to a platform "
-            "that this machine has, e.g. JAX_PLATFORMS=cpu."
+            f"JAX finds no device, with JAX_PLATFORMS={asked}. {error} Set it to a "
+            "platform that this machine has, e.g. JAX_PLATFORMS=cpu."
         ) from error

@@ -153,6 +153,8 @@ class MetricsLog:
         for name, value in line.items():
             if name not in ("step", "kind"):
                 self._events.add_scalar(name, value, line["step"])
+        if line["kind"] != "train":  # a checkpoint follows, and a run goes on from there
+            self._events.flush()
 
     def close(self) -> None:
         """Ends the files."""

@@ -13,10 +13,12 @@ import dataclasses
 import difflib
 import errno
 import functools
+import glob
 import json
 import os
 import platform
 import subprocess
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ from experiments.numerics import (
 from experiments.presets import Preset
 from experiments.training import TrainState
 
+# What the system may say of a file that cannot be written, for the user to mend.
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 PACKAGES = (
     "disam_jax",
     "jax",
@@ -136,11 +140,19 @@ class RunFolder:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
-        manager = ocp.CheckpointManager(
-            (self.path / "checkpoints").resolve(), options=options
-        )
+        manager = ocp.CheckpointManager(self._checkpoint_path(), options=options)
         self._opened.callback(manager.close)
         return manager
+
+    def _checkpoint_path(self) -> Path:
+        """Orbax takes brackets for a pattern, and would write what it cannot read again."""
+        path = (self.path / "checkpoints").resolve()
+        if glob.escape(str(path)) == str(path):
+            return path
+        path.mkdir(exist_ok=True)
+        link = Path(self._opened.enter_context(tempfile.TemporaryDirectory())) / path.name
+        link.symlink_to(path, target_is_directory=True)
+        return link
 
     def result(self) -> dict[str, Any] | None:
         """The record of the finished run, or None."""
@@ -162,13 +174,7 @@ class RunFolder:
         try:
             self._checkpoints.save(int(state.step), args=args)
         except Exception as error:  # what the system says stands in errors of Orbax's own
-            for number in (
-                errno.ENOSPC,
-                errno.EDQUOT,
-                errno.EFBIG,
-                errno.EROFS,
-                errno.EACCES,
-            ):
+            for number in NOT_WRITTEN:
                 if os.strerror(number) in str(error):
                     where = str(self.path / "checkpoints")
                     raise OSError(number, os.strerror(number), where) from error

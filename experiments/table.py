@@ -19,6 +19,14 @@ from experiments.selection import SELECTION_RULES
 from experiments.summary import Records, Spread, over_seeds
 
 RULES = (*SELECTION_RULES, "swad")
+LATEX = {
+    **{character: f"\\{character}" for character in "%&_#${}"},
+    **{character: f"{{{character}}}" for character in "[]"},  # else of a row's end
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+}
 PARTS = {
     "in_split": "the part of the unseen domain that was not held out (80 % in DomainBed)",
     "whole": "all images of the unseen domain",
@@ -41,9 +49,12 @@ class Table:
 
     def markdown(self) -> str:
         """With the caption above."""
-        lines = ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
-        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
-        return f"{self.caption}\n\n" + "\n".join(lines) + "\n"
+
+        def line(cells: Sequence[str]) -> str:
+            return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+        ruled = [line(self.columns), "|" + "---|" * len(self.columns)]
+        return "\n".join((self.caption, "", *ruled, *map(line, self.rows), ""))
 
     def csv(self) -> str:
         """A line of headings and a line for each row."""
@@ -327,6 +338,4 @@ def _caption(what: str, rule: str, part: str) -> str:
 
 
 def _escape(text: str) -> str:
-    for character in "%&_#":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("±", r"$\pm$")
+    return "".join(LATEX.get(character, character) for character in text)

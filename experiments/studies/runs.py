@@ -217,7 +217,7 @@ class Store:
         self, tasks: Sequence[list[Spec]], told: Callable[[], None]
     ) -> None:
         with _workers(self.jobs) as pool:
-            with _ctrl_c_waits():
+            with _without_ctrl_c():
                 waiting = {pool.submit(_train_and_keep, task, self.path) for task in tasks}
             while waiting:
                 done, waiting = concurrent.futures.wait(
@@ -232,8 +232,8 @@ class Store:
 def _workers(jobs: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
     """Processes that work for this one, and end with the block or with this process.
 
-    An error, Ctrl-C and TERM end them at once: what they are at is lost, what they have
-    kept is whole, and nothing that waits is begun.
+    An error ends them at once: what they are at is lost, what they have kept is whole, and
+    nothing that waits is begun.
     """
     before = set(multiprocessing.active_children())
     # Spawned: a forked process would share the threads of the compiler.
@@ -257,10 +257,10 @@ def _workers(jobs: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
 
 
 @contextlib.contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-    """Ctrl-C comes after the block, and never to the processes that are begun in it.
+def _without_ctrl_c() -> Iterator[None]:
+    """The processes that are begun in the block do not hear Ctrl-C.
 
-    A terminal sends it to all of them; this process alone is to act on it.
+    A terminal sends it to all of them; this one acts on it, and they end with this one.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

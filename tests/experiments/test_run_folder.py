@@ -174,3 +174,13 @@ def test_a_full_disk_is_the_system_s_word_on_the_checkpoints(begun, monkeypatch)
 
 def make_state():
     return run_folder.TrainState(jax.numpy.zeros([], int), {}, {}, {})
+
+
+def test_brackets_in_the_path_harm_no_checkpoint(tmp_path):
+    """Orbax takes its path for a pattern, and kept what it could not read."""
+    state = make_state()._replace(params={"w": jax.numpy.arange(3.0)})
+    with open_run(tmp_path / "[red]") as folder:
+        folder.save(state)
+    with open_run(tmp_path / "[red]") as folder:
+        found = folder.restore(make_state()._replace(params={"w": jax.numpy.zeros(3)}))
+    assert found.params["w"].tolist() == [0, 1, 2]

@@ -245,6 +245,14 @@ def test_the_three_forms_hold_the_same_cells():
     assert latex.count(r"\toprule") == latex.count(r"\end{table}") == 1
 
 
+def test_names_of_all_kinds_come_out_as_they_are():
+    table = domain_table([record("[x]|y", "digits", "a^b~{c}$\\", 0, 0.5)], "digits")
+    assert r"| [x]\|y | here | 50.0 (1) |" in table.markdown()
+    latex = table.latex()
+    assert r"{[}x{]}|y & here &" in latex
+    assert r"a\textasciicircum{}b\textasciitilde{}\{c\}\$\textbackslash{}" in latex
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

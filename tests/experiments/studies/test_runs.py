@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -85,6 +89,12 @@ def test_a_digest_tells_specs_apart():
     assert SPEC.digest == dataclasses.replace(SPEC).digest
 
 
+def test_digests_stay_as_they_are():
+    """Hours of kept runs are found by them: a new field must not change an old digest."""
+    config = make_config(data="colored_digits", method="disam", unseen="-90%", seed=3)
+    assert Spec(config).digest == "b4f5d0e463358d71265a76e3"
+
+
 @pytest.fixture
 def counted(monkeypatch):
     """Runs are not trained; what was asked for is listed."""
@@ -114,6 +124,33 @@ def test_a_run_is_trained_once(tmp_path, counted):
         "colored_digits/-90%/3/8/16": first_batch(CONFIG, load("colored_digits"))
     }
     assert kept["spec"]["config"]["seed"] == 3
+
+
+def test_a_run_of_other_flags_is_not_taken_for_this_one(tmp_path, counted):
+    with jax.enable_x64(True):
+        Store(tmp_path).outcomes([SPEC])
+        Store(tmp_path).outcomes([SPEC])
+    message = f"{SPEC.digest}.json was trained under other flags .*JAX_ENABLE_X64=True"
+    with pytest.raises(ValueError, match=message):
+        Store(tmp_path).outcomes([SPEC])
+    kept = json.loads((tmp_path / f"{SPEC.digest}.json").read_text())
+    del kept["flags"]  # as of a version that kept none: JAX's defaults
+    (tmp_path / f"{SPEC.digest}.json").write_text(json.dumps(kept))
+    Store(tmp_path).outcomes([SPEC])
+    assert len(counted) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [((int, "x"), "invalid literal"), ((os._exit, 1), "was killed.* fewer --jobs")],
+)
+def test_an_error_of_one_process_is_told_at_once_and_ends_the_others(work, message):
+    with pytest.raises(ValueError, match=message), runs._workers(2) as pool:
+        pool.submit(time.sleep, 3600)
+        pool.submit(*work).result()
+    while multiprocessing.active_children():  # they were killed; the system takes a moment
+        time.sleep(0.1)
 
 
 def test_groups_are_seeds_by_unseen_domains(tmp_path, counted):
