@@ -89,7 +89,15 @@ def check_gradient(recorded, path_of, gradient):
         assert max(map(abs, (largest, *entries))) < BOUND * theirs[1], name
 
 
-@pytest.mark.parametrize("recorded", [*BACKBONES, "vit_b16_torchvision"])
+# The others have blocks of their own, or names: these are the same ones in other numbers.
+LIKE_ANOTHER = {"resnet34", "vit_b16"}
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [*sorted(BACKBONES.keys() - LIKE_ANOTHER), "vit_b16_torchvision"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in sorted(LIKE_ANOTHER)],
+)
 def test_outputs_and_gradient_equal_pytorch_s(x64, recorded):
     name = recorded.removesuffix("_torchvision")
     path_of = BACKBONES[name].path_of
