@@ -13,6 +13,7 @@ from benchmarks.measure import Setup, compile_step, kept_bytes, measure
 from benchmarks.methods import METHODS, NAIVE, STANDARD
 from experiments.figures import COLORS
 
+pytestmark = pytest.mark.slow
 PINNED = {"model", "method", "dtype", "time_ratio", "flops_ratio"}
 SETUPS = [
     Setup("sam"),

@@ -10,6 +10,7 @@ import pytest
 
 import disam_jax as dj
 
+pytestmark = pytest.mark.usefixtures("optimized")
 BATCH, WIDTH, DOMAINS = 256, 128, 4
 
 

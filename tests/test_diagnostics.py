@@ -18,18 +18,10 @@ from disam_jax import diagnostics
 from tests import reference
 from tests.problems import LAM, RHO, WEIGHTS, loss_fn, start, to_flat, to_tree
 
-pytestmark = pytest.mark.usefixtures("x64", "compile_quickly")
+pytestmark = pytest.mark.usefixtures("x64")
 PROBLEM = reference.Quadratics.random(0)
 PARAMS = start()
 KEY = jax.random.key(0)
-
-
-@pytest.fixture
-def compile_quickly():
-    """Little is computed here; most of the time would go into compiling well."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def symmetric(size, seed=0):

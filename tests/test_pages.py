@@ -57,15 +57,7 @@ def programs_of(page):
 PROGRAMS = [(page, i) for page in PAGES for i in range(len(programs_of(page)))]
 
 
-@pytest.fixture
-def compile_quickly(page):
-    """The long pages compute little; most of their time would go into compiling well."""
-    jax.config.update("jax_disable_most_optimizations", page in ONE_PROGRAM)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.mark.usefixtures("compile_quickly")
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "i"), PROGRAMS)
 def test_block_runs(page, i):
     namespace = {}

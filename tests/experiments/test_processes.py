@@ -107,6 +107,7 @@ def test_eight_devices_make_the_run_of_one(data, of_one_device, tmp_path):
     assert_same_lines(read_metrics(tmp_path), of_one_device)
 
 
+@pytest.mark.slow
 def test_one_killed_ends_all_and_others_go_on(folder, data, of_one_device, tmp_path):
     """Four processes, one of them switched off; two, with four devices, go on."""
     statuses, said = run(4, folder, tmp_path, die_at={2: 6})
