@@ -87,7 +87,7 @@ def value_and_grad(
                 return None
             return lambda params, *piece: loss_fn(params, *args, *piece, **kwargs)
 
-        check_keywords(kwargs.keys() - _arguments_of(loss_fn), grad_fn.__kwdefaults__)
+        check_keywords(kwargs.keys() - _arguments_of(loss_fn), grad_fn.__kwdefaults__ or ())
         grads, state = optax.with_extra_args_support(tx).update(
             None,  # pyright: ignore[reportArgumentType]  Optax has no type for "ignored".
             state,
@@ -141,7 +141,7 @@ def _check_method(tx: optax.GradientTransformation) -> None:
         return
 
 
-def _tried(tx: Any, micro_batches: Tree) -> tuple[optax.OptState, jax.Array]:
+def _tried(tx: Any, micro_batches: Tree) -> tuple[optax.OptState, Any]:
     """The state, and what comes of a gradient of ones by two parameters."""
     params = np.ones(2, np.float32)
     state = jax.eval_shape(tx.init, params)

@@ -50,7 +50,7 @@ def realized_perturbation(params: Tree, eps: Tree, dtype: Any) -> Realized:
       a larger rho.
     """
 
-    def move(w: chex.Array, e: chex.Array) -> chex.Array:
+    def move(w: jax.Array, e: jax.Array) -> jax.Array:
         there, here = (w + e).astype(w.dtype), w
         return there.astype(dtype).astype(e.dtype) - here.astype(dtype).astype(e.dtype)
 

@@ -297,7 +297,7 @@ def gradient_source(
         record: bool = False,
         **extra_args: Any,
     ) -> tuple[Tree, SharpnessState]:
-        check_keywords(extra_args, update.__kwdefaults__)
+        check_keywords(extra_args, update.__kwdefaults__ or ())
         if jax.tree.leaves(updates):
             raise ValueError(GIVEN_GRADIENTS)
 

@@ -96,7 +96,7 @@ def lines(step, *arguments):
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_a_step_compiles_to_what_it_is_by_hand(optimized, name):
+def test_a_step_compiles_to_what_it_is_by_hand(name):
     tx, by_hand = BY_HAND[name]
     params, x = problem()
 

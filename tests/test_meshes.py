@@ -224,7 +224,7 @@ COLLECTIVE = re.compile(r"= (\S+|\(.*?\)) (all-[a-z]+|collective-[a-z]+|reduce-s
 
 
 @pytest.mark.parametrize("name", ["sam", "asam", "gsam", "sagm", "disam", "stable_sam"])
-def test_a_norm_of_sharded_parameters_exchanges_scalars_alone(optimized, name):
+def test_a_norm_of_sharded_parameters_exchanges_scalars_alone(name):
     mesh, size = make_mesh(AxisType.Auto), 512
     cuts = {"first": P("a"), "last": P(None, ("a", "b"))}
     tx = ALL[name]

@@ -226,3 +226,23 @@ def test_an_ascent_over_the_lowest_losses_climbs_an_absent_domain():
     tx = dj.sam(0.5, ascent=lowest)
     with pytest.raises(AssertionError, match="domain of weight 0"):
         dj.testing.check_absent_domain(tx)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [dj.interval_sam(period=2), dj.looksam(), dj.late_sam(start=1), dj.ae_sam()],
+    ids=["interval", "looksam", "late", "ae"],
+)
+def test_outside_of_jit_no_conditional_is_compiled(monkeypatch, tx):
+    params, state = PARAMS, tx.init(PARAMS)
+    step = jax.jit(lambda state: tx.update(None, state, params, loss_fn=loss_fn))
+    expected = [step(state)]
+    expected.append(step(expected[0][1]))
+
+    def refuse(*args):
+        raise AssertionError("it would be compiled at each call")
+
+    monkeypatch.setattr(jax.lax, "cond", refuse)
+    for compiled in expected:
+        grads, state = tx.update(None, state, params, loss_fn=loss_fn)
+        np.testing.assert_allclose(grads["w"], compiled[0]["w"], rtol=1e-6)

@@ -223,3 +223,22 @@ def test_a_wide_hyperparameter_widens_nothing(x64, rho):
         assert updates.dtype == jnp.float32
         expected = jax.tree.map(lambda leaf: leaf.dtype, state)
         assert jax.tree.map(lambda leaf: leaf.dtype, after) == expected
+
+
+@pytest.mark.parametrize("name", ["sam", "layerwise_sam", "asam", "gsam", "stable_sam"])
+def test_a_step_can_be_differentiated_where_a_leaf_is_zero(debug_nans, name):
+    """As biases are at the start, and meta-learning goes through the step."""
+    tx, params = ALL[name], {"norm": jnp.ones((2, 1)), "bias": jnp.zeros(2)}
+
+    def after(params):
+        def loss_fn(params):
+            return jnp.sum((params["norm"] + params["bias"] - 2) ** 2)
+
+        grads, _ = tx.update(None, tx.init(params), params, loss_fn=loss_fn)
+        return sum(
+            jnp.sum((w - 0.1 * g) ** 2)
+            for w, g in zip(params.values(), (grads["norm"], grads["bias"]), strict=True)
+        )
+
+    for leaf in jax.tree.leaves(jax.grad(after)(params)):
+        assert np.isfinite(leaf).all()

@@ -132,8 +132,8 @@ def _next_row(
 
     # After n rows nothing is left, and nothing follows.
     following = trees.with_norm(jax.lax.cond(inside, fresh, lambda: rest), 1.0)
-    entries = _Entries(trees.dot(row, image), jnp.where(inside, 0.0, length))
-    return following, size, entries
+    diagonal = jnp.asarray(trees.dot(row, image))
+    return following, size, _Entries(diagonal, jnp.where(inside, 0.0, length))
 
 
 @jax.jit
