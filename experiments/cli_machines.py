@@ -92,7 +92,7 @@ def all_or_none(layout: Layout) -> Iterator[None]:
     except Exception as error:
         if layout.process_count == 1 or isinstance(error, RunDivergedError):
             raise
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        first_line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         tell(
             "error",
             f"one of the {layout.process_count} processes has failed or cannot be reached; "
