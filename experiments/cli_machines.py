@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,10 @@ def start(machines: dict[str, Any]) -> Layout:
     if given and len(given) < len(named):
         missing = ", ".join(f"--{name}" for name in named if name not in given)
         raise ValueError(f"--{given[0]} needs {missing} beside it.")
-    if given:
-        jax.distributed.initialize(
-            machines["coordinator"], machines["processes"], machines["process"]
-        )
-    elif machines["distributed"]:
-        jax.distributed.initialize()
+    if given or machines["distributed"]:
+        jax.distributed.initialize(*named.values())
+        # It has taken TERM, to tell of a preemption those who ask; nobody asks here.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     layout = all_devices(machines["devices"], parameters)
     # Now, while they are together: devices that meet for the first time wait 30 s at most.
     layout.wait("all processes have come")
@@ -93,7 +92,7 @@ def all_or_none(layout: Layout) -> Iterator[None]:
     except Exception as error:
         if layout.process_count == 1 or isinstance(error, RunDivergedError):
             raise
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        first_line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         tell(
             "error",
             f"one of the {layout.process_count} processes has failed or cannot be reached; "

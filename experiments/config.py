@@ -39,7 +39,11 @@ class RunConfig:
     preset: Preset
     data_fingerprint: str = ""
     log_every: int = option(10, "steps averaged into a line of the metrics")
-    checkpoint_every: int = option(200, "steps between evaluations and checkpoints")
+    checkpoint_every: int = option(
+        200,
+        "steps between evaluations and checkpoints; a run that was stopped goes on from "
+        "the last (default: the protocol's, 50 for a folder of images)",
+    )
 
     def __post_init__(self) -> None:
         """Raises a ValueError that names the first field that cannot be, and the mend."""

@@ -1,6 +1,9 @@
+import itertools
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from experiments.cli import app, main
@@ -61,6 +64,7 @@ def test_train_prints_the_record(tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert "out_of_domain_accuracy" in result.output
+    assert "sagm/0/seed1: step 4 of 4, loss " in result.output  # where there is no terminal
     record = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (record["method"], record["seed"], record["steps"]) == ("sagm", 1, 4)
 
@@ -76,6 +80,8 @@ def test_compare_writes_results_and_report(tmp_path):
     runs = {(r["method"], r["unseen_domain"], r["seed"]) for r in records}
     assert runs == {(m, d, 0) for m in ("erm", "disam+sagm") for d in ("0", "75")}
     assert "A fuller run" in result.output
+    assert "erm/0/seed0: run 1 of 4" in result.output
+    assert result.output.count("disam+sagm/75/seed0: run 4 of 4") == 1
     assert (tmp_path / "report.md").exists()
 
 
@@ -138,6 +144,31 @@ def test_export_prepare_compare_and_table(tree, tmp_path):
     assert "(1)" in text
     report = (out / "report.md").read_text()
     assert "## By selection rule" in report and "SWAD" in report
+
+
+@pytest.mark.slow
+def test_names_with_brackets_come_out_as_they_are(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    tree = tmp_path / "[" / "b]"  # a markup's end where it is printed: [/b]
+    for domain, name, i in itertools.product(("[red]", ":smile:", "x"), "ab", range(10)):
+        file = tree / domain / f"[{name}]" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+    out = tmp_path / "out[/x]"
+    told = (
+        *("compare", "--data", "folder", "--data-dir", str(tree)),
+        *("--prepared-dir", str(tmp_path), "--methods", "erm", "--unseen", "[red],:smile:"),
+        *("--model", "patchnet", "--weights", "scratch", "--image-size", "16"),
+        *("--steps", "2", "--batch-size", "2", "--seeds", "1", "--out", str(out)),
+    )
+    result = run(*told)
+    assert result.exit_code == 0, result.output
+    assert "erm/[red]/seed0: run 1 of 2" in result.output
+    assert "erm/:smile:/seed0: run 2 of 2" in result.output
+    assert "out[/x]/results.json" in result.output.replace("\n", "")
+    assert (
+        "| source | [red] | :smile: |" in run("table", str(out), "--data", "folder").output
+    )
 
 
 def test_table_without_results_is_the_papers(tmp_path):
