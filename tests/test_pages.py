@@ -6,7 +6,6 @@ import inspect
 import re
 from pathlib import Path
 
-import jax
 import pytest
 
 import disam_jax
