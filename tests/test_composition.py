@@ -26,7 +26,7 @@ from tests.problems import (
 )
 
 RATE = 0.1
-STEPS = 6
+STEPS = 4
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 # One method of each perturbation and each combination, where the objective cannot matter.
 KINDS = ("erm", "asam", "gsam", "disam", "disam+sagm-pure")
@@ -72,7 +72,7 @@ def assert_same(actual, expected, tolerance=1e-10):
 @every_method
 def test_chain(method):
     tx = optax.chain(method.tx(), optax.sgd(RATE))
-    assert_same(run(tx, stream()), loop(method, stream()))
+    assert_same(run(tx, stream(STEPS)), loop(method, stream(STEPS)))
 
 
 @every_kind
@@ -82,33 +82,34 @@ def test_clip_after_acts_on_the_combined_gradient(method):
     def rule(g, w, t):
         return w - RATE * g * min(1.0, 0.5 / np.linalg.norm(g))
 
-    assert_same(run(tx, stream()), loop(method, stream(), rule))
+    assert_same(run(tx, stream(STEPS)), loop(method, stream(STEPS), rule))
 
 
 @every_kind
 def test_weight_decay_after_does_not_bend_the_ascent(method):
     tx = optax.chain(method.tx(), optax.add_decayed_weights(0.3), optax.sgd(RATE))
     assert_same(
-        run(tx, stream()), loop(method, stream(), lambda g, w, t: w - RATE * (g + 0.3 * w))
+        run(tx, stream(STEPS)),
+        loop(method, stream(STEPS), lambda g, w, t: w - RATE * (g + 0.3 * w)),
     )
 
 
 @every_kind
 def test_multi_steps_after_accumulates_combined_gradients(method):
-    base = optax.MultiSteps(optax.sgd(RATE), every_k_schedule=3)
+    base = optax.MultiSteps(optax.sgd(RATE), every_k_schedule=2)
     tx = optax.chain(method.tx(), base.gradient_transformation())
     kept = []
 
     def rule(g, w, t):
         kept.append(g)
-        if len(kept) < 3:
+        if len(kept) < 2:
             return w
-        mean = sum(kept) / 3
+        mean = sum(kept) / 2
         kept.clear()
         return w - RATE * mean
 
-    # MultiSteps accumulates in float32.
-    assert_same(run(tx, stream()), loop(method, stream(), rule), 1e-6)
+    # MultiSteps accumulates in float32: 6e-8 of gradients below 10, at every second step.
+    assert_same(run(tx, stream(STEPS)), loop(method, stream(STEPS), rule), 1e-6)
 
 
 @every_rho
@@ -116,7 +117,7 @@ def test_inject_hyperparams_follows_the_value_in_the_state(method):
     tx = optax.chain(
         optax.inject_hyperparams(method.make)(**method.hyperparameters), optax.sgd(RATE)
     )
-    problems, params = stream(), to_tree(start())
+    problems, params = stream(STEPS), to_tree(start())
     state, seen = tx.init(params), []
     for t, problem in enumerate(problems):
         state[0].hyperparams["rho"] = jnp.asarray(0.1 * (t + 1))
@@ -131,8 +132,8 @@ def test_inject_hyperparams_takes_schedules(method):
         **{**method.hyperparameters, "rho": lambda count: 0.1 + 0.1 * count}
     )
     assert_same(
-        run(optax.chain(injected, optax.sgd(RATE)), stream()),
-        loop(method, stream(), rho=lambda t: 0.1 + 0.1 * t),
+        run(optax.chain(injected, optax.sgd(RATE)), stream(STEPS)),
+        loop(method, stream(STEPS), rho=lambda t: 0.1 + 0.1 * t),
     )
 
 
@@ -142,7 +143,7 @@ def test_inject_hyperparams_leaves_objectives_alone_when_told():
         RHO, ALPHA, ascent=dj.variance_penalized(LAM), combine_with="descent"
     )
     tx = optax.chain(injected, optax.sgd(RATE))
-    assert_same(run(tx, stream()), loop(method, stream()))
+    assert_same(run(tx, stream(STEPS)), loop(method, stream(STEPS)))
 
 
 @every_method
@@ -152,8 +153,8 @@ def test_every_hyperparameter_may_be_a_schedule(method, name):
         return
     tx = method.tx(**{name: lambda count: 0.1 + 0.1 * count})
     assert_same(
-        run(optax.chain(tx, optax.sgd(RATE)), stream()),
-        loop(method, stream(), **{name: lambda t: 0.1 + 0.1 * t}),
+        run(optax.chain(tx, optax.sgd(RATE)), stream(STEPS)),
+        loop(method, stream(STEPS), **{name: lambda t: 0.1 + 0.1 * t}),
     )
 
 
@@ -165,8 +166,8 @@ def test_multi_transform_after(method):
     )
     rates = RATE * np.array([1, 1, 3, 3, 3])
     assert_same(
-        run(optax.chain(method.tx(), base), stream()),
-        loop(method, stream(), lambda g, w, t: w - rates * g),
+        run(optax.chain(method.tx(), base), stream(STEPS)),
+        loop(method, stream(STEPS), lambda g, w, t: w - rates * g),
     )
 
 
@@ -175,14 +176,14 @@ def test_masked_after(method):
     halve = optax.masked(optax.scale(0.5), {"a": True, "b": {"c": False}})
     factors = RATE * np.array([0.5, 0.5, 1, 1, 1])
     assert_same(
-        run(optax.chain(method.tx(), halve, optax.sgd(RATE)), stream()),
-        loop(method, stream(), lambda g, w, t: w - factors * g),
+        run(optax.chain(method.tx(), halve, optax.sgd(RATE)), stream(STEPS)),
+        loop(method, stream(STEPS), lambda g, w, t: w - factors * g),
     )
 
 
 @every_kind
 def test_apply_if_finite_after_skips_the_step(method):
-    problems = stream()
+    problems = stream(STEPS)
     broken = problems[2]
     problems[2] = type(broken)(broken.hessians, broken.centers * np.nan)
     tx = optax.chain(method.tx(), optax.apply_if_finite(optax.sgd(RATE), 3))
@@ -196,7 +197,7 @@ def test_apply_if_finite_after_skips_the_step(method):
 @every_method
 def test_scan(method):
     tx = optax.chain(method.tx(), optax.sgd(RATE))
-    problems = stream()
+    problems = stream(STEPS)
     hessians = jnp.stack([p.hessians for p in problems])
     centers = jnp.stack([p.centers for p in problems])
 
@@ -219,7 +220,7 @@ def test_vmap_over_rho(method):
     def run_traced(tx):
         params = to_tree(start())
         state = tx.init(params)
-        for problem in stream():
+        for problem in stream(STEPS):
             params, state = one_step(tx, problem, params, state)
         return to_flat(params)
 
@@ -227,14 +228,14 @@ def test_vmap_over_rho(method):
     for rho, actual in zip(rhos, jax.vmap(final)(rhos), strict=True):
         if rho == 0 and method.kind == "asam":
             continue
-        expected = loop(method, stream(), rho=lambda t, rho=rho: float(rho))[-1]
+        expected = loop(method, stream(STEPS), rho=lambda t, rho=rho: float(rho))[-1]
         assert_same(actual, expected)
 
 
 @every_kind
 def test_donated_buffers(method):
     tx = optax.chain(method.tx(), optax.sgd(RATE))
-    problems = stream()
+    problems = stream(STEPS)
 
     @jax.jit
     def whole(params, state, hessians, centers):
@@ -283,16 +284,16 @@ def test_map_params_reaches_the_base_optimizer(method):
 def test_checkpoint_round_trip(method, tmp_path):
     scheduled = {name: lambda count: 0.1 + 0.1 * count for name in method.hyperparameters}
     tx = optax.chain(method.tx(**scheduled), optax.adam(RATE))
-    problems, params = stream(), to_tree(start())
+    problems, params = stream(STEPS), to_tree(start())
     state = tx.init(params)
-    for problem in problems[:3]:
+    for problem in problems[:2]:
         params, state = one_step(tx, problem, params, state)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "saved", (params, state))
         checkpointer.wait_until_finished()
         fresh = to_tree(start())
         restored = checkpointer.restore(tmp_path / "saved", (fresh, tx.init(fresh)))
-    for problem in problems[3:]:
+    for problem in problems[2:]:
         params, state = one_step(tx, problem, params, state)
         restored = one_step(tx, problem, *restored)
     assert_same(to_flat(restored[0]), to_flat(params), 0)

@@ -19,6 +19,7 @@ from experiments.feeds import with_steps
 from experiments.methods import METHODS, Method, find_method
 from experiments.models import make_classifier
 from tests.experiments.test_training import BATCH, CLASSES, SGD, fresh, program
+from tests.float32 import assert_close
 
 # One of each cost; that of the library's methods is counted in tests/test_testing.py.
 COUNTED = (
@@ -192,7 +193,7 @@ def test_a_step_looks_at_the_examples_that_the_method_says(name):
         expected = [0.0, 0.0]
         expected[first] = mean_loss(params, half[first]).mean()
         expected[second] = mean_loss(there, half[second]).mean()
-    np.testing.assert_allclose(seen.perturbed_losses, expected, rtol=1e-5)
+    assert_close(seen.perturbed_losses, expected)
 
 
 @pytest.mark.parametrize("name", ["part_sam", "dgsam"])

@@ -14,6 +14,7 @@ from experiments.models import make_classifier
 from experiments.presets import Preset
 from experiments.protocols import IN_MEMORY
 from experiments.training import learning_rate_schedule, make_optimizer, make_program
+from tests.float32 import BOUND, assert_close
 
 CLASSES, SIZE = 3, 16
 RNG = np.random.default_rng(0)
@@ -58,11 +59,8 @@ def test_erm_step_is_plain_sgd_on_the_mean_loss():
     for step in range(4):
         params, velocity, value = by_hand(params, velocity, rate(step))
         state, evaluation = erm.train_step(state, BATCH)
-        np.testing.assert_allclose(evaluation.losses.mean(), value, rtol=1e-5)
-    for ours, theirs in zip(
-        jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+        assert_close(evaluation.losses.mean(), value)
+    assert_close(state.params, params)
     assert state.step == 4
 
 
@@ -72,7 +70,7 @@ def test_erm_step_is_plain_sgd_on_the_mean_loss():
     + [("disam", "resnet")],
 )
 def test_every_method_trains_every_model_with_one_state_tree(method, model):
-    preset = dataclasses.replace(SMALL, model=model)
+    preset = dataclasses.replace(SGD, model=model)
     own = program(method, preset)
     state = fresh(own)
     before = jax.tree.structure(state)
@@ -81,7 +79,7 @@ def test_every_method_trains_every_model_with_one_state_tree(method, model):
     assert evaluation.losses.shape == (2,)
     rho = METHODS[method].defaults.rho
     if method in ("sam", "gsam", "disam", "disam+gsam"):
-        assert evaluation.perturbation_norm == pytest.approx(rho, rel=1e-5)
+        assert_close(evaluation.perturbation_norm, rho)
     assert (evaluation.perturbation_norm == 0) == (method == "erm")
 
 
@@ -89,19 +87,17 @@ def test_only_the_method_differs_between_methods():
     some = ("erm", "asam", "sagm", "disam+gsam")
     first = [program(m).train_step(fresh(program(m)), BATCH)[1].losses for m in some]
     for losses in first[1:]:
-        np.testing.assert_array_equal(losses, first[0])
+        assert_close(losses, first[0])
 
 
 def test_batch_norm_statistics_move_once_per_step():
-    preset = dataclasses.replace(SMALL, model="resnet")
+    preset = dataclasses.replace(SGD, model="resnet")
 
     def moved(method):
         own = program(method, preset)
         return own.train_step(fresh(own), BATCH)[0].batch_stats
 
-    erm, disam = (jax.tree.leaves(moved(method)) for method in ("erm", "disam"))
-    for ours, theirs in zip(disam, erm, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+    assert_close(moved("disam"), moved("erm"))  # a second time they move by a tenth
 
 
 def test_learning_rate_warms_up_and_ends_at_zero():
@@ -158,7 +154,7 @@ def test_adam_has_torch_s_coupled_decay():
 
 
 def test_with_the_head_alone_the_backbone_stays_and_is_not_perturbed():
-    preset = dataclasses.replace(SMALL, trained="head")
+    preset = dataclasses.replace(SGD, trained="head")
     own = program("disam", preset)
     before = jax.tree.map(np.asarray, fresh(own).params)
     state, evaluation = own.train_step(fresh(own), BATCH)
@@ -168,7 +164,7 @@ def test_with_the_head_alone_the_backbone_stays_and_is_not_perturbed():
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
-    assert evaluation.perturbation_norm == pytest.approx(0.05, rel=1e-5)
+    assert_close(evaluation.perturbation_norm, 0.05)
     state, _ = own.train_step(state, BATCH)  # the warm-up's first rate is 0
     assert (state.params["head"]["kernel"] != before["head"]["kernel"]).any()
 
@@ -202,16 +198,16 @@ def test_a_penalty_joins_every_domain_s_loss():
     losses = [p.train_step(fresh(p), BATCH)[1].losses for p in (plain, added)]
     difference = losses[1] - losses[0]
     assert difference[0] > 0.0
-    np.testing.assert_allclose(difference[0], difference[1], rtol=1e-4)
+    assert abs(difference[0] - difference[1]) < BOUND * losses[1].max()
 
 
 def test_bfloat16_computes_in_half_and_keeps_float32_parameters():
-    own = program("disam", dataclasses.replace(SMALL, dtype="bfloat16"))
+    own = program("disam", dataclasses.replace(SGD, dtype="bfloat16"))
     state, evaluation = own.train_step(fresh(own), BATCH)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
-    whole = program("disam", SMALL)
+    whole = program("disam")
     _, exact = whole.train_step(fresh(whole), BATCH)
-    np.testing.assert_allclose(evaluation.losses, exact.losses, rtol=0.05)
+    np.testing.assert_allclose(evaluation.losses, exact.losses, rtol=0.05)  # 2^-9 a layer
     assert (evaluation.losses != exact.losses).any()
 
 
