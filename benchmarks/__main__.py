@@ -2,6 +2,7 @@
 
 import typer
 
+from benchmarks.compiling import compiling
 from benchmarks.growth import growth
 from benchmarks.input_pipeline import input_pipeline
 from benchmarks.memory import memory
@@ -11,6 +12,7 @@ from benchmarks.step_cost import step_cost
 
 app = typer.Typer(help="What a step and its images cost.", pretty_exceptions_enable=False)
 app.command("step_cost")(step_cost)
+app.command("compiling")(compiling)
 app.command("growth")(growth)
 app.command("memory")(memory)
 app.command("precision")(precision)

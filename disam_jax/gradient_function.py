@@ -141,7 +141,7 @@ def _check_method(tx: optax.GradientTransformation) -> None:
         return
 
 
-def _tried(tx: Any, micro_batches: Tree) -> tuple[optax.OptState, Any]:
+def _tried(tx: Any, micro_batches: Tree) -> tuple[Any, Any]:
     """The state, and what comes of a gradient of ones by two parameters."""
     params = np.ones(2, np.float32)
     state = jax.eval_shape(tx.init, params)

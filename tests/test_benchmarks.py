@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import growth, step_cost
+from benchmarks import compiling, growth, step_cost
 from benchmarks.cases import classifier, mlp, rematerialized
 from benchmarks.figures import family_of
 from benchmarks.measure import Setup, compile_step, kept_bytes, measure
@@ -146,3 +146,8 @@ def test_every_method_has_the_colour_of_its_family():
 def test_a_model_that_is_not_of_the_suite_is_named(models):
     with pytest.raises(ValueError, match=f"{models[0]}.*mlp"):
         step_cost.run("quick", models)
+
+
+def test_compiling_counts_lines(case):
+    found = {name: compiling.record(case, name)["lines"] for name in ("erm", "disam")}
+    assert 0 < found["erm"] < found["disam"]
