@@ -6,7 +6,6 @@ report.md     figures linked where they lie
 
 import base64
 import dataclasses
-import json
 import os
 import re
 from collections import Counter, defaultdict
@@ -19,7 +18,7 @@ import jinja2
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from experiments.files import write_whole
+from experiments.files import read_json, write_whole
 from experiments.studies.statistics import CANNOT_TELL, DOES_NOT, HOLDS
 from experiments.studies.study import Figure, Finding, Study, Table, how, read_numbers
 
@@ -208,7 +207,7 @@ def read_report(studies: Path, registry: Mapping[str, Study]) -> Report:
 
 def _read_section(number: int, folder: Path, study: Study | None) -> Section:
     made, numbers = read_numbers(folder)
-    page = json.loads((folder / "page.json").read_text())
+    page = read_json(folder / "page.json")
     return Section(
         number,
         folder,

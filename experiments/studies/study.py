@@ -6,13 +6,12 @@ page.md        claim, figure, answer, command
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.files import write_json, write_whole
+from experiments.files import read_json, write_json, write_whole
 from experiments.run_folder import environment
 from experiments.studies.runs import Setting
 
@@ -165,7 +164,9 @@ def read_numbers(out: Path) -> tuple[dict[str, Any], Numbers]:
     file = out / "numbers.json"
     if not file.exists():
         raise ValueError(f"{out} holds no finished study: there is no {file.name} in it.")
-    found = json.loads(file.read_text())
+    found = read_json(file)
+    if not {"made", "numbers"} <= found.keys():
+        raise ValueError(f"{file} holds no numbers of a study.")
     return found["made"], found["numbers"]
 
 
