@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import disam_jax as dj
 
+pytestmark = pytest.mark.usefixtures("x64")
 DOMAINS, PER_DOMAIN, FEATURES, WIDTH, STEPS = 4, 16, 8, 64, 20
 METHODS = {
     "sam": dj.sam(0.05),
@@ -24,10 +25,10 @@ METHODS = {
 def initial_params():
     rng = np.random.default_rng(0)
     return {
-        "first": rng.normal(size=(FEATURES, WIDTH)).astype(np.float32) / FEATURES**0.5,
-        "second": rng.normal(size=(WIDTH, WIDTH)).astype(np.float32) / WIDTH**0.5,
-        "bias": np.zeros(WIDTH, np.float32),
-        "last": rng.normal(size=WIDTH).astype(np.float32) / WIDTH**0.5,
+        "first": rng.normal(size=(FEATURES, WIDTH)) / FEATURES**0.5,
+        "second": rng.normal(size=(WIDTH, WIDTH)) / WIDTH**0.5,
+        "bias": np.zeros(WIDTH),
+        "last": rng.normal(size=WIDTH) / WIDTH**0.5,
     }
 
 
@@ -35,8 +36,8 @@ def batches():
     """A stream of [M, B, F] examples; every domain has a scale of its own."""
     rng = np.random.default_rng(1)
     for _ in range(STEPS):
-        x = rng.normal(size=(DOMAINS, PER_DOMAIN, FEATURES)).astype(np.float32)
-        yield x * np.arange(1, DOMAINS + 1, dtype=np.float32)[:, None, None] ** 0.5
+        x = rng.normal(size=(DOMAINS, PER_DOMAIN, FEATURES))
+        yield x * np.arange(1, DOMAINS + 1)[:, None, None] ** 0.5
 
 
 def example_losses(params, x):
@@ -133,10 +134,10 @@ def test_any_devices_make_the_run_of_one(method, loss_fn, shape, sharded):
     for ours, theirs in zip(evaluations, expected, strict=True):
         for name in ("losses", "perturbed_losses", "perturbation_norm", "gradient_norm"):
             np.testing.assert_allclose(
-                getattr(ours, name), getattr(theirs, name), rtol=2e-6, atol=1e-6
+                getattr(ours, name), getattr(theirs, name), rtol=1e-10, atol=1e-12
             )
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-10),
         params,
         expected_params,
     )

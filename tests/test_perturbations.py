@@ -14,6 +14,8 @@ PARTS = {
     "asam": dj.ascend_adaptively(0.3),
     "sagm": dj.ascend_and_match(0.3, 0.2),
 }
+# Norms of five numbers in float32, taken twice: less than 16 roundings of 6e-8.
+ROUNDING = 1e-6
 every_part = pytest.mark.parametrize("kind", PARTS)
 
 
@@ -31,13 +33,13 @@ def test_formula(x64, kind):
 @pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
 def test_length_is_rho_however_large_the_gradient(scale):
     eps = displacement(PARTS["sam"], to_tree(scale * GRAD), to_tree(PARAMS))
-    np.testing.assert_allclose(jnp.linalg.norm(to_flat(eps)), 0.3, rtol=1e-6)
+    np.testing.assert_allclose(jnp.linalg.norm(to_flat(eps)), 0.3, rtol=ROUNDING)
 
 
 def test_adaptive_length_is_rho_in_units_of_the_parameters():
     eps = displacement(PARTS["asam"], to_tree(GRAD), to_tree(PARAMS))
     relative = to_flat(eps) / np.abs(PARAMS)
-    np.testing.assert_allclose(jnp.linalg.norm(relative), 0.3, rtol=1e-6)
+    np.testing.assert_allclose(jnp.linalg.norm(relative), 0.3, rtol=ROUNDING)
 
 
 @every_part
@@ -57,7 +59,8 @@ def test_norm_is_taken_in_float32(kind):
     eps = displacement(PARTS[kind], grad, params)["w"]
     assert eps.dtype == jnp.float32
     offset = 0.2 * 300 if kind == "sagm" else 0.0
-    np.testing.assert_allclose(eps, 0.3 / 1000**0.5 - offset, rtol=1e-6)
+    # 1000 terms in whatever order: 1000 roundings of 6e-8 at most.
+    np.testing.assert_allclose(eps, 0.3 / 1000**0.5 - offset, rtol=6e-5)
 
 
 @every_part
@@ -81,7 +84,7 @@ def test_a_mask_may_be_a_prefix():
     tx = dj.ascend(0.3, mask={"a": False, "b": True})
     eps = displacement(tx, to_tree(GRAD), to_tree(PARAMS))
     assert not eps["a"].any()
-    np.testing.assert_allclose(jnp.linalg.norm(eps["b"]["c"]), 0.3, rtol=1e-6)
+    np.testing.assert_allclose(jnp.linalg.norm(eps["b"]["c"]), 0.3, rtol=ROUNDING)
 
 
 def test_a_mask_of_nothing_leaves_all_in_place(debug_nans):
@@ -115,4 +118,4 @@ def test_a_schedule_advances_with_the_perturbations_own_count():
     for step in range(3):
         eps, state = tx.update(to_tree(GRAD), state, params)
         length = jnp.linalg.norm(to_flat(eps))
-        np.testing.assert_allclose(length, 0.1 * (step + 1), rtol=1e-6)
+        np.testing.assert_allclose(length, 0.1 * (step + 1), rtol=ROUNDING)

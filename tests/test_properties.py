@@ -24,9 +24,12 @@ losses_and_weights = st.sampled_from((1, 2, 3, 7, 12)).flatmap(
 )
 variances = st.sampled_from(["uniform", "count_weighted"])
 dtypes = st.sampled_from(["float16", "bfloat16", "float32", "float64"])
+# And each shape.
 shapes = st.lists(
-    hnp.array_shapes(min_dims=0, max_dims=3, max_side=4), min_size=1, max_size=4
+    st.sampled_from([(), (1,), (3,), (2, 3), (4, 1, 2)]), min_size=1, max_size=4
 )
+# Norms of at most 40 numbers in float32, taken twice: 100 roundings of 6e-8 at most.
+ROUNDING = 1e-5
 
 
 def random_tree(shapes, dtype, seed, scale=1.0):
@@ -56,9 +59,9 @@ def test_displacement_has_length_rho(shapes, dtype, seed, rho, scale):
         grad = random_tree(shapes, dtype, seed, scale)
         tx = dj.ascend(rho)
         eps, _ = tx.update(grad, tx.init(grad), grad)
-    np.testing.assert_allclose(np.linalg.norm(flat(eps)), rho, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(flat(eps)), rho, rtol=ROUNDING)
     cosine = flat(eps) @ flat(grad) / np.linalg.norm(flat(eps)) / np.linalg.norm(flat(grad))
-    np.testing.assert_allclose(cosine, 1.0, rtol=1e-5)
+    np.testing.assert_allclose(cosine, 1.0, rtol=ROUNDING)
 
 
 @given(shapes, dtypes, st.integers(0, 99), st.data())
@@ -72,7 +75,7 @@ def test_masked_leaves_stay(shapes, dtype, seed, data):
     for moves, leaf in zip(mask, eps, strict=True):
         assert moves or not leaf.any()
     if any(mask):
-        np.testing.assert_allclose(np.linalg.norm(flat(eps)), 0.5, rtol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(flat(eps)), 0.5, rtol=ROUNDING)
 
 
 @given(losses_and_weights, st.integers(0, 99), variances, dtypes)
@@ -80,6 +83,7 @@ def test_relabelled_domains_and_scaled_weights_change_nothing(case, seed, varian
     scales, weights = case
     order = np.random.default_rng(seed).permutation(len(scales))
     tx = dj.disam(0.1, 0.3, variance=variance)
+    # The gradient's own rounding to the dtype; the loss is computed in float64.
     tolerance = {"float16": 1e-2, "bfloat16": 1e-1, "float32": 1e-4, "float64": 1e-9}[dtype]
 
     def gradient(scales, weights):
@@ -103,8 +107,10 @@ def test_relabelled_domains_and_scaled_weights_change_nothing(case, seed, varian
 
 
 @given(
-    hnp.arrays(np.float64, st.integers(1, 40), elements=st.floats(-5, 5)),
-    st.integers(1, 6),
+    st.sampled_from((1, 7, 40)).flatmap(
+        lambda n: hnp.arrays(np.float64, n, elements=st.floats(-5, 5))
+    ),
+    st.sampled_from((1, 3, 6)),
     st.integers(0, 99),
 )
 def test_domain_means_against_a_loop(examples, num_domains, seed):
