@@ -12,6 +12,7 @@ matplotlib.use("Agg")  # no screen is needed
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.files import writing
 from experiments.methods import METHODS
 from experiments.summary import Row
 
@@ -249,7 +250,6 @@ def save(figure: Any, path: Path) -> None:
     """Writes a figure as PNG, whole or not at all, and closes it."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    unfinished = path.with_name(path.name + ".tmp")
-    figure.savefig(unfinished, dpi=150, format="png")
-    unfinished.replace(path)
+    with writing(path) as file:
+        figure.savefig(file, dpi=150, format="png")
     plt.close(figure)

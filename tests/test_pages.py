@@ -25,6 +25,7 @@ PAGES = {  # and how many Python blocks are in them
     "docs/precision.md": 3,
     "docs/write_your_own.md": 6,
     "docs/differences.md": 0,
+    "docs/troubleshooting.md": 0,
     "docs/examples/optax.md": 7,
     "docs/examples/nnx.md": 7,
     "docs/examples/tpu.md": 6,
