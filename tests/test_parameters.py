@@ -180,7 +180,7 @@ def test_a_mask_with_none_and_its_length():
         ("relu", r"'relu' \(str\)"),
         (jnp.tanh, "is <"),
     ],
-    ids=str,
+    ids=["int32", "bool array", "key", "uint8", "int", "bool", "string", "function"],
 )
 @pytest.mark.parametrize("door", ["init", "update", "measure"])
 def test_a_leaf_without_a_gradient_is_named(door, leaf, words):
@@ -194,7 +194,11 @@ def test_a_leaf_without_a_gradient_is_named(door, leaf, words):
             dj.diagnostics.sharpness(lambda params: 0.0, params, 0.1)
 
 
-@pytest.mark.parametrize("rho", [np.float64(0.05), jnp.float64, optax.linear_schedule])
+@pytest.mark.parametrize(
+    "rho",
+    [np.float64(0.05), jnp.float64, optax.linear_schedule],
+    ids=["numpy", "jax", "schedule"],
+)
 def test_a_wide_hyperparameter_widens_nothing(x64, rho):
     if rho is jnp.float64:
         rho = jnp.float64(0.05)
