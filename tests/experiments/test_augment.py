@@ -19,6 +19,10 @@ KEY = jax.random.key(0)
 NAMES = ("brightness", "contrast", "saturation", "hue")
 
 
+# Colors in [0, 1]. An adjustment is ten roundings of 6e-8 or so, the mean gray of an image
+# some sqrt(n); a mean over the channels is three.
+
+
 def jittered(keys):
     """What becomes of one black pixel under each key."""
     black = jnp.zeros((1, 1, 3))

@@ -42,8 +42,12 @@ def recorded_variables(recorded):
 def torch_state(recorded):
     if recorded == "efficientnet_lite0":
         return read_weights(BACKBONES[recorded].package())
+    return made.weights(torch_shapes(recorded))
+
+
+def torch_shapes(recorded):
     shapes = [tuple(map(int, s.split())) for s in RECORDED[f"{recorded}/state_shapes"]]
-    return made.weights(dict(zip(RECORDED[f"{recorded}/state_names"], shapes, strict=True)))
+    return dict(zip(RECORDED[f"{recorded}/state_names"], shapes, strict=True))
 
 
 def in_torch_s_order(gradient):
@@ -89,14 +93,14 @@ def check_gradient(recorded, path_of, gradient):
         assert max(map(abs, (largest, *entries))) < BOUND * theirs[1], name
 
 
-# The others have blocks of their own, or names: these are the same ones in other numbers.
-LIKE_ANOTHER = {"resnet34", "vit_b16"}
+# The blocks of ResNet-18 and of ViT-S in other numbers, and under other names.
+LIKE_ANOTHER = ("resnet34", "vit_b16", "vit_b16_torchvision")
 
 
 @pytest.mark.parametrize(
     "recorded",
-    [*sorted(BACKBONES.keys() - LIKE_ANOTHER), "vit_b16_torchvision"]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in sorted(LIKE_ANOTHER)],
+    [name for name in BACKBONES if name not in LIKE_ANOTHER]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in LIKE_ANOTHER],
 )
 def test_outputs_and_gradient_equal_pytorch_s(x64, recorded):
     name = recorded.removesuffix("_torchvision")
@@ -109,6 +113,16 @@ def test_outputs_and_gradient_equal_pytorch_s(x64, recorded):
     check_gradient(recorded, path_of, gradient)
     statistics = variables.get("batch_stats", {})
     jax.tree.map(np.testing.assert_array_equal, moved.get("batch_stats", {}), statistics)
+
+
+@pytest.mark.parametrize("recorded", LIKE_ANOTHER)
+def test_every_tensor_of_pytorch_s_has_its_place(recorded):
+    name = recorded.removesuffix("_torchvision")
+    zeros = {
+        tensor: np.broadcast_to(np.float32(0), shape)
+        for tensor, shape in torch_shapes(recorded).items()
+    }
+    from_torch(zeros, BACKBONES[name].path_of, fresh(name)[1])  # or it lists those without
 
 
 def test_live_batch_norm_gives_torch_s_training_pass(x64):

@@ -20,8 +20,15 @@ from experiments.population import lanes_on_cpu, pattern, train_population
 from experiments.run_folder import RunFolder
 from experiments.train import train
 from experiments.training import build_program
+from tests.float32 import BOUND
 
-SMALL = {"steps": 30, "batch_size": 4, "log_every": 5, "checkpoint_every": 10}
+SMALL = {
+    "steps": 30,
+    "batch_size": 4,
+    "log_every": 5,
+    "checkpoint_every": 10,
+    "optimizer": "sgd",  # Adam's first steps are signs: they make rounding errors visible
+}
 DATA = load("rotated_digits")
 # They differ in all that members may differ in; the unseen domains leave training parts
 # of different sizes.
@@ -49,7 +56,7 @@ def final_params(path, own):
 
 
 def assert_close_runs(path, expected, own):
-    """Equal to 1e-5, and accuracies equal."""
+    """All that was logged and all weights; accuracies count the same images."""
     lines, expected_lines = read_metrics(path), read_metrics(expected)
     assert len(lines) == len(expected_lines)
     for line, expected_line in zip(lines, expected_lines, strict=True):
@@ -58,10 +65,10 @@ def assert_close_runs(path, expected, own):
             if "accuracy" in name or name in ("step", "kind"):
                 assert value == expected_line[name], (name, line["step"])
             else:
-                assert value == pytest.approx(expected_line[name], rel=1e-5), name
+                assert value == pytest.approx(expected_line[name], rel=BOUND), name
     pairs = zip(final_params(path, own), final_params(expected, own), strict=True)
     for ours, theirs in pairs:
-        assert np.linalg.norm(ours - theirs) <= 1e-5 * np.linalg.norm(theirs)
+        assert np.linalg.norm(ours - theirs) <= BOUND * np.linalg.norm(theirs)
     assert (path / "config.json").read_text() == (expected / "config.json").read_text()
     files = [{p.name for p in folder.iterdir()} for folder in (path, expected)]
     assert files[0] == files[1]
@@ -190,7 +197,8 @@ def test_compare_vectorize_writes_the_same_records(tmp_path):
         arguments = (
             *("compare", "--data", "rotated_digits", "--methods", "erm", "--seeds", "2"),
             *("--unseen", "75", "--steps", "30", "--batch-size", "4", "--log-every", "5"),
-            *("--checkpoint-every", "10", "--devices", "1", "--out", str(out), *option),
+            *("--checkpoint-every", "10", "--optimizer", "sgd", "--devices", "1"),
+            *("--out", str(out), *option),
         )
         called = CliRunner().invoke(app, arguments)
         assert called.exit_code == 0, called.output
@@ -201,7 +209,7 @@ def test_compare_vectorize_writes_the_same_records(tmp_path):
         assert apart.keys() == together.keys()
         for name, value in apart.items():
             if name.startswith("loss") or name.startswith("out_split_loss"):
-                assert together[name] == pytest.approx(value, rel=1e-5)
+                assert together[name] == pytest.approx(value, rel=BOUND)
             elif name not in ("seconds_per_step", "in_domain_loss", "commit"):
                 assert together[name] == value, name
 

@@ -15,6 +15,7 @@ from experiments.data.prepare import prepare
 from experiments.layout import all_devices
 from experiments.metrics import read_metrics
 from experiments.train import train
+from tests.float32 import BOUND
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,7 +91,7 @@ def run(count, folder, out, **options):
     return [process.returncode for process in processes], said
 
 
-def assert_same_lines(found, expected, tolerance=2e-5):
+def assert_same_lines(found, expected):
     """All that was logged; accuracies exactly, for they count images."""
     assert [line["step"] for line in found] == [line["step"] for line in expected]
     for ours, theirs in zip(found, expected, strict=True):
@@ -99,7 +100,7 @@ def assert_same_lines(found, expected, tolerance=2e-5):
             if "accuracy" in name or name == "kind":
                 assert ours[name] == value, name
             else:
-                np.testing.assert_allclose(ours[name], value, rtol=tolerance, err_msg=name)
+                np.testing.assert_allclose(ours[name], value, rtol=BOUND, err_msg=name)
 
 
 def test_eight_devices_make_the_run_of_one(data, of_one_device, tmp_path):

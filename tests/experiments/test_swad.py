@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.swad import loss_valley, running_mean, segments_needed
+from tests.float32 import assert_close
 
 
 class OnlineValley:
@@ -117,7 +118,7 @@ def test_running_mean_is_the_mean():
     for count, tree in enumerate(trees):
         mean = running_mean(mean, tree, count)
     expected = np.mean([tree["w"] for tree in trees], 0)
-    np.testing.assert_allclose(mean["w"], expected, rtol=1e-5, atol=1e-6)
+    assert_close(mean["w"], expected)
 
 
 @pytest.mark.parametrize("count", [0, 3])

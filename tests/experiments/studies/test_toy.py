@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,7 +19,12 @@ from experiments.studies.toy.problem import (
 )
 from experiments.studies.toy.study import STUDY, measure_all
 
-STARTS = np.array([[2.0, 1.0], [-0.5, -2.0]], np.float32)
+STARTS = np.array([[2.0, 1.0], [-0.5, -2.0]])
+
+
+def toys(starts=STARTS):
+    """In float64, as the loops here."""
+    return jax.tree.map(np.float64, drawn_toy(starts))
 
 
 def by_hand(w):
@@ -42,38 +48,36 @@ def variance_gradient(w):
     return (losses - losses.mean()) @ gradients
 
 
-def test_paths_against_a_loop():
+def test_paths_against_a_loop(x64):
     rho, lam = 0.3, 0.7
-    found = follow(dj.disam(rho, lam), drawn_toy(STARTS), steps=6)
-    for n, start in enumerate(STARTS):
-        w = start.astype(float)
+    found = follow(dj.disam(rho, lam), toys(), steps=6)
+    for n, w in enumerate(STARTS):
         for t in range(6):
             g = climbed(w, lam)
             eps = rho * g / np.linalg.norm(g)
-            np.testing.assert_allclose(found.points[n, t], w, rtol=2e-5, atol=1e-6)
-            np.testing.assert_allclose(found.losses[n, t], by_hand(w)[0], rtol=2e-5)
+            np.testing.assert_allclose(found.points[n, t], w, rtol=1e-12)
+            np.testing.assert_allclose(found.losses[n, t], by_hand(w)[0], rtol=1e-12)
             np.testing.assert_allclose(
-                found.perturbed_losses[n, t], by_hand(w + eps)[0], rtol=2e-5
+                found.perturbed_losses[n, t], by_hand(w + eps)[0], rtol=1e-12
             )
             w = w - STEP_SIZE * by_hand(w + eps)[1].mean(0)
 
 
-def test_lam_of_zero_is_sam():
-    toys = drawn_toy(STARTS)
+def test_lam_of_zero_is_sam(x64):
     for ours, sams in zip(
-        follow(dj.disam(0.2, 0.0), toys, 20), follow(dj.sam(0.2), toys, 20), strict=True
+        follow(dj.disam(0.2, 0.0), toys(), 20), follow(dj.sam(0.2), toys(), 20), strict=True
     ):
-        np.testing.assert_array_equal(ours, sams)
+        np.testing.assert_allclose(ours, sams, rtol=1e-12)
 
 
-def test_directions_and_dominance():
-    found = directions(drawn_toy(STARTS[:1]), STARTS[None])
+def test_directions_and_dominance(x64):
+    found = directions(toys(STARTS[:1]), STARTS[None])
     for t, w in enumerate(STARTS):
         _, gradients = by_hand(w)
-        np.testing.assert_allclose(found["gradients"][0, t], gradients, rtol=1e-5)
+        np.testing.assert_allclose(found["gradients"][0, t], gradients, rtol=1e-12)
         for name, lam in (("sam", 0.0), ("disam 0.1", 0.1), ("disam 1", 1.0)):
             expected = climbed(w, lam) / np.linalg.norm(climbed(w, lam))
-            np.testing.assert_allclose(found[name][0, t], expected, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(found[name][0, t], expected, rtol=1e-12)
     gradients = np.array([[[[3.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [-2.0, 0.0]]]])
     climbs = np.array([[[0.8, 0.6], [0.6, 0.8]]])
     # 0.8 - 0.6 at the first point; -0.6 - 0.8 at the second, whose second is the longer.
@@ -83,9 +87,8 @@ def test_directions_and_dominance():
 def test_how_a_step_of_disam_differs_from_one_of_sam(x64):
     """By eta rho lam H v / |g| to first order, v the part of grad Var across g."""
     rho = lam = 1e-3
-    toys = drawn_toy(STARTS)._replace(starts=STARTS.astype(float))
-    ours, sams = (follow(m, toys, 2) for m in (dj.disam(rho, lam), dj.sam(rho)))
-    for n, start in enumerate(STARTS.astype(float)):
+    ours, sams = (follow(m, toys(), 2) for m in (dj.disam(rho, lam), dj.sam(rho)))
+    for n, start in enumerate(STARTS):
         g = climbed(start, 0.0)
         hessian = np.array(
             [
