@@ -251,5 +251,5 @@ def test_a_norm_of_sharded_parameters_exchanges_scalars_alone(name):
         # Scalars, and the two domain losses.
         assert all(dims in ("", "2") for dims in re.findall(r"f32\[(.*?)\]", shape)), shape
     part = sum(size * size * 4 // count for count in (2, 4))  # a device's, in bytes
-    # Two gradients, w + eps and what is made of them; never the whole of what lies in parts.
+    # Two gradients, w + eps and what is made of them; nothing that lies in parts is whole.
     assert compiled.memory_analysis().temp_size_in_bytes <= 4 * part + 2**14
