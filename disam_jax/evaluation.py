@@ -29,7 +29,6 @@ class Evaluation(NamedTuple):
         say), the `ascent_loss_fn` where that alone was evaluated; the pass at w + eps
         changes none of it. In micro-batches it is stacked, [K, ...]; with an axis_name it
         is this device's.
-      ascent_losses: [M], of what was climbed: `losses`, or the `ascent_loss_fn`'s.
       ascent_weights: [M], each domain's weight in the ascent gradient (the paper's beta),
         seen from `ascent_losses`; they sum to 1 for the objectives here and may be
         negative.
@@ -38,18 +37,19 @@ class Evaluation(NamedTuple):
       perturbed_gradient_norm: scalar, of the gradient at w + eps.
       cosine: scalar in [-1, 1], between those two gradients.
       realized: how much of eps is left in `update`'s `compute_dtype`; None without one.
+      ascent_losses: [M], of what was climbed: `losses`, or the `ascent_loss_fn`'s.
     """
 
     losses: chex.Array
     perturbed_losses: chex.Array
     aux: Any
-    ascent_losses: chex.Array
     ascent_weights: chex.Array
     gradient_norm: chex.Array
     perturbation_norm: chex.Array
     perturbed_gradient_norm: chex.Array
     cosine: chex.Array
     realized: Realized | None = None
+    ascent_losses: chex.Array | None = None
 
 
 def evaluation_of(
@@ -81,10 +81,10 @@ def evaluation_of(
         losses=clean.losses,
         perturbed_losses=perturbed.losses,
         aux=clean.aux,
-        ascent_losses=ascent.losses,
         ascent_weights=ascent.domain_weights,
         gradient_norm=norms[0],
         perturbation_norm=trees.norm(eps),
         perturbed_gradient_norm=norms[1],
         cosine=trees.safe_divide(product, norms[0] * norms[1]),
+        ascent_losses=ascent.losses,
     )

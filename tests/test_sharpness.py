@@ -370,9 +370,8 @@ def test_unknown_combine_with():
 
 
 def test_value_and_grad_of_another_optimizer():
-    grad_fn = dj.value_and_grad(lambda p: p, optax.sgd(0.1))
-    with pytest.raises(ValueError, match="with one disam_jax transformation"):
-        grad_fn(1.0, optax.sgd(0.1).init(1.0))
+    with pytest.raises(ValueError, match="must be a method of this package"):
+        dj.value_and_grad(lambda p: p, optax.sgd(0.1))
 
 
 @every_method
