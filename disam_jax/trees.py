@@ -64,8 +64,7 @@ def _sqrt_jvp(primals: Any, tangents: Any) -> Any:
 
 def safe_divide(numerator: float | chex.Array, denominator: chex.Array) -> chex.Array:
     """Returns numerator / denominator, and 0 where the denominator is 0."""
-    nonzero = denominator != 0
-    return jnp.where(nonzero, numerator / jnp.where(nonzero, denominator, 1.0), 0.0)
+    return numerator / jnp.where(denominator == 0, jnp.inf, denominator)
 
 
 def scale(factor: Any, tree: Tree) -> Tree:
