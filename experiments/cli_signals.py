@@ -21,8 +21,8 @@ def end_at_once() -> None:
     os.set_blocking(telling, False)
     signal.set_wakeup_fd(telling, warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell's background has
-            signal.signal(number, lambda number, frame: None)
+        # Also where a script started it with `&`, and so told it to ignore Ctrl-C.
+        signal.signal(number, lambda number, frame: None)
     threading.Thread(target=_end_when_told, args=(told,), daemon=True).start()
 
 
