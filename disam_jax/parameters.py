@@ -58,9 +58,9 @@ def check_params(params: Tree) -> None:
       TypeError: a leaf is no floating-point or complex array or number.
       ValueError: an Optax mask stands around the method.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_masked)
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_masked)
     for path, leaf in leaves:
-        if _is_masked(leaf):
+        if is_masked(leaf):
             raise ValueError(
                 f"params{jax.tree_util.keystr(path)} is hidden by optax.masked, "
                 "optax.partition or optax.multi_transform around the method, and the loss "
@@ -78,7 +78,8 @@ def check_params(params: Tree) -> None:
             )
 
 
-def _is_masked(node: Any) -> bool:
+def is_masked(node: Any) -> bool:
+    """Whether a node is Optax's mark of what a mask hides."""
     return isinstance(node, optax.MaskedNode)
 
 

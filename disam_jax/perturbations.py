@@ -21,7 +21,7 @@ from disam_jax.hyperparameters import (
     check_hyperparameter,
     check_number,
 )
-from disam_jax.parameters import from_real, is_complex, to_real
+from disam_jax.parameters import from_real, is_complex, is_masked, to_real
 from disam_jax.trees import Tree
 
 Rule = Callable[[Tree, Tree, chex.Array], Tree]
@@ -114,16 +114,12 @@ def _select(moves: Tree, tree: Tree) -> Tree:
 def _fill_with_zeros(eps: Tree, like: Tree) -> Tree:
     return jax.tree.map(
         lambda leaf, g: (
-            jnp.zeros_like(g) if _is_masked(leaf) else jnp.asarray(leaf, g.dtype)
+            jnp.zeros_like(g) if is_masked(leaf) else jnp.asarray(leaf, g.dtype)
         ),
         eps,
         like,
-        is_leaf=_is_masked,
+        is_leaf=is_masked,
     )
-
-
-def _is_masked(node: Any) -> bool:
-    return isinstance(node, optax.MaskedNode)
 
 
 def ascend(

@@ -3,6 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 
 def hardest(
@@ -41,7 +42,8 @@ def hardest(
     size = jnp.shape(example_losses)[0]
     if not 1 <= count <= size:
         raise ValueError(f"count must be in 1 ... {size}, the batch; got {count}.")
-    losses, domain_ids = _everywhere(jax.lax.stop_gradient(example_losses), domain_ids)
+    losses = _everywhere(jax.lax.stop_gradient(example_losses))
+    domain_ids = _everywhere(domain_ids)
 
     def of_domain(domain: chex.Array) -> tuple[chex.Array, chex.Array]:
         own = domain_ids == domain
@@ -52,8 +54,10 @@ def hardest(
     return chosen.reshape(-1), ids.reshape(-1)
 
 
-def _everywhere(*arrays: chex.Array) -> tuple[chex.Array, ...]:
-    """The arrays whole on every device: of explicitly sharded ones no order is known."""
-    if not jax.sharding.get_abstract_mesh().explicit_axes:
-        return tuple(map(jnp.asarray, arrays))
-    return tuple(jax.sharding.reshard(x, jax.sharding.PartitionSpec()) for x in arrays)
+def _everywhere(array: chex.Array) -> chex.Array:
+    """The array whole on every device: of an explicitly sharded one no order is known."""
+    array = jnp.asarray(array)
+    mesh = jax.typeof(array).sharding.mesh  # its own, entered by `set_mesh` or not
+    if not mesh.explicit_axes:
+        return array
+    return jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec()))

@@ -1,5 +1,6 @@
 """On meshes of every kind, whatever lies where: the numbers of one device."""
 
+import contextlib
 import functools
 import re
 
@@ -207,13 +208,14 @@ def test_measures_of_sharded_parameters(x64):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8), found, expected)
 
 
-def test_the_hardest_of_a_sharded_batch():
+@pytest.mark.parametrize("entered", [True, False])
+def test_the_hardest_of_a_sharded_batch(entered):
     example_losses = jnp.array([0.1, 0.9, 0.5, 0.2, 0.7, 0.3, 0.8, 0.4])
     ids = jnp.array([0, 0, 0, 1, 1, 2, 2, 2])
     expected = dj.hardest(example_losses, ids, 3, 2)
     mesh = make_mesh(AxisType.Explicit)
-    with jax.set_mesh(mesh):
-        cut = NamedSharding(mesh, P(("a", "b")))
+    cut = NamedSharding(mesh, P(("a", "b")))
+    with jax.set_mesh(mesh) if entered else contextlib.nullcontext():
         found = jax.jit(dj.hardest, static_argnums=(2, 3))(
             jax.device_put(example_losses, cut), jax.device_put(ids, cut), 3, 2
         )
