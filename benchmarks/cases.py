@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import disam_jax as dj
-from experiments.models import make_classifier
+from experiments.models.classifier import make_classifier
 
 CLASSES = 7  # of PACS
 IMAGE_DOMAINS = 3  # the source domains of four, one left out

@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator
 
-from experiments.figures import COLORS, color_of, label
 from experiments.files import write_bytes
+from experiments.results.figures import COLORS, color_of, label
 
 Records = Sequence[dict[str, Any]]
 

@@ -15,9 +15,9 @@ from optax import contrib
 
 import disam_jax as dj
 from benchmarks.cases import Batch, Case
-from experiments.figures import COLORS
-from experiments.methods import GSAM, PAPER, Method
-from experiments.methods import METHODS as LIBRARY
+from experiments.methods.registry import GSAM, PAPER, Method
+from experiments.methods.registry import METHODS as LIBRARY
+from experiments.results.figures import COLORS
 
 Step = Callable[[Any, Any, Batch], tuple[Any, Any]]
 Source = optax.GradientTransformationExtraArgs

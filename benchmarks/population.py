@@ -18,11 +18,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.config import RunConfig, make_config
+from experiments.config.run import RunConfig, make_config
 from experiments.data import DomainData, load
-from experiments.feeds import make_feed
 from experiments.files import write_json
-from experiments.population import (
+from experiments.training.feed import make_feed
+from experiments.training.loop import init_key, train
+from experiments.training.population import (
     make_lane,
     make_step,
     pattern,
@@ -30,9 +31,8 @@ from experiments.population import (
     stack_lanes,
     train_population,
 )
-from experiments.run_folder import environment
-from experiments.train import init_key, train
-from experiments.training import make_program
+from experiments.training.run_folder import environment
+from experiments.training.step import make_program
 
 METHOD = "disam"
 MEMBERS = (1, 2, 4, 8, 16)

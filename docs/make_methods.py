@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import disam_jax as dj
-from experiments.methods import METHODS
-from experiments.summary import summarize
+from experiments.methods.registry import METHODS
+from experiments.results.summary import summarize
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"

@@ -1,7 +1,7 @@
 """`python -m experiments`."""
 
-from experiments.cli import main
-from experiments.cli_signals import end_at_once
+from experiments.cli.app import main
+from experiments.cli.signals import end_at_once
 
 end_at_once()
 main()

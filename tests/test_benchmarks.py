@@ -11,7 +11,7 @@ from benchmarks.cases import classifier, mlp, rematerialized
 from benchmarks.figures import family_of
 from benchmarks.measure import Setup, compile_step, kept_bytes, measure
 from benchmarks.methods import METHODS, NAIVE, STANDARD
-from experiments.figures import COLORS
+from experiments.results.figures import COLORS
 
 pytestmark = pytest.mark.slow
 PINNED = {"model", "method", "dtype", "time_ratio", "flops_ratio"}

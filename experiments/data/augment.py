@@ -9,6 +9,7 @@ them, torchvision rounds to 8 bits after each operation and turns the hue in ste
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 LUMA = (0.2989, 0.587, 0.114)  # torchvision's; they sum to 0.9999
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -137,3 +138,8 @@ def adjust_hue(image: jax.Array, turn: jax.Array | float) -> jax.Array:
     k = 6.0 * (turns - jnp.floor(turns))
     fall = jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
     return value[..., None] - chroma[..., None] * fall
+
+
+def scale_pixels(images: jax.Array | np.ndarray) -> jax.Array:
+    """Uint8 in [0, 255] -> float32 in [0, 1]."""
+    return jnp.asarray(images).astype(jnp.float32) / 255.0

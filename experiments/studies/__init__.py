@@ -17,7 +17,7 @@ The others are a study each, in the order of `NAMES`.
 import importlib
 
 from experiments.fields import check_known
-from experiments.studies.study import Study
+from experiments.studies.kit.study import Study
 
 NAMES = (
     "accuracy",

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 
 from experiments.studies import convergence
-from experiments.studies.matrix import Group, Outcome, last, per_seed, run_groups
-from experiments.studies.plots import color_of, label, panels, save
-from experiments.studies.runs import Setting
-from experiments.studies.statistics import (
+from experiments.studies.kit.matrix import Group, Outcome, last, per_seed, run_groups
+from experiments.studies.kit.plots import color_of, label, panels, save
+from experiments.studies.kit.runs import Setting
+from experiments.studies.kit.statistics import (
     estimate,
     holm,
     paired,
     told_p,
     verdict,
 )
-from experiments.studies.study import Figure, Finding, Numbers, Study, Table
-from experiments.studies.tuning import Overrides, tuned
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.tuning import Overrides, tuned
 
 METHODS = ("erm", "sam", "disam", "sagm", "disam+sagm")
 MARGIN = 0.005  # half a point

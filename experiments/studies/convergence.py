@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from disam_jax import diagnostics
-from experiments.figures import DOMAIN_STYLES
-from experiments.studies.matrix import Group, Outcome, mean_loss, run_groups, spread
-from experiments.studies.plots import (
+from experiments.results.figures import DOMAIN_STYLES
+from experiments.studies.kit.matrix import Group, Outcome, mean_loss, run_groups, spread
+from experiments.studies.kit.plots import (
     band,
     color_of,
     legend,
@@ -18,9 +18,15 @@ from experiments.studies.plots import (
     panels,
     save,
 )
-from experiments.studies.runs import Setting
-from experiments.studies.statistics import Estimate, estimate, told_p, told_ratio, verdict
-from experiments.studies.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.runs import Setting
+from experiments.studies.kit.statistics import (
+    Estimate,
+    estimate,
+    told_p,
+    told_ratio,
+    verdict,
+)
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
 
 # name -> (method, overrides, line style)
 RUNS = {

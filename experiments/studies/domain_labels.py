@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.studies.changes import Change
-from experiments.studies.matrix import Group, last, per_seed, run_groups, spread
-from experiments.studies.plots import color_of, errorbars, legend_below, panels, save
-from experiments.studies.runs import Setting, load_once
-from experiments.studies.statistics import (
+from experiments.studies.kit.changes import Change
+from experiments.studies.kit.matrix import Group, last, per_seed, run_groups, spread
+from experiments.studies.kit.plots import color_of, errorbars, legend_below, panels, save
+from experiments.studies.kit.runs import Setting, load_once
+from experiments.studies.kit.statistics import (
     estimate,
     holm,
     paired,
     told_p,
     verdict,
 )
-from experiments.studies.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
 
 MARGIN = 0.005
 OURS = "DISAM, lam 10"

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib import ticker
 
 from experiments.studies.convergence import groups, line
-from experiments.studies.matrix import Group, Outcome, per_seed, run_groups
-from experiments.studies.plots import legend_below, log_ticks, panels, save
-from experiments.studies.probes import RADIUS, SURFACE_AXIS
-from experiments.studies.runs import Setting, load_once
-from experiments.studies.statistics import (
+from experiments.studies.kit.matrix import Group, Outcome, per_seed, run_groups
+from experiments.studies.kit.plots import legend_below, log_ticks, panels, save
+from experiments.studies.kit.probes import RADIUS, SURFACE_AXIS
+from experiments.studies.kit.runs import Setting, load_once
+from experiments.studies.kit.statistics import (
     Estimate,
     estimate,
     holm,
@@ -20,7 +20,7 @@ from experiments.studies.statistics import (
     told_ratio,
     verdict,
 )
-from experiments.studies.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
 
 MEASURES = {
     "unseen_gradient_variance": "variance of the gradient",

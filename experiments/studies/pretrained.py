@@ -4,11 +4,11 @@ import dataclasses
 from pathlib import Path
 
 from experiments.studies import accuracy, convergence, flatness
-from experiments.studies.matrix import Group, run_groups
-from experiments.studies.plots import label
-from experiments.studies.runs import Setting
-from experiments.studies.study import Figure, Finding, Numbers, Study, Table
-from experiments.studies.tuning import Overrides, choose
+from experiments.studies.kit.matrix import Group, run_groups
+from experiments.studies.kit.plots import label
+from experiments.studies.kit.runs import Setting
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.tuning import Overrides, choose
 
 DATA = "emoji_styles"
 WHERE = f"{DATA}, EfficientNet-Lite0"

@@ -5,10 +5,17 @@ from pathlib import Path
 import numpy as np
 from matplotlib import ticker
 
-from experiments.studies.matrix import Group, last, per_seed, run_groups
-from experiments.studies.plots import color_of, errorbars, label, legend_below, panels, save
-from experiments.studies.runs import Setting
-from experiments.studies.statistics import (
+from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
+from experiments.studies.kit.plots import (
+    color_of,
+    errorbars,
+    label,
+    legend_below,
+    panels,
+    save,
+)
+from experiments.studies.kit.runs import Setting
+from experiments.studies.kit.statistics import (
     DOES_NOT,
     HOLDS,
     equal,
@@ -18,7 +25,7 @@ from experiments.studies.statistics import (
     told_p,
     verdict,
 )
-from experiments.studies.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
 
 RHOS = (0.02, 0.05, 0.1, 0.2, 0.5)
 LAMS = (0.1, 0.7, 10.0, 100.0)

@@ -7,8 +7,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.plots import color_of, errorbars, legend, legend_below, save
-from experiments.studies.study import Figure, Numbers
+from experiments.studies.kit.plots import color_of, errorbars, legend, legend_below, save
+from experiments.studies.kit.study import Figure, Numbers
 from experiments.studies.synthetic.findings import MARGIN, NAMES, PERCENT, where
 from experiments.studies.synthetic.problem import name_of
 

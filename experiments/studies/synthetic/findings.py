@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments.studies.statistics import (
+from experiments.studies.kit.statistics import (
     CANNOT_TELL,
     DOES_NOT,
     HOLDS,
@@ -12,7 +12,7 @@ from experiments.studies.statistics import (
     paired,
     verdict,
 )
-from experiments.studies.study import Finding, Numbers, Table
+from experiments.studies.kit.study import Finding, Numbers, Table
 from experiments.studies.synthetic.problem import name_of
 
 MARGIN = 0.25  # points of error: the smallest difference that would matter

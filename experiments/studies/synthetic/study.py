@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 import disam_jax as dj
-from experiments.studies.runs import Setting
-from experiments.studies.study import Numbers, Study
+from experiments.studies.kit.runs import Setting
+from experiments.studies.kit.study import Numbers, Study
 from experiments.studies.synthetic.figures import draw
 from experiments.studies.synthetic.findings import MARGIN, find, tables
 from experiments.studies.synthetic.problem import BEST, Dials, name_of

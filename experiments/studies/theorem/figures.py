@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.plots import (
+from experiments.studies.kit.plots import (
     color_of,
     errorbars,
     legend,
@@ -15,7 +15,7 @@ from experiments.studies.plots import (
     panels,
     save,
 )
-from experiments.studies.study import Figure, Numbers
+from experiments.studies.kit.study import Figure, Numbers
 from experiments.studies.theorem.findings import DISAM_LAMS, PATHS, TITLES
 
 STYLES = {"0": "-", "0.1": "-", "1": "--", "10": ":"}  # 0 is SAM

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.studies.statistics import (
+from experiments.studies.kit.statistics import (
     Estimate,
     equal,
     estimate,
@@ -10,7 +10,7 @@ from experiments.studies.statistics import (
     paired,
     verdict,
 )
-from experiments.studies.study import Finding, Numbers, Table
+from experiments.studies.kit.study import Finding, Numbers, Table
 
 DISAM_LAMS = ("0.1", "1", "10")
 TITLES = {

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from experiments.data import load
-from experiments.studies.trajectories import Problem
+from experiments.studies.kit.trajectories import Problem
 
 SIDE, CLASSES = 8, 10
 PIXELS = SIDE**2

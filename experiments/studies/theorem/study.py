@@ -5,8 +5,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments.studies.runs import Setting
-from experiments.studies.study import Numbers, Study
+from experiments.studies.kit.runs import Setting
+from experiments.studies.kit.study import Numbers, Study
+from experiments.studies.kit.trajectories import (
+    Problem,
+    Trace,
+    follow,
+    lowest_within,
+    top_eigenvalue,
+)
 from experiments.studies.theorem.figures import draw
 from experiments.studies.theorem.findings import find, tables
 from experiments.studies.theorem.problems import (
@@ -14,13 +21,6 @@ from experiments.studies.theorem.problems import (
     digits_network,
     quadratics,
     shift_of_minimum,
-)
-from experiments.studies.trajectories import (
-    Problem,
-    Trace,
-    follow,
-    lowest_within,
-    top_eigenvalue,
 )
 
 LAMS = (0.0, 0.1, 1.0, 10.0)  # 0 is SAM, 0.1 the paper's

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.plots import color_of, legend_below, panels, save
-from experiments.studies.study import Figure, Numbers
+from experiments.studies.kit.plots import color_of, legend_below, panels, save
+from experiments.studies.kit.study import Figure, Numbers
 from experiments.studies.toy.problem import (
     CENTERS,
     CLIMBED,

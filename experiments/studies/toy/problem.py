@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import disam_jax as dj
-from experiments.studies.trajectories import ascent
+from experiments.studies.kit.trajectories import ascent
 
 CENTERS = np.array([[-1.2, -0.6], [1.2, 0.6]], np.float32)
 CURVATURES = np.array([[[8, 0], [0, 2]], [[1, 0], [0, 3]]], np.float32)

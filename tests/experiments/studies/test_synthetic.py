@@ -9,9 +9,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import disam_jax as dj
-from experiments.studies.runs import Setting, Store
-from experiments.studies.statistics import CANNOT_TELL, DOES_NOT, HOLDS
-from experiments.studies.study import run_study
+from experiments.studies.kit.runs import Setting, Store
+from experiments.studies.kit.statistics import CANNOT_TELL, DOES_NOT, HOLDS
+from experiments.studies.kit.study import run_study
 from experiments.studies.synthetic import study as synthetic
 from experiments.studies.synthetic.findings import find, where
 from experiments.studies.synthetic.problem import (

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.studies.runs import Setting, Store
-from experiments.studies.study import run_study
+from experiments.studies.kit.runs import Setting, Store
+from experiments.studies.kit.study import run_study
+from experiments.studies.kit.trajectories import follow, lowest_within, top_eigenvalue
 from experiments.studies.theorem.findings import relative_drop
 from experiments.studies.theorem.problems import (
     CLASSES,
@@ -28,7 +29,6 @@ from experiments.studies.theorem.study import (
     spaced,
     theorem_rate,
 )
-from experiments.studies.trajectories import follow, lowest_within, top_eigenvalue
 
 RHO, LAMS, STEPS = 0.2, (0.0, 0.5), 1000
 SINGLE = quadratics(2)

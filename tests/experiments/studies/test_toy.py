@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import disam_jax as dj
-from experiments.studies.runs import Setting, Store
-from experiments.studies.study import run_study
+from experiments.studies.kit.runs import Setting, Store
+from experiments.studies.kit.study import run_study
 from experiments.studies.toy.problem import (
     CENTERS,
     CURVATURES,

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from experiments.cli import app
+from experiments.cli.app import app
 from experiments.studies import NAMES, find_study
-from experiments.studies.probes import SURFACE_AXIS
-from experiments.studies.runs import Setting, load_once
-from experiments.studies.statistics import CANNOT_TELL, DOES_NOT, HOLDS
-from experiments.studies.study import read_numbers, run_study
-from experiments.studies.tuning import DIALS, TUNING_SEED, trials
+from experiments.studies.kit.probes import SURFACE_AXIS
+from experiments.studies.kit.runs import Setting, load_once
+from experiments.studies.kit.statistics import CANNOT_TELL, DOES_NOT, HOLDS
+from experiments.studies.kit.study import read_numbers, run_study
+from experiments.studies.kit.tuning import DIALS, TUNING_SEED, trials
 
 SEEDS = 3
 GAINS = {"erm": 0.0, "sam": 0.02, "disam": 0.021, "sagm": 0.02, "disam+sagm": -0.01}
@@ -246,7 +246,7 @@ def test_noise_leaves_the_answer_open():
 
 def test_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "experiments.studies.runs.Store", lambda path, jobs: MadeUp(jobs=jobs)
+        "experiments.studies.kit.runs.Store", lambda path, jobs: MadeUp(jobs=jobs)
     )
     out = tmp_path / "readings"
     arguments = ("study", "readings", "--data", "colored_digits", "--out", str(out))

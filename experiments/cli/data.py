@@ -1,0 +1,141 @@
+"""The commands about data: `prepare`, `export`, `datasets`, and opening what is named."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from experiments.cli.console import bars, console, line_without_bars, tell
+from experiments.cli.options import Where, with_options
+from experiments.config.protocols import find_protocol
+from experiments.data import DATASETS, DomainData, load
+from experiments.data.benchmarks import BENCHMARKS
+from experiments.data.export import export
+from experiments.data.prepare import Prepared, open_prepared, prepare
+
+LARGEST = {"emoji_styles": 64}  # pixels; the other data sets come in their largest size
+
+
+def open_for(
+    data: str, protocol: str | None, image_size: int | None, where: dict[str, Any]
+) -> DomainData | Prepared:
+    """The data set of this name, prepared if it has to be.
+
+    Args:
+      data: a data set's name.
+      protocol: whose image size is taken where `image_size` is None.
+      image_size: pixels along a side, for data sets held in memory.
+      where: the options of `Where`.
+
+    Returns:
+      The data set, in memory or on the disk.
+
+    Raises:
+      ValueError: there is no such data set, or its images are missing.
+    """
+    _, found = find_protocol(data, protocol)
+    if data in DATASETS:
+        if where["data_dir"] is not None:
+            raise ValueError(
+                f"data_dir is not read for {data}, which comes with the package"
+            )
+        return load(data, image_size=image_size or found.preset.image_size)
+    return _prepared(data, where)
+
+
+def _prepared(data: str, where: dict[str, Any]) -> Prepared:
+    if where["data_dir"] is None and data == "folder":
+        raise ValueError(
+            "--data folder needs --data-dir DIR, a tree DIR/DOMAIN/CLASS/image"
+        )
+    options = {
+        "skip_corrupt": bool(where["skip_corrupt"]),
+        "allow_missing": bool(where["allow_missing"]),
+    }
+    if where["data_dir"] is None:
+        return open_prepared(data, where["prepared_dir"], split_dir=where["split_dir"])
+    with preparing() as progress:
+        opened = prepare(
+            data,
+            where["data_dir"],
+            where["prepared_dir"],
+            split_dir=where["split_dir"],
+            progress=progress,
+            **options,
+        )
+    for warning in opened.warnings:
+        tell("warning", warning, "yellow")
+    return opened
+
+
+@contextlib.contextmanager
+def preparing() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per stage of a preparation, or a line at its end; none for what was done."""
+    with bars() as progress:
+        tasks: dict[str, Any] = {}
+        ended: set[str] = set()
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks and done == total:
+                return
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total, note="")
+            progress.update(tasks[stage], completed=done, total=total)
+            if done == total and stage not in ended:
+                ended.add(stage)
+                line_without_bars(f"{stage}: {total}")
+
+        yield show
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands about data to the command line."""
+    app.command("prepare")(prepare_command)
+    app.command("export")(export_command)
+    app.command("datasets")(datasets_command)
+
+
+@with_options("where", Where)
+def prepare_command(
+    where: dict,
+    data: Annotated[str, typer.Option(help="A benchmark's name, or folder.")] = "folder",
+) -> None:
+    """Check a folder of images and prepare it for training; go on where it was stopped."""
+    if data in DATASETS:
+        raise ValueError(f"{data} comes with the package and needs no preparation")
+    opened = _prepared(data, where)
+    for domain, count in opened.counts.items():
+        console.print(f"{domain}: {count} images")
+    console.print(f"{len(opened.classes)} classes. Prepared in {opened.folder}")
+
+
+def export_command(
+    data: Annotated[str, typer.Option(help="A data set held in memory.")] = "emoji_styles",
+    out: Annotated[Path, typer.Option(help="Root of the tree.")] = Path("emoji_styles"),
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels along a side (default: the largest).")
+    ] = None,
+) -> None:
+    """Write a data set of this package as a tree OUT/DOMAIN/CLASS/image.png."""
+    images = load(data, image_size=image_size or LARGEST.get(data))
+    total = sum(map(len, images.images))
+    written = export(images, out)
+    console.print(f"{total} images in {out}, {written} of them written now.")
+
+
+def datasets_command() -> None:
+    """List the data sets, one name a line first."""
+    names = (*DATASETS, *BENCHMARKS, "folder")
+    width = max(map(len, names))
+    for name in DATASETS:
+        data = load(name)
+        print(f"{name:<{width}}  {data.description} Domains: {', '.join(data.domains)}.")
+    for name, benchmark in BENCHMARKS.items():
+        images = sum(benchmark.counts.values())
+        print(
+            f"{name:<{width}}  {images} images, {len(benchmark.classes)} classes; needs "
+            f"--data-dir. Domains: {', '.join(benchmark.domains)}."
+        )
+    print(f"{'folder':<{width}}  any tree DIR/DOMAIN/CLASS/image; needs --data-dir DIR.")

@@ -1,0 +1,106 @@
+"""How a model is trained: a frozen dataclass, each field with a line of help."""
+
+import dataclasses
+
+from experiments.devices import PARAMETERS
+from experiments.fields import check_at_least, check_known, option
+from experiments.methods.penalties import PENALTIES
+from experiments.models.classifier import MODELS
+
+# What a field may be, where that is a name.
+CHOICES = {
+    "model": tuple(MODELS),
+    "trained": ("all", "head"),
+    "batch_norm": ("frozen", "live"),
+    "dtype": ("float32", "bfloat16", "float16"),
+    "perturbed_dtype": ("same", "float32"),
+    "scope": ("batch", "micro_batch", "domain"),
+    "batching": ("balanced", "merged"),
+    "split": ("groups", "domainbed", "release", "files"),
+    "optimizer": ("adam", "adamw", "sgd"),
+    "schedule": ("cosine", "constant", "step"),
+    "penalty": ("none", *PENALTIES),
+    "parameters": PARAMETERS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Everything about the training but the data, the method and the seed.
+
+    Fields that are names take one of `CHOICES`. The help of each field says what it is;
+    the paragraphs below say what a line has no room for.
+
+    weights: `scratch`; `package`, the file that an installed package ships with the model;
+      or the path of a `.pth` or `.safetensors` file. Empty: it must be given.
+    batching: `balanced` takes batch_size examples of every source domain; `merged`
+      shuffles all sources together and takes batch_size in total, as the DISAM release.
+    split: `groups` holds out the same concepts in every domain (data sets held in memory);
+      `domainbed`, its seeded split of every domain by itself; `release`, the DISAM
+      release's shuffle; `files`, the published split files.
+    dtype: `float16` scales the losses and skips a step in which a gradient overflows.
+    scope: `batch` has one perturbation a step, `micro_batch` one for each of the pieces,
+      `domain` one for each domain; their gradients are averaged. With `batch` and several
+      micro_batches the step is the whole batch's, but for live BatchNorm, which then
+      normalizes each piece by itself.
+    schedule: `cosine` warms up over the first 5 % and falls to 0; `step` falls to a tenth
+      at 80 % of the steps, as the DISAM release.
+    """
+
+    steps: int = option(5001, "optimizer steps")
+    epochs: float = option(0.0, "epochs of merged batches; if not 0, they set the steps")
+    model: str = option("resnet50", "backbone")
+    weights: str = option("scratch", "scratch, package, or a .pth or .safetensors file")
+    trained: str = option("all", "what is trained")
+    batch_norm: str = option("frozen", "BatchNorm statistics")
+    dropout: float = option(0.0, "share of the features dropped before the head")
+    dtype: str = option("float32", "compute dtype; parameters are float32")
+    perturbed_dtype: str = option("same", "compute dtype of the pass at w + eps")
+    scope: str = option("batch", "what a perturbation is computed on")
+    micro_batches: int = option(1, "pieces a batch is taken in, for memory or for scope")
+    image_size: int = option(224, "pixels along a side")
+    batching: str = option("balanced", "how the domains are mixed")
+    batch_size: int = option(32, "images of each source domain, or in all when merged")
+    min_crop: float = option(0.7, "smallest share of the area that a crop keeps")
+    jitter: float = option(0.3, "strength of the color jitter")
+    grayscale: float = option(0.1, "share of the images made gray")
+    shift: int = option(0, "largest shift in pixels (data sets held in memory)")
+    split: str = option("domainbed", "how each domain is split")
+    holdout_fraction: float = option(0.2, "of every domain, kept for validation")
+    optimizer: str = option("adam", "sgd has momentum 0.9")
+    schedule: str = option("constant", "of the learning rate")
+    learning_rate: float = option(5e-5, "peak of the schedule")
+    weight_decay: float = option(0.0, "coupled for adam and sgd, decoupled for adamw")
+    penalty: str = option("none", "added to every domain's loss")
+    penalty_weight: float | None = option(None, "of the penalty (default: DomainBed's)")
+    swad: bool = option(False, "also evaluate the weights averaged over the loss valley")
+
+    def __post_init__(self) -> None:
+        """Raises a ValueError that names the first field that cannot be, and the mend."""
+        for field in dataclasses.fields(self):
+            if field.name in CHOICES:
+                check_known(field.name, getattr(self, field.name), CHOICES[field.name])
+        for name in ("steps", "batch_size", "image_size", "micro_batches"):
+            check_at_least(name, getattr(self, name), 1)
+        for name in ("epochs", "shift", "jitter", "grayscale", "weight_decay"):
+            check_at_least(name, getattr(self, name), 0)
+        for name in ("holdout_fraction", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}.")
+        if not 0 < self.min_crop <= 1:
+            raise ValueError(f"min_crop must lie in (0, 1]; got {self.min_crop}.")
+        if self.scope == "domain" and (
+            self.batching != "balanced" or self.micro_batches > 1
+        ):
+            raise ValueError(
+                "scope domain takes each domain as a piece: batching must be balanced and "
+                f"micro_batches 1; got {self.batching} and {self.micro_batches}."
+            )
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be > 0; got {self.learning_rate}.")
+        multiple = MODELS[self.model].size_multiple
+        if self.image_size % multiple:
+            raise ValueError(
+                f"image_size must be a multiple of {multiple} for {self.model}; "
+                f"got {self.image_size}."
+            )

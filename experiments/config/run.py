@@ -1,0 +1,149 @@
+"""What a run is: data, method, unseen domain, seed, and how it is trained."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.config.preset import Preset
+from experiments.config.protocols import find_protocol
+from experiments.fields import check_at_least, option
+from experiments.methods.examples import all_examples
+from experiments.methods.registry import Hyperparameters, find_method
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One run: a method trained on all domains but one.
+
+    Attributes:
+      data: name of the data set.
+      method: a name in `METHODS`, or the place of another (see `find_method`).
+      unseen: the domain that is left out of the training.
+      seed: of the initial weights, the batches and the hold-out.
+      protocol: name of the protocol that the preset started from.
+      hyperparameters: rho, alpha, lam and the variance.
+      preset: everything else about the training.
+      data_fingerprint: of a folder's images, so that two folders are never mixed;
+        empty for the data sets of this package.
+      log_every: steps averaged into one line of the metrics.
+      checkpoint_every: steps between evaluations and checkpoints, a multiple of log_every;
+        counted back from the last step.
+    """
+
+    data: str
+    method: str
+    unseen: str
+    seed: int
+    protocol: str
+    hyperparameters: Hyperparameters
+    preset: Preset
+    data_fingerprint: str = ""
+    log_every: int = option(10, "steps averaged into a line of the metrics")
+    checkpoint_every: int = option(
+        200,
+        "steps between evaluations and checkpoints; a run that was stopped goes on from "
+        "the last (default: the protocol's, 50 for a folder of images)",
+    )
+
+    def __post_init__(self) -> None:
+        """Raises a ValueError that names the first field that cannot be, and the mend."""
+        find_method(self.method)
+        check_at_least("log_every", self.log_every, 1)
+        check_at_least("seed", self.seed, 0)
+        if self.checkpoint_every % self.log_every or self.checkpoint_every < 1:
+            raise ValueError(
+                f"checkpoint_every must be a positive multiple of log_every "
+                f"({self.log_every}); got {self.checkpoint_every}."
+            )
+        if not self.preset.weights:
+            raise ValueError(
+                f"this protocol starts {self.preset.model} from ImageNet weights: give "
+                "their file, --weights FILE (.pth or .safetensors), or --weights scratch "
+                "to go without."
+            )
+        method = find_method(self.method)
+        method.make(self.hyperparameters)
+        of_its_own = method.pieces or (
+            method.examples(self.hyperparameters) is not all_examples
+        )
+        if of_its_own and (self.preset.scope != "batch" or self.preset.micro_batches > 1):
+            raise ValueError(
+                f"{self.method} takes the batch in its own way: scope must be batch and "
+                f"micro_batches 1; got {self.preset.scope} and {self.preset.micro_batches}."
+            )
+        if method.pieces and self.preset.batching != "balanced":
+            raise ValueError(
+                f"{self.method} takes each domain as a piece: batching must be balanced; "
+                f"got {self.preset.batching}."
+            )
+
+    @property
+    def name(self) -> str:
+        """The run's place under an output folder, e.g. `disam+coral/mono/seed0`."""
+        return f"{self.method_name}/{self.unseen}/seed{self.seed}"
+
+    @property
+    def method_name(self) -> str:
+        """The method with the penalty added to its losses, e.g. `disam+coral`."""
+        penalty = self.preset.penalty
+        name = find_method(self.method).name
+        return name if penalty == "none" else f"{name}+{penalty}"
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """All of the config but what the runs of one cell of a table differ in."""
+    found = dataclasses.asdict(config)
+    del found["seed"], found["unseen"]
+    return found
+
+
+def make_config(
+    *,
+    data: str,
+    method: str,
+    unseen: str,
+    seed: int,
+    protocol: str | None = None,
+    data_fingerprint: str = "",
+    overrides: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Returns the protocol's config with the given fields changed.
+
+    Args:
+      data: a key of `PROTOCOLS`.
+      method: a name in `METHODS`.
+      unseen: the domain left out.
+      seed: >= 0.
+      protocol: its name; None takes the data set's first.
+      data_fingerprint: of a folder of images.
+      overrides: fields of `Preset`, `Hyperparameters` or `RunConfig` by name; None as a
+        value means the default.
+
+    Returns:
+      The config.
+
+    Raises:
+      ValueError: something is unknown or out of range; the message lists what there is.
+    """
+    find_method(method)
+    protocol, base = find_protocol(data, protocol)
+    given: dict[str, Any] = {"checkpoint_every": base.checkpoint_every}
+    given |= {k: v for k, v in (overrides or {}).items() if v is not None}
+    if "steps" in given:  # said in steps, and no longer in epochs
+        given.setdefault("epochs", 0.0)
+    return RunConfig(
+        data=data,
+        method=method,
+        unseen=unseen,
+        seed=seed,
+        protocol=protocol,
+        data_fingerprint=data_fingerprint,
+        hyperparameters=_replace(base.hyperparameters_of(method), given),
+        preset=_replace(base.preset, given),
+        **{k: given[k] for k in ("log_every", "checkpoint_every") if k in given},
+    )
+
+
+def _replace(value: Any, given: Mapping[str, Any]) -> Any:
+    names = {field.name for field in dataclasses.fields(value)}
+    return dataclasses.replace(value, **{k: v for k, v in given.items() if k in names})

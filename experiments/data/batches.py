@@ -1,0 +1,163 @@
+"""Batches from images held on the device, drawn and augmented in JAX.
+
+A batch is a function of (seed, step) alone, so a run goes on anywhere as if it had never
+stopped.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data import DomainData
+from experiments.data.augment import scale_pixels
+from experiments.devices import Layout
+
+Array = jax.Array | np.ndarray
+
+
+class Sources(NamedTuple):
+    """The training images of M source domains, one after another.
+
+    Attributes:
+      images: uint8 [N, H, W, 3].
+      labels: int32 [N].
+      starts: int32 [M], where each domain begins.
+      counts: int32 [M], how many images it has.
+    """
+
+    images: Array
+    labels: Array
+    starts: Array
+    counts: Array
+
+
+class Batch(NamedTuple):
+    """A batch of examples, each with its domain.
+
+    Attributes:
+      images: float32 [N, H, W, 3] in [0, 1].
+      labels: int32 [N].
+      domains: int32 [N], positions among the source domains.
+      key: of this step, for dropout.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    domains: jax.Array
+    key: jax.Array
+
+
+def batch_shardings(layout: Layout) -> Batch:
+    """Where a batch lies: its examples spread over the devices, its key on all of them."""
+    spread = layout.spread
+    return Batch(spread, spread, spread, layout.replicated)  # pyright: ignore[reportArgumentType]
+
+
+def stack_sources(data: DomainData, domains: list[int]) -> Sources:
+    """Returns the images of the domains with these indices, one after another."""
+    counts = np.array([len(data.labels[d]) for d in domains], np.int32)
+    return Sources(
+        images=np.concatenate([data.images[d] for d in domains]),
+        labels=np.concatenate([data.labels[d] for d in domains]).astype(np.int32),
+        starts=(np.cumsum(counts) - counts).astype(np.int32),
+        counts=counts,
+    )
+
+
+def draw_batch(
+    sources: Sources,
+    key: jax.Array,
+    step: int | jax.Array,
+    batch_size: int,
+    shift: int,
+    flip: bool,
+) -> Batch:
+    """Draws batch_size examples of every domain, with replacement, and augments them.
+
+    Args:
+      sources: the training images.
+      key: of the run.
+      step: of the batch; the same key and step give the same batch.
+      batch_size: examples per domain, B.
+      shift: images move by up to this many pixels along each axis.
+      flip: whether half of the images are mirrored.
+
+    Returns:
+      The batch, N = M * batch_size, domain after domain.
+    """
+    picked, *others = _keys(key, step)
+    shape = (len(sources.counts), batch_size)
+    within = jax.random.randint(picked, shape, 0, sources.counts[:, None])
+    index = (sources.starts[:, None] + within).reshape(-1)
+    domains = jnp.repeat(jnp.arange(shape[0]), batch_size)
+    return _augmented(sources, index, domains, others, shift, flip)
+
+
+def draw_merged(
+    sources: Sources,
+    key: jax.Array,
+    step: int | jax.Array,
+    batch_size: int,
+    shift: int,
+    flip: bool,
+) -> Batch:
+    """Draws batch_size examples of all domains together, with replacement.
+
+    A domain has as many of them as its share of the images gives it, and may be absent.
+
+    Args:
+      sources: the training images.
+      key: of the run.
+      step: of the batch; the same key and step give the same batch.
+      batch_size: examples in all, N.
+      shift: images move by up to this many pixels along each axis.
+      flip: whether half of the images are mirrored.
+
+    Returns:
+      The batch, in the order drawn.
+    """
+    picked, *others = _keys(key, step)
+    ends = jnp.asarray(sources.starts + sources.counts)
+    index = jax.random.randint(picked, (batch_size,), 0, ends[-1])
+    domains = jnp.searchsorted(ends, index, side="right")
+    return _augmented(sources, index, domains, others, shift, flip)
+
+
+DRAWS = {"balanced": draw_batch, "merged": draw_merged}
+
+
+def _keys(key: jax.Array, step: int | jax.Array) -> jax.Array:
+    """Of the examples drawn, of what is mirrored, of the shifts, and of the step."""
+    return jax.random.split(jax.random.fold_in(key, step), 4)
+
+
+def _augmented(
+    sources: Sources,
+    index: Array,
+    domains: jax.Array,
+    keys: list[jax.Array],
+    shift: int,
+    flip: bool,
+) -> Batch:
+    flipped, shifted, kept = keys
+    images = scale_pixels(sources.images[index])
+    if flip:
+        mirror = jax.random.bernoulli(flipped, shape=(len(images), 1, 1, 1))
+        images = jnp.where(mirror, images[:, :, ::-1], images)
+    if shift:
+        images = random_shift(shifted, images, shift)
+    return Batch(images, sources.labels[index], domains, kept)
+
+
+def random_shift(key: jax.Array, images: jax.Array, shift: int) -> jax.Array:
+    """Moves each image by up to `shift` pixels; its edge is repeated where it leaves."""
+    offsets = jax.random.randint(key, (len(images), 2), 0, 2 * shift + 1)
+    margin = ((0, 0), (shift, shift), (shift, shift), (0, 0))
+    padded = jnp.pad(images, margin, mode="edge")
+
+    def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (*offset, 0), images.shape[1:])
+
+    return jax.vmap(crop)(padded, offsets)

@@ -1,0 +1,1 @@
+"""Models: backbones, images -> features, and the head on them."""

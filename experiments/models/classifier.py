@@ -1,0 +1,79 @@
+"""Classifiers: a backbone, images -> features, and a linear head, features -> logits."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from experiments.models.backbones import BACKBONES, Backbone
+from experiments.models.small import PatchNet, SmallResNet
+
+HALF = (0.5, 0.5, 0.5)  # brings [0, 1] to [-1, 1]
+
+MODELS: dict[str, Backbone] = {
+    "patchnet": Backbone(PatchNet, size_multiple=16, mean=HALF, std=HALF),
+    "resnet": Backbone(SmallResNet, size_multiple=4, mean=HALF, std=HALF),
+    **BACKBONES,
+}
+
+
+class Classifier(nn.Module):
+    """Images [B, H, W, 3] in [0, 1] -> logits [B, classes], float32.
+
+    Attributes:
+      backbone: images, normalized, -> features [B, F]; called with `train`.
+      num_classes: length of the logits.
+      mean: of the backbone's input, per channel.
+      std: of the backbone's input, per channel.
+      dropout: share of the features dropped in training, before the head.
+      dtype: of the backbone's arithmetic.
+    """
+
+    backbone: nn.Module
+    num_classes: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Returns the logits and what the head saw, the features after dropout."""
+        images = (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        features = self.backbone(images.astype(self.dtype), train).astype(jnp.float32)
+        features = nn.Dropout(self.dropout, deterministic=not train)(features)
+        return nn.Dense(self.num_classes, name="head")(features), features
+
+
+def make_classifier(
+    model: str,
+    num_classes: int,
+    *,
+    batch_norm: str = "live",
+    dropout: float = 0.0,
+    dtype: str = "float32",
+) -> Classifier:
+    """Returns the classifier on a backbone by name.
+
+    Args:
+      model: a key of `MODELS`.
+      num_classes: length of the logits.
+      batch_norm: `live`, batch statistics that move the running ones, as the DISAM
+        release; or `frozen`, the running ones always, as DomainBed, SWAD and SAGM.
+      dropout: share of the features dropped in training.
+      dtype: of the backbone's arithmetic, `float32` or `bfloat16`; parameters are float32.
+
+    Returns:
+      The module.
+    """
+    backbone = MODELS[model]
+    compute = jnp.dtype(dtype)
+    return Classifier(
+        backbone=backbone.make(batch_norm=batch_norm, dtype=compute),
+        num_classes=num_classes,
+        mean=backbone.mean,
+        std=backbone.std,
+        dropout=dropout,
+        dtype=compute,
+    )

@@ -1,0 +1,1 @@
+"""Results: from the records of runs to tables, figures and reports."""

@@ -1,0 +1,135 @@
+"""Groups of runs that differ in seed and unseen domain alone, and their values per seed."""
+
+import dataclasses
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from disam_jax import diagnostics
+from experiments.config.run import make_config
+from experiments.studies.kit.changes import Change
+from experiments.studies.kit.runs import Setting, Spec, load_once
+from experiments.training.feed import with_steps
+
+Key = TypeVar("Key", bound=Hashable)
+Outcome = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one method on one data set: every seed with every unseen domain.
+
+    Attributes:
+      data: name of the data set.
+      method: name of the method.
+      overrides: fields of the config, as (name, value).
+      gradients: of a batch that a run may take; None is the setting's of the data set.
+      equal_steps: whether the run takes the steps that two gradients a step would allow,
+        whatever its own cost, so that curves have one axis.
+      unseen: the domains to leave out; empty is each in turn.
+      first_seed: seeds count from here.
+      seeds: how many; None is the setting's.
+      looks: as `Spec`'s.
+      probes: as `Spec`'s.
+      log_every: as `Spec`'s.
+      data_options: as `Spec`'s.
+      change: as `Spec`'s.
+    """
+
+    data: str
+    method: str
+    overrides: tuple[tuple[str, Any], ...] = ()
+    gradients: int | None = None
+    equal_steps: bool = False
+    unseen: tuple[str, ...] = ()
+    first_seed: int = 0
+    seeds: int | None = None
+    looks: int = 1
+    probes: tuple[str, ...] = ("scores",)
+    data_options: tuple[tuple[str, Any], ...] = ()
+    change: Change | None = None
+    log_every: int = 10
+
+    def specs(self, setting: Setting) -> list[list[Spec]]:
+        """The runs, a row per seed and a column per unseen domain."""
+        data = load_once(self.data, options=self.data_options)
+        gradients = self.gradients or setting.gradients[self.data]
+        rows = []
+        for seed in range(self.first_seed, self.first_seed + (self.seeds or setting.seeds)):
+            row = []
+            for unseen in self.unseen or data.domains:
+                config = make_config(
+                    data=self.data,
+                    method=self.method,
+                    unseen=unseen,
+                    seed=seed,
+                    overrides={"steps": gradients // 2, **dict(self.overrides)},
+                )
+                if not self.equal_steps:
+                    config = with_steps(config, data, gradients)
+                row.append(
+                    Spec(
+                        config,
+                        self.looks,
+                        self.probes,
+                        self.data_options,
+                        self.change,
+                        self.log_every,
+                    )
+                )
+            rows.append(row)
+        return rows
+
+
+def run_groups(
+    setting: Setting, groups: Mapping[Key, Group]
+) -> dict[Key, list[list[Outcome]]]:
+    """The outcomes of all groups, trained together.
+
+    Args:
+      setting: of the study.
+      groups: by any key.
+
+    Returns:
+      Key -> outcomes, a row per seed and a column per unseen domain.
+    """
+    specs = {key: group.specs(setting) for key, group in groups.items()}
+    flat = [spec for rows in specs.values() for row in rows for spec in row]
+    found = iter(setting.outcomes(flat))
+    return {
+        key: [[next(found) for _ in row] for row in rows] for key, rows in specs.items()
+    }
+
+
+def per_seed(
+    outcomes: Sequence[Sequence[Outcome]], read: Callable[[Outcome], float]
+) -> list[float]:
+    """One value per seed, the mean over its unseen domains.
+
+    Args:
+      outcomes: a row per seed.
+      read: outcome -> value.
+
+    Returns:
+      The values; NaN for a seed of which a run diverged.
+    """
+    return [
+        float(np.mean([np.nan if o["diverged"] else read(o) for o in row]))
+        for row in outcomes
+    ]
+
+
+def last(name: str) -> Callable[[Outcome], float]:
+    """Reads what the last look found under this name."""
+    return lambda outcome: outcome["looks"][-1][name]
+
+
+def spread(outcome: Outcome) -> np.ndarray:
+    """The standard deviation over the source domains of their losses, [T]."""
+    return np.asarray(diagnostics.loss_spread(np.asarray(outcome["losses"])))
+
+
+def mean_loss(outcome: Outcome) -> np.ndarray:
+    """The mean over the source domains of their losses, [T]."""
+    return np.mean(np.asarray(outcome["losses"]), axis=1)

@@ -1,0 +1,192 @@
+"""What is measured of a model at a moment of its training: name -> a mapping of numbers."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from disam_jax import diagnostics
+from experiments.config.run import RunConfig
+from experiments.data import DomainData
+from experiments.data.augment import scale_pixels
+from experiments.models.classifier import make_classifier
+from experiments.training.evaluation import in_chunks, score
+from experiments.training.step import Program, TrainState
+
+RADIUS = 0.05  # of the sharpness, whatever rho the run was trained with
+PIECES = 8  # batches of the gradients' variance
+LARGEST = 512  # images of a domain that a measure looks at
+FEW = 128  # those that a large model's does
+SURFACE_AXIS = np.linspace(-1.0, 1.0, 21)  # 1 is as far as the weights are long
+
+
+class Trained(NamedTuple):
+    """A model at a moment of its run.
+
+    Attributes:
+      config: of the run.
+      program: that trains it.
+      state: of the run.
+      train: the images of all domains, less those held out.
+      heldout: those.
+      sources: positions of the domains that are trained on, in `train`.
+    """
+
+    config: RunConfig
+    program: Program
+    state: TrainState
+    train: DomainData
+    heldout: DomainData
+    sources: list[int]
+
+
+def scores(trained: Trained) -> dict[str, Any]:
+    """Accuracy and loss: held-out parts of the sources, and all of the unseen domain."""
+    unseen = trained.config.unseen
+    parts = {
+        name: in_chunks(trained.heldout.images[d], trained.heldout.labels[d])
+        for d, name in enumerate(trained.heldout.domains)
+        if name != unseen
+    }
+    images, labels = images_of(trained, unseen)
+    parts[unseen] = in_chunks(images, labels)
+    found = score(lambda x: trained.program.predict(trained.state, x), parts)
+    sources = [part for name, part in found.items() if name != unseen]
+    return {
+        "in_domain_accuracy": float(np.mean([part.accuracy for part in sources])),
+        "in_domain_loss": float(np.mean([part.loss for part in sources])),
+        "out_of_domain_accuracy": found[unseen].accuracy,
+        "out_of_domain_loss": found[unseen].loss,
+    }
+
+
+def unseen_sharpness(trained: Trained) -> dict[str, Any]:
+    """How sharp the loss is on the unseen domain: four measures of the same point.
+
+    Variance of the gradient over mini-batches (DISAM's Fig. 6 and appendix C.3), the
+    increase of the loss within RADIUS (one ascent and ten), and the top eigenvalue of the
+    Hessian.
+    """
+    return _on_unseen(_unseen_sharpness, trained, LARGEST)
+
+
+def _unseen_sharpness(loss: Any, params: Any, batch: Any) -> dict[str, Any]:
+    def whole(params: Any) -> jax.Array:
+        return loss(params, batch)
+
+    key = jax.random.key(0)
+    top = diagnostics.hessian_top_eigenvalues(whole, params, 1, key, iterations=12)
+    climbed = diagnostics.sharpness(whole, params, RADIUS, steps=10)
+    return {
+        **_unseen_flatness(loss, params, batch),
+        "sharpness_10": jnp.sum(climbed),
+        "top_eigenvalue": jnp.sum(top),
+    }
+
+
+def unseen_flatness(trained: Trained) -> dict[str, Any]:
+    """Two measures of `unseen_sharpness` that large models can afford, on few images."""
+    return _on_unseen(_unseen_flatness, trained, FEW)
+
+
+def _unseen_flatness(loss: Any, params: Any, batch: Any) -> dict[str, Any]:
+    pieces = jax.tree.map(lambda x: x.reshape(PIECES, -1, *x.shape[1:]), batch)
+    climbed = diagnostics.sharpness(lambda p: loss(p, batch), params, RADIUS)
+    return {
+        "gradient_variance": diagnostics.gradient_variance(loss, params, pieces),
+        "sharpness": jnp.sum(climbed),
+    }
+
+
+def _on_unseen(
+    measures: Callable[..., dict[str, Any]], trained: Trained, most: int
+) -> dict[str, Any]:
+    measure = _compiled(measures, trained)
+    found = measure(trained.state, *_some_images(trained, trained.config.unseen, most))
+    return {f"unseen_{name}": float(value) for name, value in found.items()}
+
+
+def source_sharpness(trained: Trained) -> dict[str, Any]:
+    """The increase of each source domain's own loss within RADIUS."""
+    measure = _compiled(_own_sharpness, trained)
+    found = [
+        measure(trained.state, *_some_images(trained, trained.train.domains[d], LARGEST))
+        for d in trained.sources
+    ]
+    return {"source_sharpness": [float(x) for x in found]}
+
+
+def _own_sharpness(loss: Any, params: Any, batch: Any) -> Any:
+    return jnp.sum(diagnostics.sharpness(lambda p: loss(p, batch), params, RADIUS))
+
+
+def surface(trained: Trained) -> dict[str, Any]:
+    """The loss on the unseen domain along two random filter-normalized directions."""
+    measure = _compiled(_surface, trained)
+    found = measure(trained.state, *_some_images(trained, trained.config.unseen, LARGEST))
+    return {"surface": np.round(np.asarray(found, float), 4).tolist()}
+
+
+def _surface(loss: Any, params: Any, batch: Any) -> Any:
+    keys = jax.random.split(jax.random.key(0))
+    directions = [diagnostics.filter_normalized(key, params) for key in keys]
+    return diagnostics.loss_surface(
+        lambda p: loss(p, batch), params, directions, [SURFACE_AXIS, SURFACE_AXIS]
+    )
+
+
+def images_of(trained: Trained, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """All images of a domain that no run is trained on, and their labels."""
+    d, held = trained.train.domain_index(name), trained.heldout.domain_index(name)
+    return (
+        np.concatenate([trained.train.images[d], trained.heldout.images[held]]),
+        np.concatenate([trained.train.labels[d], trained.heldout.labels[held]]),
+    )
+
+
+def _some_images(trained: Trained, domain: str, most: int) -> tuple[jax.Array, jax.Array]:
+    """Some images of a domain and their labels, the same in every run."""
+    images, labels = images_of(trained, domain)
+    order = np.random.default_rng(0).permutation(len(labels))[:most]
+    order = order[: len(order) - len(order) % PIECES]
+    return jnp.asarray(images[order]), jnp.asarray(labels[order])
+
+
+def _compiled(measure: Callable[..., Any], trained: Trained) -> Callable[..., Any]:
+    preset = trained.config.preset
+    classes = len(trained.train.classes)
+    return _compile(measure, preset.model, classes, preset.batch_norm, preset.dtype)
+
+
+@functools.lru_cache(maxsize=16)  # the same for all runs of a model
+def _compile(
+    measure: Callable[..., Any], name: str, classes: int, batch_norm: str, dtype: str
+) -> Callable[..., Any]:
+    """`measure` of (loss, params, batch), as a function of (state, images, labels)."""
+    model = make_classifier(name, classes, batch_norm=batch_norm, dtype=dtype)
+
+    @jax.jit
+    def compiled(state: TrainState, images: jax.Array, labels: jax.Array) -> Any:
+        def loss(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+            images, labels = batch
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            logits, _ = model.apply(variables, scale_pixels(images), train=False)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return jnp.mean(losses)
+
+        return measure(loss, state.params, (images, labels))
+
+    return compiled
+
+
+PROBES: dict[str, Callable[[Trained], dict[str, Any]]] = {
+    "scores": scores,
+    "unseen_sharpness": unseen_sharpness,
+    "unseen_flatness": unseen_flatness,
+    "source_sharpness": source_sharpness,
+    "surface": surface,
+}

@@ -1,0 +1,347 @@
+"""Training runs for studies: each is kept by what it is, and shared by all studies.
+
+A run is a `Spec`. Its outcome is one JSON file in the store's folder, named by a digest of
+the spec and written whole, so that a killed study goes on where it stopped and two studies
+that need the same run train it once.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.config.run import RunConfig
+from experiments.data import DomainData, load, split_groups
+from experiments.data.batches import stack_sources
+from experiments.files import read_json, write_json
+from experiments.studies.kit.changes import Change, apply_change
+from experiments.studies.kit.probes import PROBES, Trained
+from experiments.training.first_batch import first_batch
+from experiments.training.loop import init_key
+from experiments.training.numerics import changed_flags, refuse_other_flags
+from experiments.training.population import Step, lane_step, make_lane, pattern
+from experiments.training.run_folder import environment
+from experiments.training.step import make_program
+
+Watch = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A run, and what is measured of it.
+
+    Attributes:
+      config: of the run.
+      looks: how many times it is measured, evenly over the steps, the last one at the end;
+        1 measures the trained model alone.
+      probes: names in `PROBES`: what is measured at each look.
+      data_options: of `load`, as (name, value).
+      change: made to the training images before the run; see `changes.py`.
+      log_every: steps that a logged loss is the mean of.
+    """
+
+    config: RunConfig
+    looks: int = 1
+    probes: tuple[str, ...] = ("scores",)
+    data_options: tuple[tuple[str, Any], ...] = ()
+    change: Change | None = None
+    log_every: int = 10
+
+    @property
+    def digest(self) -> str:
+        """Of all fields: the name of the run's file."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def train_spec(spec: Spec) -> dict[str, Any]:
+    """Trains the run and measures it.
+
+    Args:
+      spec: of the run.
+
+    Returns:
+      steps [T] and, of the windows that end there, losses [T][M] and perturbed_losses
+      [T][M]; looks, a mapping per look with `step` and what the probes found; diverged, the
+      step at which a loss was not finite, or None. A run that diverges ends there.
+    """
+    config, preset = spec.config, spec.config.preset
+    data = load_once(config.data, preset.image_size, spec.data_options)
+    train, heldout = split_groups(
+        data, holdout_fraction=preset.holdout_fraction, seed=config.seed
+    )
+    train = apply_change(spec.change, train, config.unseen, config.seed)
+    sources = [d for d, name in enumerate(train.domains) if name != config.unseen]
+    common, classes = pattern(config), len(data.classes)
+    step = _make_step(common, classes, len(sources), data.flip)
+    program = make_program(
+        common.method, common.hyperparameters, common.preset, classes, len(sources)
+    )
+    lane = jax.device_put(make_lane(config, stack_sources(train, sources)))
+    state = program.init(init_key(config))
+    marks = {round(preset.steps * (i + 1) / spec.looks) for i in range(spec.looks)}
+    found: dict[str, Any] = {
+        "sources": [train.domains[d] for d in sources],
+        "steps": [],
+        "losses": [],
+        "perturbed_losses": [],
+        "looks": [],
+        "diverged": None,
+    }
+    window = []
+    for done in range(1, preset.steps + 1):
+        state, seen = step(lane, state)
+        window.append((seen.losses, seen.perturbed_losses))
+        if done % spec.log_every == 0 or done == preset.steps:
+            means = np.mean(jax.device_get(window), axis=0)
+            if not np.isfinite(means).all():
+                return {**found, "diverged": done}
+            found["steps"].append(done)
+            for name, losses in zip(("losses", "perturbed_losses"), means, strict=True):
+                found[name].append([float(f"{x:.6g}") for x in losses])
+            window = []
+        if done in marks:
+            trained = Trained(config, program, state, train, heldout, sources)
+            measured = {}
+            for name in spec.probes:
+                measured |= PROBES[name](trained)
+            found["looks"].append({"step": done, **measured})
+    return found
+
+
+@functools.lru_cache(maxsize=8)  # rho, alpha, lam and the learning rate are traced
+def _make_step(common: RunConfig, classes: int, num_domains: int, flip: bool) -> Step:
+    step = lane_step(common, classes, num_domains, flip)
+    return jax.jit(step, donate_argnums=1)
+
+
+@functools.lru_cache(maxsize=8)
+def load_once(
+    name: str, image_size: int | None = None, options: tuple[tuple[str, Any], ...] = ()
+) -> DomainData:
+    """The data set, kept for the next run that needs it; see `load`."""
+    return load(name, image_size=image_size, **dict(options))
+
+
+class Store:
+    """The runs of a folder.
+
+    Args:
+      path: the folder.
+      jobs: processes that train at once.
+
+    Attributes:
+      seconds_used: of training, summed over the runs that were asked for.
+      commits_used: that those runs were trained with.
+      batches_used: the first ones that those runs drew, `data/unseen/seed/examples/pixels`
+        -> digest, where nothing of the data was changed.
+    """
+
+    def __init__(self, path: Path, jobs: int = 1) -> None:
+        self.path = path
+        self.jobs = jobs
+        self.seconds_used = 0.0
+        self.commits_used: set[str] = set()
+        self.batches_used: dict[str, str] = {}
+
+    def outcomes(
+        self, specs: Sequence[Spec], watch: Watch = lambda done, total: None
+    ) -> list[dict[str, Any]]:
+        """The outcome of every run, trained where it is not there yet.
+
+        Args:
+          specs: of the runs; the same one may come twice.
+          watch: called with (runs there, runs in all), now and then.
+
+        Returns:
+          The outcomes, in the order of the specs.
+
+        Raises:
+          ValueError: a run was trained under other flags of JAX, or a process that trained
+            was killed.
+        """
+        wanted = {spec.digest: spec for spec in specs}
+        missing = [spec for spec in wanted.values() if not self._file(spec).exists()]
+        for spec in wanted.values():
+            if self._file(spec).exists():
+                self._read(spec)
+
+        def told() -> None:
+            there = sum(self._file(spec).exists() for spec in missing)
+            watch(len(wanted) - len(missing) + there, len(wanted))
+
+        told()
+        # One after another by method: it is compiled once for all of its runs.
+        alike = defaultdict(list)
+        for spec in missing:
+            alike[pattern(spec.config)].append(spec)
+        if self.jobs == 1:
+            for spec in itertools.chain.from_iterable(alike.values()):
+                _train_and_keep([spec], self.path)
+                told()
+        else:
+            self._train_in_processes(list(alike.values()), told)
+        read = {digest: self._read(spec) for digest, spec in wanted.items()}
+        for digest, kept in read.items():
+            self.seconds_used += kept["seconds"]
+            self.commits_used.add(kept["commit"])
+            if kept.get("first_batch"):  # a run of older code has none
+                self.batches_used[_drawn_by(wanted[digest].config)] = kept["first_batch"]
+        return [read[spec.digest]["outcome"] for spec in specs]
+
+    def _file(self, spec: Spec) -> Path:
+        return self.path / f"{spec.digest}.json"
+
+    def _read(self, spec: Spec) -> dict[str, Any]:
+        kept = read_json(self._file(spec))
+        refuse_other_flags(self._file(spec), kept.get("flags", {}))
+        return kept
+
+    def _train_in_processes(
+        self, tasks: Sequence[list[Spec]], told: Callable[[], None]
+    ) -> None:
+        with _workers(self.jobs) as pool:
+            with _without_ctrl_c():
+                waiting = {pool.submit(_train_and_keep, task, self.path) for task in tasks}
+            while waiting:
+                done, waiting = concurrent.futures.wait(
+                    waiting, 2, concurrent.futures.FIRST_COMPLETED
+                )
+                for future in done:
+                    future.result()
+                told()
+
+
+@contextlib.contextmanager
+def _workers(jobs: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    """Processes that work for this one, and end with the block or with this process.
+
+    An error ends them at once: what they are at is lost, what they have kept is whole, and
+    nothing that waits is begun.
+    """
+    before = set(multiprocessing.active_children())
+    # Spawned: a forked process would share the threads of the compiler.
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(
+        jobs, context, initializer=_end_with_parent
+    )
+    try:
+        yield pool
+    except BaseException as error:
+        for worker in set(multiprocessing.active_children()) - before:
+            worker.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise ValueError(
+                "a process that trained was killed, as the system does when memory runs "
+                "out; ask for fewer --jobs. What was finished is kept."
+            ) from None
+        raise
+    pool.shutdown()
+
+
+@contextlib.contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """The processes that are begun in the block do not hear Ctrl-C.
+
+    A terminal sends it to all of them; this one acts on it, and they end with this one.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that began it is gone, even by SIGKILL."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _train_and_keep(specs: Sequence[Spec], path: Path) -> None:
+    _keep_compiled(path)
+    for spec in specs:
+        started = time.perf_counter()
+        outcome = train_spec(spec)
+        kept = {
+            "spec": dataclasses.asdict(spec),
+            "outcome": outcome,
+            "seconds": time.perf_counter() - started,
+            "commit": environment()["commit"],
+            "flags": changed_flags(),
+            "first_batch": _first_batch(spec),
+        }
+        write_json(path / f"{spec.digest}.json", kept)
+
+
+def _drawn_by(config: RunConfig) -> str:
+    preset = config.preset
+    parts = config.data, config.unseen, config.seed, preset.batch_size, preset.image_size
+    return "/".join(map(str, parts))
+
+
+def _first_batch(spec: Spec) -> str | None:
+    """Of what the data set gives as it stands; a change of it is tested by itself."""
+    if spec.change or spec.data_options:
+        return None
+    config = spec.config
+    return first_batch(config, load_once(config.data, config.preset.image_size))
+
+
+def _keep_compiled(path: Path) -> None:
+    """Lets all processes and studies share what was compiled; it takes 20 s a method."""
+    known = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if known is None:  # else the user has one
+        jax.config.update("jax_compilation_cache_dir", str(path / "compiled"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a study is run with.
+
+    Attributes:
+      store: of the runs.
+      seeds: how many; they are 0, 1, ...
+      data: names of the data sets; a study takes those of its own that are among them.
+      gradients: of a batch that every run may take, for each data set.
+      watch: of the runs.
+    """
+
+    store: Store
+    seeds: int = 5
+    data: tuple[str, ...] = ("emoji_styles", "rotated_digits", "colored_digits")
+    gradients: dict[str, int] = dataclasses.field(
+        default_factory=lambda: dict(GRADIENTS), hash=False
+    )
+    watch: Watch = lambda done, total: None
+
+    def outcomes(self, specs: Sequence[Spec]) -> list[dict[str, Any]]:
+        """The outcome of every run; see `Store`."""
+        return self.store.outcomes(specs, self.watch)
+
+
+# So few that the whole set of studies takes hours on two cores; ERM gains from more.
+GRADIENTS = {"emoji_styles": 800, "rotated_digits": 600, "colored_digits": 400}

@@ -1,0 +1,321 @@
+"""What a run reads: batches of the source domains, and the parts it is evaluated on."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from experiments.config.run import RunConfig
+from experiments.data import DomainData, split_groups
+from experiments.data.augment import augment
+from experiments.data.batches import (
+    DRAWS,
+    Batch,
+    Sources,
+    batch_shardings,
+    stack_sources,
+)
+from experiments.data.prepare import Prepared
+from experiments.data.splits import (
+    domainbed_split,
+    least_images,
+    read_split_files,
+    release_split,
+)
+from experiments.data.streams import balanced, evaluation_chunks, iterate, merged
+from experiments.devices import Layout, one_device
+from experiments.methods.registry import find_method
+from experiments.training.evaluation import CHUNK, Chunks, in_chunks
+
+KEEP_DECODED = 2 * 2**30  # bytes; a data set below that is decoded for evaluation once
+
+
+@functools.lru_cache(maxsize=16)
+def _draw(batching: str, layout: Layout) -> Callable[..., Batch]:
+    return jax.jit(
+        DRAWS[batching],
+        static_argnames=("batch_size", "shift", "flip"),
+        out_shardings=batch_shardings(layout),
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _augment(layout: Layout) -> Callable[..., jax.Array]:
+    return jax.jit(
+        augment, static_argnames=("jitter", "grayscale"), out_shardings=layout.spread
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """The data of one run.
+
+    Attributes:
+      sources: names of the domains that are trained on.
+      batches: step -> the batches from that step on, without end; a batch is a function
+        of the seed and its step alone.
+      out_split: domain -> a call that reads its held-out part.
+      in_split: a call that reads the other part of the unseen domain.
+      epoch_steps: batches in one pass over the sources.
+      held: the images that batches are drawn from, where they are held in memory.
+    """
+
+    sources: list[str]
+    batches: Callable[[int], Iterator[Batch]]
+    out_split: dict[str, Callable[[], Chunks]]
+    in_split: Callable[[], Chunks]
+    epoch_steps: int
+    held: Sources | None = None
+
+
+def make_feed(
+    config: RunConfig, data: DomainData | Prepared, layout: Layout | None = None
+) -> Feed:
+    """Returns what a run of `config` reads.
+
+    Args:
+      config: of the run.
+      data: held in memory, or prepared on the disk.
+      layout: where the batches lie; None is one device.
+
+    Returns:
+      The feed.
+
+    Raises:
+      ValueError: the unseen domain is not one of the data's, the config asks for a split
+        or batches that such data does not have, a domain is too small for them, or the
+        devices do not divide a batch.
+    """
+    layout = layout or one_device()
+    if isinstance(data, Prepared):
+        return _prepared_feed(config, data, layout)
+    return _memory_feed(config, data, layout)
+
+
+def with_steps(
+    config: RunConfig, data: DomainData | Prepared, gradients: float | None = None
+) -> RunConfig:
+    """The config with the steps that its epochs, or a budget of gradients, ask for.
+
+    It is also seen here, before anything is trained, that the data is enough for it.
+
+    Args:
+      config: of a run.
+      data: that it names.
+      gradients: of a whole batch, that the run may take; None asks for no such thing.
+
+    Returns:
+      The config; itself where nothing is asked for.
+
+    Raises:
+      ValueError: the budget is not enough for one step, or a domain is too small.
+    """
+    if isinstance(data, Prepared):
+        _parts(config, data)
+    else:
+        _check_groups(data, config.preset.holdout_fraction, config.seed)
+    if gradients is not None:
+        method = find_method(config.method)
+        per_step = method.gradients(config.hyperparameters, len(data.domains) - 1)
+        steps = round(gradients / per_step)
+        if steps < 1:
+            raise ValueError(
+                f"gradients must be at least {per_step:g}, one step of {method.name}; "
+                f"got {gradients:g}."
+            )
+    elif config.preset.epochs:
+        steps = max(1, round(config.preset.epochs * make_feed(config, data).epoch_steps))
+    else:
+        return config
+    return dataclasses.replace(
+        config, preset=dataclasses.replace(config.preset, steps=steps)
+    )
+
+
+def batch_examples(config: RunConfig, data: DomainData | Prepared) -> int:
+    """Number of examples in a batch of a run."""
+    merged = config.preset.batching == "merged"
+    return config.preset.batch_size * (1 if merged else len(data.domains) - 1)
+
+
+def batch_key(config: RunConfig) -> jax.Array:
+    """The key that a run's batches are drawn with."""
+    return jax.random.split(jax.random.key(config.seed))[1]
+
+
+def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
+    preset = config.preset
+    if preset.split != "groups":
+        raise ValueError(
+            f"{data.name} is held in memory: split must be 'groups'; got '{preset.split}'."
+        )
+    unseen = data.domain_index(config.unseen)
+    train, heldout = split_groups(
+        data, holdout_fraction=preset.holdout_fraction, seed=config.seed
+    )
+    sources = [d for d in range(len(data.domains)) if d != unseen]
+    layout.check_batch(batch_examples(config, data))
+    held = layout.put(stack_sources(train, sources), layout.replicated)
+    draw = functools.partial(
+        _draw(preset.batching, layout),
+        held,
+        batch_key(config),
+        batch_size=preset.batch_size,
+        shift=preset.shift,
+        flip=data.flip,
+    )
+
+    def batches(step: int) -> Iterator[Batch]:
+        while True:
+            yield draw(step)
+            step += 1
+
+    return Feed(
+        sources=[data.domains[d] for d in sources],
+        batches=batches,
+        out_split={
+            name: functools.partial(in_chunks, heldout.images[d], heldout.labels[d])
+            for d, name in enumerate(data.domains)
+        },
+        in_split=functools.partial(in_chunks, train.images[unseen], train.labels[unseen]),
+        epoch_steps=sum(len(train.labels[d]) for d in sources)
+        // batch_examples(config, data),
+        held=held,
+    )
+
+
+def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
+    preset = config.preset
+    unseen = data.domain_index(config.unseen)
+    parts = _parts(config, data)
+    names = [name for name in data.domains if name != config.unseen]
+    indices = [parts[data.domain_index(name)][0] for name in names]
+    make_stream = balanced if preset.batching == "balanced" else merged
+    size = batch_examples(config, data)
+    layout.check_batch(size)
+    stream = make_stream(
+        [data.source(name) for name in names],
+        batch_size=preset.batch_size,
+        image_size=preset.image_size,
+        seed=config.seed,
+        indices=indices,
+        min_crop=preset.min_crop,
+        process_index=jax.process_index() if layout.process_count > 1 else 0,
+        process_count=layout.process_count,
+    )
+    key = batch_key(config)
+
+    def batches(step: int) -> Iterator[Batch]:
+        for at, read in enumerate(iterate(stream, step), start=step):
+            augmented, kept = jax.random.split(jax.random.fold_in(key, at))
+            images = _augment(layout)(
+                augmented,
+                layout.join(read.images),
+                jitter=preset.jitter,
+                grayscale=preset.grayscale,
+            )
+            yield Batch(images, layout.join(read.labels), layout.join(read.domains), kept)
+
+    def chunks(domain: int, part: np.ndarray) -> Callable[[], Chunks]:
+        return lambda: _read(data, domain, part, preset.image_size)
+
+    return Feed(
+        sources=names,
+        batches=batches,
+        out_split={name: chunks(d, parts[d][1]) for d, name in enumerate(data.domains)},
+        in_split=chunks(unseen, parts[unseen][0]),
+        epoch_steps=sum(map(len, indices)) // size,
+    )
+
+
+def split_domain(
+    config: RunConfig, data: Prepared, domain: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a domain's images, (the part to train on, the part held out).
+
+    Args:
+      config: names the split, its fraction and seed.
+      data: prepared.
+      domain: its position among all domains, in sorted order as DomainBed counts them.
+
+    Returns:
+      Two int arrays.
+
+    Raises:
+      ValueError: the split is not one for data on the disk, or leaves a part empty.
+    """
+    preset, name = config.preset, data.domains[domain]
+    parts = _split(data, preset.split, preset.holdout_fraction, config.seed, domain)
+    train, heldout = map(len, parts)
+    if train and heldout:
+        return parts
+    found = (
+        f"domain {name} of {data.name} has {data.counts[name]} images, {heldout} of them "
+        f"held out and {train} to train on, where each must be one at least: "
+    )
+    if preset.split == "files":
+        raise ValueError(f"{found}mend the lists in {data.split_dir}, or take 'domainbed'.")
+    least = least_images(preset.split, preset.holdout_fraction)
+    more = f"give it {least} images or more, or " if least else ""
+    other = "smaller" if heldout else "larger"
+    raise ValueError(
+        f"{found}{more}take a {other} --holdout-fraction than {preset.holdout_fraction:g}."
+    )
+
+
+def _parts(config: RunConfig, data: Prepared) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The two parts of each domain, seen to be enough for the batches."""
+    preset = config.preset
+    parts = [split_domain(config, data, d) for d in range(len(data.domains))]
+    unseen = data.domain_index(config.unseen)
+    there = sum(len(train) for d, (train, _) in enumerate(parts) if d != unseen)
+    if preset.batching == "merged" and there < preset.batch_size:
+        raise ValueError(
+            f"batch_size must be at most {there}, the images of {data.name} to train on "
+            f"when {config.unseen} is unseen; got {preset.batch_size}: take a smaller "
+            "--batch-size, or --batching balanced, which repeats images."
+        )
+    return parts
+
+
+@functools.lru_cache(maxsize=256)
+def _split(
+    data: Prepared, split: str, fraction: float, seed: int, domain: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kept, as all runs of a comparison ask for the same few."""
+    name = data.domains[domain]
+    count = data.counts[name]
+    if split == "domainbed":
+        return domainbed_split(count, seed, domain, fraction)
+    if split == "release":
+        return release_split(count, fraction, seed=0)
+    if split == "files":
+        return read_split_files(data, name)
+    raise ValueError(
+        f"split '{split}' needs groups, which a folder of images does not have; "
+        "take 'domainbed'."
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _check_groups(data: DomainData, fraction: float, seed: int) -> None:
+    split_groups(data, holdout_fraction=fraction, seed=seed)
+
+
+def _read(data: Prepared, domain: int, part: np.ndarray, size: int) -> Chunks:
+    name = data.domains[domain]
+    total = sum(data.counts.values())
+    if total * size * size * 3 > KEEP_DECODED:
+        return evaluation_chunks(data.source(name), part, size, CHUNK)
+    images, labels = _decoded(data, name, size)
+    return in_chunks(images[part], labels[part])
+
+
+@functools.lru_cache(maxsize=16)
+def _decoded(data: Prepared, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    source = data.source(name)
+    chunks = list(evaluation_chunks(source, np.arange(len(source)), size, CHUNK))
+    images, labels = zip(*chunks, strict=True)
+    return np.concatenate(images), np.concatenate(labels)

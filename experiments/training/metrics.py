@@ -1,0 +1,163 @@
+"""Metrics of a run: JSON lines, and the same numbers for TensorBoard."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+import disam_jax as dj
+from experiments.devices import Layout
+from experiments.files import naming, write_whole
+
+
+class RunDivergedError(RuntimeError):
+    """A loss or gradient is not finite; the last good checkpoint is kept."""
+
+
+def train_line(
+    step: int,
+    domains: list[str],
+    window: list[dj.Evaluation],
+    learning_rate: float,
+    may_overflow: bool = False,
+) -> dict[str, Any]:
+    """One line of the metrics: the means over a window of steps.
+
+    Args:
+      step: the last step of the window, counted from 1.
+      domains: names of the source domains, in the order of the losses.
+      window: the evaluations of the steps in the window, on the host.
+      learning_rate: at the last step.
+      may_overflow: whether steps in which a gradient overflowed were skipped, as float16's
+        are; they are counted, and the means are over the others.
+
+    Returns:
+      A flat mapping; `loss/DOMAIN` is the loss at w and `perturbed_loss/DOMAIN` at w + eps.
+
+    Raises:
+      RunDivergedError: something in the window is not finite; the message names the first
+        step and the domains. With may_overflow: every step was skipped.
+    """
+    line: dict[str, Any] = {"step": step, "kind": "train"}
+    first = step - len(window) + 1
+    if may_overflow:
+        taken = [seen for seen in window if _gradients_are_finite(seen)]
+        if not taken:
+            raise RunDivergedError(f"all steps from {first} to {step} overflowed")
+        line["skipped_steps"] = len(window) - len(taken)
+        window = taken
+    _refuse_not_finite(first, domains, window)
+    losses = np.stack([e.losses for e in window])
+    perturbed = np.stack([e.perturbed_losses for e in window])
+    for i, domain in enumerate(domains):
+        line[f"loss/{domain}"] = float(losses[:, i].mean())
+    for i, domain in enumerate(domains):
+        line[f"perturbed_loss/{domain}"] = float(perturbed[:, i].mean())
+    line["loss_spread"] = float(losses.std(axis=1).mean())
+    for name in ("gradient_norm", "perturbation_norm", "perturbed_gradient_norm", "cosine"):
+        line[name] = float(np.mean([getattr(e, name) for e in window]))
+    realized = [seen.realized for seen in window if seen.realized is not None]
+    if realized:
+        line["realized_length_ratio"] = float(np.mean([r.length_ratio for r in realized]))
+        line["realized_cosine"] = float(np.mean([r.cosine for r in realized]))
+    return line | {"learning_rate": learning_rate}
+
+
+def _gradients_are_finite(seen: dj.Evaluation) -> bool:
+    norms = (seen.gradient_norm, seen.perturbation_norm, seen.perturbed_gradient_norm)
+    return bool(np.isfinite(norms).all())
+
+
+def _refuse_not_finite(
+    first_step: int, domains: list[str], window: list[dj.Evaluation]
+) -> None:
+    for step, seen in enumerate(window, start=first_step):
+        for what, values in (
+            ("loss", seen.losses),
+            ("perturbed loss", seen.perturbed_losses),
+        ):
+            wrong = [
+                d for d, ok in zip(domains, np.isfinite(values), strict=True) if not ok
+            ]
+            if wrong:
+                raise RunDivergedError(
+                    f"the {what} of domain {', '.join(wrong)} is not finite at step {step}"
+                )
+        norms = (seen.gradient_norm, seen.perturbed_gradient_norm)
+        if not np.isfinite(norms).all():
+            raise RunDivergedError(
+                f"the gradient of {', '.join(domains)} is not finite at step {step}"
+            )
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of the metrics; a line cut short by a kill is left out.
+
+    Raises:
+      ValueError: a line is no JSON; the message names the file and the line.
+    """
+    file = folder / "metrics.jsonl"
+    if not file.exists():
+        return []
+    *whole, _ = file.read_bytes().split(b"\n")
+    lines = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{file}, line {number}, is no JSON: {error}.") from None
+    return lines
+
+
+class MetricsLog:
+    """A run's metrics; those of the writing process are `metrics.jsonl` and TensorBoard's.
+
+    Args:
+      folder: of the run.
+      step: the step the run goes on from; what was logged after it is dropped, since it
+        will be measured again.
+      layout: of the run. All processes keep the lines, one writes them.
+
+    Attributes:
+      lines: all of them, the earlier ones too.
+    """
+
+    def __init__(self, folder: Path, step: int, layout: Layout) -> None:
+        self.lines = [
+            line
+            for line in read_metrics(folder)
+            if line["step"] <= step and line["kind"] != "swad"  # made anew at the end
+        ]
+        layout.wait("metrics were read")
+        self._writes = layout.writes
+        if not self._writes:
+            return
+        self._path = folder / "metrics.jsonl"
+        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        self._file = self._path.open("a")
+        # TensorBoard drops events from this step on when it reads the folder.
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Appends one line; it is on the disk when this returns."""
+        self.lines.append(line)
+        if not self._writes:
+            return
+        with naming(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        for name, value in line.items():
+            if name not in ("step", "kind"):
+                self._events.add_scalar(name, value, line["step"])
+        if line["kind"] != "train":  # a checkpoint follows, and a run goes on from there
+            self._events.flush()
+
+    def close(self) -> None:
+        """Ends the files."""
+        if self._writes:
+            self._file.close()
+            self._events.close()

@@ -1,0 +1,212 @@
+"""The table of methods, methods from elsewhere, and what each looks at."""
+
+import importlib.metadata
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import disam_jax as dj
+from disam_jax import testing
+from experiments.config.run import RunConfig, make_config
+from experiments.data import load
+from experiments.methods import registry as methods
+from experiments.methods.examples import climb_fewer, only_hardest, take
+from experiments.methods.registry import METHODS, Method, find_method
+from experiments.models.classifier import make_classifier
+from experiments.training.feed import with_steps
+from tests.experiments.training.test_step import BATCH, CLASSES, SGD, fresh, program
+from tests.float32 import assert_close
+
+# One of each cost; that of the library's methods is counted in test_testing.py.
+COUNTED = (
+    "erm", "disam+sagm", "disam+interval", "momentum_sam", "dgsam", "multi_step_sam", "gam",
+    "bilateral_sam", "disam+one_pass",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_the_gradients_of_a_budget_are_those_that_are_computed(name):
+    method = METHODS[name]
+    h = method.defaults
+    found = testing.count_evaluations(method.make(h), pieces=method.pieces)
+    assert found == pytest.approx(method.gradients(h, 3))
+
+
+def test_every_method_names_what_it_reads():
+    for method in METHODS.values():
+        assert method.description
+        for name in method.reads:
+            assert hasattr(method.defaults, name)
+
+
+def test_a_budget_of_gradients_becomes_steps():
+    data = load("rotated_digits")
+
+    def steps(name, **overrides):
+        config = make_config(
+            data="rotated_digits", method=name, unseen=data.domains[0], seed=0,
+            overrides=overrides,
+        )  # fmt: skip
+        return with_steps(config, data, 600).preset.steps
+
+    sources = len(data.domains) - 1
+    assert steps("erm") == 600
+    assert steps("sam") == steps("disam") == 300
+    assert steps("interval_sam", period=10) == round(600 / 1.1)
+    assert steps("dgsam") == round(600 / (1 + 1 / sources))
+    assert steps("ksam", fraction=0.5) == 450
+    with pytest.raises(ValueError, match=r"gradients must be at least 2, one step of sam"):
+        with_steps(config_of("sam"), data, 0.5)
+
+
+def config_of(method, **overrides):
+    return make_config(
+        data="rotated_digits", method=method, unseen="deg0", seed=0, overrides=overrides
+    )
+
+
+LOCAL = '''
+import disam_jax as dj
+from experiments.methods.registry import PAPER, Method
+
+def half_way():
+    """SAM from half the radius."""
+    return dj.sam(0.025)
+
+MINE = Method("mine", lambda h: dj.sam(h.rho), PAPER, ("rho",), "as SAM")
+TAKEN = Method("sam", lambda h: dj.sam(h.rho), PAPER, ("rho",), "not SAM")
+NEITHER = 3
+'''
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere_methods.py").write_text(LOCAL)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "elsewhere_methods"
+    sys.modules.pop("elsewhere_methods", None)
+    find_method.cache_clear()
+
+
+def test_a_method_is_found_by_its_place(elsewhere):
+    mine = find_method(f"{elsewhere}:MINE")
+    assert isinstance(mine, Method) and mine.name == "mine"
+    config = config_of(f"{elsewhere}:MINE")
+    assert isinstance(config, RunConfig) and config.name == "mine/deg0/seed0"
+
+
+def test_a_function_is_a_method_whose_cost_is_counted(elsewhere):
+    found = find_method(f"{elsewhere}:half_way")
+    assert (found.name, found.description) == ("half_way", "SAM from half the radius.")
+    assert found.gradients(found.defaults, 3) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing", "unknown method 'nothing'; there are: erm, sam"),
+        ("no_such_module:MINE", "cannot be loaded: No module named 'no_such_module'"),
+        ("elsewhere_methods:NOTHING", "cannot be loaded: .* no attribute 'NOTHING'"),
+        ("elsewhere_methods:NEITHER", "is a int"),
+        ("elsewhere_methods:TAKEN", "calls itself 'sam'"),
+    ],
+)
+def test_what_cannot_be_found_is_said(elsewhere, name, message):
+    del elsewhere
+    with pytest.raises(ValueError, match=message):
+        find_method(name)
+
+
+def test_other_packages_announce_theirs(elsewhere, monkeypatch):
+    point = importlib.metadata.EntryPoint("mine", f"{elsewhere}:MINE", methods.ENTRY_POINTS)
+    monkeypatch.setattr(methods, "entry_points", lambda group: [point])
+    assert find_method("mine").description == "as SAM"
+    assert list(methods.known_methods()) == [*METHODS, "mine"]
+
+
+def test_every_kth_example_is_climbed():
+    chosen = climb_fewer(0.25)(BATCH, 2, None)
+    assert chosen.descended is BATCH
+    np.testing.assert_array_equal(chosen.climbed.images, BATCH.images[::4])
+    np.testing.assert_array_equal(chosen.climbed.domains, [0, 1])
+    assert chosen.climbed.key is BATCH.key
+
+
+def test_the_hardest_of_every_domain_are_taken():
+    losses = jnp.array([3.0, 1.0, 2.0, 9.0, 5.0, 8.0, 7.0, 6.0])
+    domains = jnp.array([0, 0, 0, 1, 1, 1, 1, 1])
+    batch = BATCH._replace(domains=domains)
+    descended, climbed = only_hardest(0.5)(batch, 2, lambda batch: losses)
+    assert climbed is None
+    np.testing.assert_array_equal(descended.labels, BATCH.labels[np.array([0, 2, 3, 5])])
+    np.testing.assert_array_equal(descended.domains, [0, 0, 1, 1])
+    descended, _ = only_hardest(1.0)(batch, 2, lambda batch: losses)  # 4 of the 3
+    np.testing.assert_array_equal(descended.domains, [0, 0, 0, -1, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("make", [climb_fewer, only_hardest])
+def test_a_fraction_is_one(make):
+    with pytest.raises(ValueError, match=r"fraction must lie in \(0, 1\]; got 1.5"):
+        make(1.5)
+
+
+@jax.jit
+def mean_loss(params, batch):
+    model = make_classifier("patchnet", CLASSES)
+    logits, _ = model.apply({"params": params}, batch.images, train=True)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+
+
+@pytest.mark.parametrize("name", ["part_sam", "ksam", "dgsam"])
+def test_a_step_looks_at_the_examples_that_the_method_says(name):
+    """The recorded losses against those of the examples chosen here."""
+    own = program(name, SGD)
+    params = jax.tree.map(jnp.copy, fresh(own).params)
+    rho = METHODS[name].defaults.rho
+    _, seen = own.train_step(fresh(own), BATCH)
+
+    def domains(params, batch):
+        return mean_loss(params, batch).reshape(2, -1).mean(1)
+
+    @jax.jit
+    def climb(params, batch):
+        grad = jax.grad(lambda p: mean_loss(p, batch).mean())(params)
+        scale = rho / optax.tree.norm(grad)
+        return jax.tree.map(lambda w, g: w + scale * g, params, grad)
+
+    if name == "part_sam":
+        there = climb(params, take(BATCH, slice(None, None, 4)))
+        expected = domains(there, BATCH)
+    elif name == "ksam":
+        hard = np.argsort(-np.asarray(mean_loss(params, BATCH)).reshape(2, 4), axis=1)
+        chosen = take(BATCH, np.array([hard[0, 0], 4 + hard[1, 0]]))
+        expected = domains(climb(params, chosen), chosen)
+    else:
+        key = jax.random.fold_in(jax.random.key(0), 0)
+        first, second = np.asarray(jax.random.permutation(key, 2))
+        half = [take(BATCH, np.arange(4) + 4 * i) for i in range(2)]
+        there = climb(params, half[first])
+        expected = [0.0, 0.0]
+        expected[first] = mean_loss(params, half[first]).mean()
+        expected[second] = mean_loss(there, half[second]).mean()
+    assert_close(seen.perturbed_losses, expected)
+
+
+@pytest.mark.parametrize("name", ["part_sam", "dgsam"])
+def test_a_batch_of_ones_own_is_not_cut_again(name):
+    with pytest.raises(ValueError, match=f"{name} takes the batch in its own way"):
+        config_of(name, micro_batches=2)
+
+
+def test_domains_as_pieces_need_balance():
+    with pytest.raises(ValueError, match="dgsam takes each domain as a piece"):
+        config_of("dgsam", batching="merged")
+
+
+def test_hardest_counts_from_one():
+    with pytest.raises(ValueError, match=r"count must be in 1 ... 4, the batch; got 5"):
+        dj.hardest(jnp.ones(4), jnp.zeros(4, int), 1, 5)

@@ -1,0 +1,214 @@
+import base64
+import re
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import matplotlib.pyplot as plt
+import pytest
+
+from experiments.studies.kit.gather import as_html, gather, read_report, tally
+from experiments.studies.kit.runs import Setting, Store
+from experiments.studies.kit.statistics import CANNOT_TELL, DOES_NOT, HOLDS
+from experiments.studies.kit.study import Figure, Finding, Study, Table, run_study
+
+CLAIM = "SAM & co. <b>beat</b> ERM where |g| < 1, with `rho <b>`"
+ANSWERS = {"first": [HOLDS, CANNOT_TELL, HOLDS], "second": [DOES_NOT, HOLDS]}
+
+
+def made_up(name, answers):
+    """A study with a figure, a table and as many findings as answers."""
+
+    def draw(numbers, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        figure, axes = plt.subplots(figsize=(1, 1))
+        axes.plot(numbers["line"])
+        figure.savefig(folder / "line.png", dpi=20)
+        plt.close(figure)
+        return [Figure("line.png", f"A line of `{name}` & no more", "**How** to read it.")]
+
+    return Study(
+        name=name,
+        title=f"Is the {name} claim right?",
+        protocol=f"The protocol of {name}: `rho = 0.05`, **nothing** tuned.",
+        measure=lambda setting: {"line": [1, len(name)]},
+        draw=draw,
+        find=lambda numbers: [
+            Finding(CLAIM, f"paper {i}", "made up", answer, "+1.0 [+0.5, +1.5], p = 0.010")
+            for i, answer in enumerate(answers)
+        ],
+        tables=lambda numbers: [Table("Ends", ["end", "|y|"], [["last", "<i>7</i>"]])],
+    )
+
+
+REGISTRY = {
+    **{name: made_up(name, answers) for name, answers in ANSWERS.items()},
+    "third": made_up("third", [HOLDS]),  # never run
+}
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """A folder of two finished studies, run in another order than the registry's."""
+    folder = tmp_path_factory.mktemp("studies")
+    for name, minutes in (("second", 90), ("first", 60)):
+        store = Store(folder / "runs")
+        store.seconds_used = 60.0 * minutes
+        store.commits_used = {f"commit-of-{name}"}
+        command = f"python -m experiments study {name} --seeds 3"
+        run_study(REGISTRY[name], Setting(store), folder / name, command)
+    gather(folder, REGISTRY, folder)
+    return folder
+
+
+class Page(HTMLParser):
+    """The elements and the text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, attribute, *tags):
+        """The values of an attribute, of some tags or of all."""
+        return [
+            found[attribute]
+            for tag, found in self.elements
+            if attribute in found and (not tags or tag in tags)
+        ]
+
+
+@pytest.fixture(scope="module")
+def page(studies):
+    return Page((studies / "report.html").read_text())
+
+
+def test_returns_the_findings_in_the_order_of_the_registry(studies, tmp_path):
+    found = gather(studies, REGISTRY, tmp_path)
+    assert [f.answer for f in found] == [*ANSWERS["first"], *ANSWERS["second"]]
+
+
+def test_page_needs_no_other_file(page):
+    assert not {"script", "iframe", "object", "video"} & {tag for tag, _ in page.elements}
+    assert all(link.startswith("data:") for link in page.all("href", "link"))
+    assert all(source.startswith("data:") for source in page.all("src"))
+    assert "url(" not in page.text and "@import" not in page.text  # the style is text too
+
+
+def test_images_are_the_figures_of_the_studies(studies, page):
+    images = [
+        base64.b64decode(source.removeprefix("data:image/png;base64,"), validate=True)
+        for source in page.all("src", "img")
+    ]
+    assert images == [(studies / n / "line.png").read_bytes() for n in ("first", "second")]
+    assert page.all("alt", "img") == [
+        "A line of first & no more",
+        "A line of second & no more",
+    ]
+
+
+def test_abstract_counts_the_answers(studies, page):
+    abstract = page.text.split("Contents")[0]
+    assert "2 studies put 3 claims to 5 tests, in 2.5 hours" in abstract
+    assert "Not run yet: 1 of 3." in abstract
+    for number, mark, answer in (
+        (3, "✓", HOLDS),
+        (1, "✗", DOES_NOT),
+        (1, "?", CANNOT_TELL),
+    ):
+        assert re.search(rf"\b{number}\s+{re.escape(mark)}\s+{answer}", abstract)
+        assert f"- {mark} {answer}: {number}\n" in (studies / "report.md").read_text()
+    assert tally(read_report(studies, REGISTRY).findings) == [
+        (HOLDS, 3),
+        (DOES_NOT, 1),
+        (CANNOT_TELL, 1),
+    ]
+
+
+def test_links_inside_the_reports_lead_somewhere(studies, page):
+    markdown = (studies / "report.md").read_text()
+    places = {
+        "html": (page.all("href", "a"), page.all("id")),
+        "markdown": (
+            re.findall(r"\]\((#[^)]*)\)", markdown),
+            re.findall(r'<a id="([^"]*)">', markdown),
+        ),
+    }
+    for links, ids in places.values():
+        assert len(ids) == len(set(ids))
+        assert {"#study-first", "#study-second-2"} <= set(links)
+        assert all(link[0] == "#" and link[1:] in ids for link in links)
+
+
+def test_text_is_no_html(page):
+    assert page.text.count("SAM & co. <b>beat</b> ERM where |g| < 1, with rho <b>") == 3 + 5
+    assert "<i>7</i>" in page.text
+    assert not {"b", "i"} & {tag for tag, _ in page.elements}
+    assert "The protocol of first: rho = 0.05, nothing tuned." in page.text
+
+
+def test_answers_are_told_by_word_and_symbol(page):
+    badges = re.findall(r"([✓✗?])\s+(holds|does not hold|cannot be told)\b", page.text)
+    assert set(badges) == {("✓", HOLDS), ("✗", DOES_NOT), ("?", CANNOT_TELL)}
+    assert len(badges) == 3 + 2 * 5  # abstract, table, sections
+
+
+def test_each_section_says_how_it_was_made(page):
+    for name in ANSWERS:
+        section = page.text.split(f"The protocol of {name}")[1].split("Back to")[0]
+        assert f"python -m experiments study {name} --seeds 3" in section
+        assert f"commit-of-{name}" in section
+    whole = page.text.split("Total time")[1]
+    assert "2.5 hours" in whole
+    assert "commit-of-first" in whole and "commit-of-second" in whole
+
+
+def test_unfinished_study_is_listed_with_its_command(studies, page):
+    for text in (page.text, (studies / "report.md").read_text()):
+        waiting = text.split("Not run yet")[-1]
+        assert "Is the third claim right?" in waiting
+        assert "python -m experiments study third\n" in waiting
+
+
+@pytest.mark.parametrize("place", [".", "elsewhere/deeper"])
+def test_markdown_links_to_the_figures_from_where_it_lies(studies, place):
+    out = studies / place
+    gather(studies, REGISTRY, out)
+    links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", (out / "report.md").read_text())
+    assert [(out / unquote(link)).resolve() for link in links] == [
+        (studies / name / "line.png").resolve() for name in ANSWERS
+    ]
+    assert place != "." or links == ["first/line.png", "second/line.png"]
+
+
+def test_markdown_tables_keep_their_columns(studies):
+    text = (studies / "report.md").read_text()
+    rows = [line for line in text.splitlines() if re.match(r"\|.*#study-", line)]
+    assert len(rows) == 3
+    # The second study puts two of the claims of the first to the test again.
+    assert [row.count("](#study-second-") for row in rows] == [1, 1, 0]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in rows)
+    assert r"SAM & co. &lt;b>beat&lt;/b> ERM where \|g\| < 1, with `rho <b>`" in rows[0]
+    assert r"| end | \|y\| |" in text and r"| last | &lt;i>7&lt;/i> |" in text
+
+
+def test_study_that_is_not_known_comes_last_under_its_name(studies):
+    report = read_report(studies, {"second": REGISTRY["second"]})
+    assert [section.title for section in report.sections] == [
+        "Is the second claim right?",
+        "first",
+    ]
+    assert len(report.findings) == 5
+    html = as_html(report)
+    assert html.count("<img") == 2 and "does not have this study" in html
+
+
+def test_nothing_finished_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"no finished study.*study NAME.*first, second"):
+        gather(tmp_path, REGISTRY, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,269 @@
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import disam_jax as dj
+from experiments.config.run import make_config
+from experiments.data import DomainData, load
+from experiments.devices import one_device
+from experiments.training.loop import train as train_on
+from experiments.training.metrics import RunDivergedError, read_metrics, train_line
+from experiments.training.run_folder import RunFolder
+from experiments.training.step import make_program
+
+ROOT = Path(__file__).parents[3]
+SMALL = {"steps": 30, "batch_size": 8, "log_every": 5, "checkpoint_every": 10}
+
+
+def config(method="disam", seed=0, **changes):
+    return make_config(
+        data="rotated_digits",
+        method=method,
+        unseen="75",
+        seed=seed,
+        overrides={**SMALL, **changes},
+    )
+
+
+def train(config, path, *progress, data=None):
+    data = data or load("rotated_digits", image_size=config.preset.image_size)
+    return train_on(config, data, path, *progress)
+
+
+def final_state(path, own):
+    """The state in the last checkpoint."""
+    program = make_program(own.method, own.hyperparameters, own.preset, 10, 5)
+    fresh = program.init(jax.random.key(99))
+    with contextlib.closing(RunFolder(path, own, one_device())) as folder:
+        return folder.restore(fresh)
+
+
+def assert_same_run(a, b, own):
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+    states = [jax.tree.leaves(final_state(path, own)) for path in (a, b)]
+    for ours, theirs in zip(*states, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    records = [json.loads((path / "result.json").read_text()) for path in (a, b)]
+    for record in records:
+        del record["seconds_per_step"]
+    assert records[0] == records[1]
+
+
+def test_a_run_leaves_all_that_is_promised(tmp_path):
+    seen = []
+    record = train(config(), tmp_path, lambda step, line: seen.append(step))
+    lines = read_metrics(tmp_path)
+    assert seen == [5, 10, 15, 20, 25, 30]
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
+    assert steps == seen
+    evaluations = [line for line in lines if line["kind"] == "evaluation"]
+    assert [line["step"] for line in evaluations] == [10, 20, 30]
+    last = evaluations[-1]
+    sources = [last[f"out_split_accuracy/{d}"] for d in ("0", "15", "30", "45", "60")]
+    assert record["in_domain_accuracy"] == pytest.approx(np.mean(sources))
+    assert record["out_of_domain_heldout_accuracy"] == last["out_split_accuracy/75"]
+    assert 0.0 < record["out_of_domain_accuracy"] <= 1.0
+    assert json.loads((tmp_path / "result.json").read_text()) == record
+    assert json.loads((tmp_path / "config.json").read_text())["unseen"] == "75"
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["packages"]["jax"] == jax.__version__
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_a_finished_run_is_only_read(tmp_path):
+    record = train(config(), tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert train(config(), tmp_path, lambda *_: pytest.fail("trained again")) == record
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_seeds_and_methods_give_different_runs(tmp_path):
+    records = [
+        train(config(method, seed), tmp_path / method / str(seed))
+        for method, seed in (("disam", 0), ("disam", 1), ("erm", 0))
+    ]
+    losses = {round(r["loss/0"], 6) for r in records}
+    assert len(losses) == 3
+
+
+def test_the_unseen_domain_is_never_trained_on(tmp_path):
+    """Replacing every image of the unseen domain changes no training loss."""
+    data = load("rotated_digits")
+    noise = np.random.default_rng(0).integers(0, 256, data.images[5].shape, dtype=np.uint8)
+    changed = dataclasses.replace(data, images=(*data.images[:5], noise))
+    train(config(), tmp_path / "plain")
+    train(config(), tmp_path / "changed", data=changed)
+
+    def losses(path):
+        return [line for line in read_metrics(path) if line["kind"] == "train"]
+
+    assert losses(tmp_path / "plain") == losses(tmp_path / "changed")
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [5, 10, 25, 30])
+def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, stop_at):
+    def stop(step, line):
+        if step == stop_at:
+            raise Stop
+
+    train(config(), tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(config(), tmp_path / "broken", stop)
+    train(config(), tmp_path / "broken")
+    assert_same_run(tmp_path / "whole", tmp_path / "broken", config())
+
+
+def test_a_line_cut_short_is_measured_again(tmp_path):
+    def stop(step, line):
+        if step == 25:
+            raise Stop
+
+    train(config(), tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(config(), tmp_path / "broken", stop)
+    with (tmp_path / "broken" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 30, "kin')
+    train(config(), tmp_path / "broken")
+    assert_same_run(tmp_path / "whole", tmp_path / "broken", config())
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_to_the_same_bits(tmp_path):
+    own = config(steps=200)
+    command = [
+        *(sys.executable, "-m", "experiments", "train", "--data", "rotated_digits"),
+        *("--method", "disam", "--unseen", "75", "--seed", "0", "--steps", "200"),
+        *("--batch-size", "8", "--log-every", "5", "--checkpoint-every", "10"),
+    ]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*command, "--out", str(killed)], cwd=ROOT)
+    deadline = time.time() + 120
+    while len(read_metrics(killed)) < 15 and time.time() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    lines = read_metrics(killed)
+    assert 15 <= len(lines) < 60
+    assert not (killed / "result.json").exists()
+    for path in (killed, whole):
+        told = [*command, "--out", str(path)]
+        subprocess.run(told, cwd=ROOT, check=True)
+    assert read_metrics(killed)[: len(lines) - 10] == lines[:-10]
+    assert_same_run(killed, whole, own)
+
+
+def test_another_config_is_refused(tmp_path):
+    train(config(), tmp_path)
+    message = "another config.*hyperparameters.rho: 0.05 there, 0.2 asked; seed: 0 there, 1"
+    with pytest.raises(ValueError, match=message):
+        train(config(seed=1, rho=0.2), tmp_path)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
+        train(config(), tmp_path)
+
+
+def test_a_run_killed_while_its_config_was_written_starts_anew(tmp_path):
+    (tmp_path / "config.json.5e1f.tmp").write_text('{"data": "rotat')
+    assert train(config(steps=5), tmp_path)["steps"] == 5
+
+
+def test_divergence_names_step_and_domain_and_keeps_the_last_good_checkpoint(tmp_path):
+    def save_then_stop(step, line):
+        if step == 10:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(config(), tmp_path, save_then_stop)
+    good = final_state(tmp_path, config())
+    broken = final_state(tmp_path, config())
+    head = broken.params["head"]
+    head["kernel"] = head["kernel"].at[0].set(np.nan)
+    folder = RunFolder(tmp_path / "nan", config(), one_device())
+    folder.save(broken)
+    folder.close()
+    message = (
+        r"disam/75/seed0: the loss of domain 0, 15, 30, 45, 60 is not finite at step 11\. "
+        r".*checkpoint of step 10 is kept in .*smaller rho"
+    )
+    with pytest.raises(RunDivergedError, match=message):
+        train(config(), tmp_path / "nan")
+    assert final_state(tmp_path, config()).step == good.step == 10
+    assert final_state(tmp_path / "nan", config()).step == 10
+
+
+def test_divergence_of_one_domain_names_that_one(tmp_path, monkeypatch):
+    """An infinite learning rate breaks all; a broken evaluation of one domain only that."""
+
+    evaluation = _evaluation([0.5, np.nan, 0.7])
+    with pytest.raises(RunDivergedError, match=r"loss of domain b is not finite at step 8"):
+        train_line(
+            9, ["a", "b", "c"], [_evaluation([1, 1, 1]), evaluation, evaluation], 0.1
+        )
+
+
+def _evaluation(losses):
+
+    one = np.float32(1)
+    losses = np.array(losses, np.float32)
+    return dj.Evaluation(losses, losses, None, losses, one, one, one, one)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "adam"}, "unknown method 'adam'; there are: erm, sam, asam"),
+        (
+            {"data": "pcas"},
+            "unknown data set 'pcas'; there are: emoji_styles, rotated_digits",
+        ),
+        ({"model": "vgg"}, "unknown model 'vgg'; there are: patchnet, resnet"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion'; there are: adam, adamw, sgd"),
+        ({"steps": 0}, "steps must be at least 1; got 0"),
+        ({"rho": -1.0}, "rho must be finite and >= 0; got -1"),
+        ({"checkpoint_every": 7}, r"multiple of log_every \(5\); got 7"),
+        ({"image_size": 8}, "image_size must be a multiple of 16 for patchnet; got 8"),
+        ({"seed": -1}, "seed must be at least 0; got -1"),
+    ],
+)
+def test_impossible_configs_are_refused_when_made(changes, message):
+    names = {"data": "rotated_digits", "method": "sam", "unseen": "0", "seed": 0}
+    fixed = {name: changes.pop(name, value) for name, value in names.items()}
+    with pytest.raises(ValueError, match=message):
+        make_config(**fixed, overrides={**SMALL, **changes})
+
+
+def test_unknown_domain_lists_the_known(tmp_path):
+    own = dataclasses.replace(config(), unseen="90")
+    with pytest.raises(
+        ValueError, match="unknown domain '90' of rotated_digits; it has: 0,"
+    ):
+        train(own, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_data_sets_are_of_the_expected_kind():
+    assert isinstance(load("rotated_digits"), DomainData)
+
+
+def test_divergence_before_any_checkpoint_says_so(tmp_path):
+    message = r"not finite at step \d\. No checkpoint had been made yet\. Try a smaller rho"
+    with pytest.raises(RunDivergedError, match=message):
+        train(config("sam", rho=1e38), tmp_path)
