@@ -1,4 +1,13 @@
-"""Sharpness-aware minimization under domain shift, for JAX and Optax."""
+"""Sharpness-aware minimization under domain shift, for JAX and Optax.
+
+To read it in the order of the data: a loss function gives the losses of the domains
+(domains.py); a pass (passes/) evaluates them at some parameters and finds the way back; a
+step (step.py) is what a method does with such passes; sharpness.py has the step of the four
+choices, each in a file of its own: objectives.py, perturbations/, combinations.py, when.py.
+methods/ are those choices under their published names, wrappers/ what stands around a
+method, evaluation.py what a step reports, diagnostics/ what can be measured at any
+parameters, testing/ what any method must hold.
+"""
 
 from importlib.metadata import version as _version
 
@@ -24,48 +33,42 @@ from disam_jax.methods import gam as gam
 from disam_jax.methods import interval_sam as interval_sam
 from disam_jax.methods import looksam as looksam
 from disam_jax.methods import late_sam as late_sam
-from disam_jax.methods import randomized_sam as randomized_sam
+from disam_jax.methods import rst as rst
 from disam_jax.methods import ae_sam as ae_sam
 from disam_jax.methods import momentum_sam as momentum_sam
-from disam_jax.methods import random_sam as random_sam
+from disam_jax.methods import noise_sam as noise_sam
 from disam_jax.methods import dgsam as dgsam
 from disam_jax.sharpness import erm as erm
 
 # The engine, and what it reports.
-from disam_jax.evaluation import Evaluation as Evaluation
 from disam_jax.sharpness import sharpness_aware as sharpness_aware
-from disam_jax.gradient_function import value_and_grad as value_and_grad
-from disam_jax.sources import SharpnessState as SharpnessState
-from disam_jax.sources import pop_evaluation as pop_evaluation
+from disam_jax.passes.options import StepOptions as StepOptions
+from disam_jax.wrappers.gradient_function import value_and_grad as value_and_grad
+from disam_jax.evaluation import Evaluation as Evaluation
+from disam_jax.evaluation import pop_evaluation as pop_evaluation
+from disam_jax.evaluation import realized_perturbation as realized_perturbation
 
-# A step of one's own, that looks wherever it likes.
-from disam_jax.passes import Look as Look
-from disam_jax.passes import Pass as Pass
-from disam_jax.sources import Points as Points
-from disam_jax.sources import Step as Step
-from disam_jax.sources import gradient_source as gradient_source
+# A step of one's own, that evaluates the losses wherever it likes.
+from disam_jax.step import Step as Step
+from disam_jax.step import method_from_step as method_from_step
+from disam_jax.methods import one_pass as one_pass
+from disam_jax.methods import one_pass_by_domain as one_pass_by_domain
 
-# At which steps to ascend, and what is descended between two ascents.
-from disam_jax.between import Between as Between
-from disam_jax.between import plain_gradient as plain_gradient
-from disam_jax.between import reuse_orthogonal as reuse_orthogonal
-from disam_jax.policies import every as every
-from disam_jax.policies import starting_at as starting_at
-from disam_jax.policies import with_probability as with_probability
+# At which steps to ascend.
+from disam_jax.when import every as every
+from disam_jax.when import starting_at as starting_at
+from disam_jax.when import with_probability as with_probability
 
-# A batch in pieces, and float16.
-from disam_jax.loss_scale import LossScaleState as LossScaleState
-from disam_jax.loss_scale import scale_loss as scale_loss
-from disam_jax.micro_batching import micro_batches as micro_batches
-from disam_jax.micro_batching import per_micro_batch as per_micro_batch
-from disam_jax.precision import Realized as Realized
-from disam_jax.precision import realized_perturbation as realized_perturbation
+# A batch in micro-batches, and float16.
+from disam_jax.wrappers.loss_scale import scale_loss as scale_loss
+from disam_jax.wrappers.micro_batches import micro_batches as micro_batches
+from disam_jax.wrappers.micro_batches import per_micro_batch as per_micro_batch
 
 # From a loss function to domain losses and weights.
 from disam_jax.domains import domain_means as domain_means
 from disam_jax.domains import domain_shares as domain_shares
+from disam_jax.domains import hardest as hardest
 from disam_jax.domains import vmap_domains as vmap_domains
-from disam_jax.selection import hardest as hardest
 
 # Objectives: (losses, weights) -> scalar.
 from disam_jax.objectives import domain_variance as domain_variance
@@ -73,25 +76,17 @@ from disam_jax.objectives import variance_penalized as variance_penalized
 from disam_jax.objectives import vrex as vrex
 from disam_jax.objectives import weighted_mean as weighted_mean
 
-# Engines beside the four choices.
-from disam_jax.one_pass import one_pass as one_pass
-from disam_jax.one_pass import one_pass_by_domain as one_pass_by_domain
-from disam_jax.walk import walk as walk
-from disam_jax.where_sharp import where_sharp as where_sharp
-
 # Perturbations: ascent gradient -> displacement.
-from disam_jax.perturbations import ascend as ascend
-from disam_jax.perturbations import ascend_adaptively as ascend_adaptively
-from disam_jax.perturbations import ascend_and_match as ascend_and_match
-from disam_jax.perturbations import ascend_by_sign as ascend_by_sign
-from disam_jax.perturbations import ascend_unnormalized as ascend_unnormalized
-from disam_jax.perturbations import each_element as each_element
-from disam_jax.perturbations import each_layer as each_layer
-from disam_jax.perturbations import each_weight as each_weight
-from disam_jax.perturbations import normalization_layers as normalization_layers
-from disam_jax.perturbations import perturbation as perturbation
-
-from disam_jax.directions import away_from_mean as away_from_mean
+from disam_jax.perturbations.ascend import ascend as ascend
+from disam_jax.perturbations.ascend import ascend_and_match as ascend_and_match
+from disam_jax.perturbations.ascend import ascend_unnormalized as ascend_unnormalized
+from disam_jax.perturbations.ascend import perturbation as perturbation
+from disam_jax.perturbations.sized import ascend_adaptively as ascend_adaptively
+from disam_jax.perturbations.sized import ascend_by_sign as ascend_by_sign
+from disam_jax.perturbations.sized import each_layer as each_layer
+from disam_jax.perturbations.sized import each_weight as each_weight
+from disam_jax.perturbations.directions import away_from_mean as away_from_mean
+from disam_jax.perturbations.masks import normalization_layers as normalization_layers
 
 # Combinations: (gradient at w, gradient at w + eps) -> gradient.
 from disam_jax.combinations import average as average

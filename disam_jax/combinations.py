@@ -6,6 +6,7 @@ structure. Which objective `grad` belongs to is `sharpness_aware`'s `combine_wit
 
 from collections.abc import Callable
 
+import chex
 import jax
 
 from disam_jax import trees
@@ -13,12 +14,18 @@ from disam_jax.hyperparameters import (
     Hyperparameter,
     Number,
     Scheduled,
+    at_step,
     check_hyperparameter,
     follow_schedule,
 )
 from disam_jax.trees import Tree
 
 Combination = Callable[[Tree, Tree], Tree] | Scheduled
+
+
+def combination_at(combine: Combination | None, count: chex.Array) -> Callable[..., Tree]:
+    """The combination as it is at step `count`; None is `take_perturbed`."""
+    return take_perturbed if combine is None else at_step(combine, count)
 
 
 def take_perturbed(grad: Tree, perturbed_grad: Tree) -> Tree:

@@ -1,4 +1,4 @@
-"""Domains: a loss function -> the vector of domain losses [M] and its weights [M]."""
+"""Domains: from one loss, or one per example, to the losses [M] and the weights [M]."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
 
 from disam_jax import trees
 from disam_jax.trees import Tree
 
 LossFn = Callable[..., Any]
-DomainLossFn = Callable[..., tuple[chex.Array, Any]]  # (params, *micro_batch)
 
 
 def vmap_domains(loss_fn: LossFn) -> LossFn:
@@ -140,65 +140,58 @@ def _membership(domain_ids: chex.Array, num_domains: int) -> chex.Array:
     return jnp.arange(num_domains)[:, None] == jnp.asarray(domain_ids)[None, :]
 
 
-def as_domain_loss_fn(
-    loss_fn: LossFn | None,
-    has_aux: bool,
-    as_given: Callable[[Tree], Tree] = lambda params: params,
-) -> DomainLossFn:
-    """Returns (params, *micro_batch) -> (losses [M] in at least float32, aux), checked.
+def hardest(
+    example_losses: chex.Array, domain_ids: chex.Array, num_domains: int, count: int
+) -> tuple[chex.Array, chex.Array]:
+    """The examples of the highest loss, `count` of every domain, in static shapes.
+
+    K-SAM's choice, domain by domain, so that no domain is left out: a forward pass over the
+    whole batch ranks the examples, and both gradients are taken on those chosen.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> losses, ids = jnp.array([0.1, 0.9, 0.5, 0.2]), jnp.array([0, 0, 0, 1])
+      >>> chosen, their_ids = hardest(losses, ids, num_domains=2, count=2)
+      >>> print(chosen, their_ids)
+      [1 2 3 0] [ 0  0  1 -1]
 
     Args:
-      loss_fn: the user's.
-      has_aux: whether it returns an aux.
-      as_given: the parameters of a step -> those that the user gave.
+      example_losses: [N], at the current parameters; no gradient goes through them.
+      domain_ids: [N], integers in 0 ... num_domains - 1.
+      num_domains: M.
+      count: >= 1, how many of each domain, at most N.
+
+    Returns:
+      Indices [M * count] into the batch, domain after domain, and their domain ids. Where a
+      domain has fewer than `count` examples, the surplus has the id -1, which
+      `domain_means` and `domain_shares` leave out.
+
+    Raises:
+      ValueError: count is out of its range.
+
+    References:
+      Ni et al., K-SAM: Sharpness-Aware Minimization at the Speed of SGD, 2022 (arXiv
+      2210.12864), where the ranking is over the whole batch.
     """
-    if loss_fn is None:
-        raise ValueError(
-            "loss_fn is missing: this transformation takes the gradients itself. Call "
-            "tx.update(None, state, params, loss_fn=loss_fn), or, where the optimizer's "
-            "call is not yours (TrainState.apply_gradients, nnx.Optimizer), take the "
-            "gradients with disam_jax.value_and_grad and give them to the optimizer."
-        )
+    size = jnp.shape(example_losses)[0]
+    if not 1 <= count <= size:
+        raise ValueError(f"count must be in 1 ... {size}, the batch; got {count}.")
+    losses = _everywhere(jax.lax.stop_gradient(example_losses))
+    domain_ids = _everywhere(domain_ids)
 
-    def domain_loss_fn(params: Tree, *micro_batch: Tree) -> tuple[chex.Array, Any]:
-        output = loss_fn(as_given(params), *micro_batch)
-        if isinstance(output, tuple) != has_aux or (has_aux and len(output) != 2):
-            expected = "a pair (losses, aux)" if has_aux else "losses alone"
-            raise TypeError(
-                f"loss_fn must return {expected} with has_aux={has_aux}; "
-                f"got {type(output).__name__}."
-            )
-        losses, aux = output if has_aux else (output, None)
-        if not isinstance(losses, list | float | int) and not hasattr(losses, "dtype"):
-            raise TypeError(
-                "loss_fn must return a scalar or the vector of domain losses; got "
-                f"{losses!r} ({type(losses).__name__}). Return jnp.stack of several losses."
-            )
-        losses = jnp.asarray(losses)
-        if losses.ndim > 1 or not jnp.issubdtype(losses.dtype, jnp.floating):
-            raise ValueError(
-                "loss_fn must return a floating-point scalar or vector of domain losses; "
-                f"got {losses.dtype}{list(losses.shape)}. Average over the examples of "
-                "each domain, e.g. with disam_jax.domain_means."
-            )
-        return trees.at_least_float32(jnp.atleast_1d(losses)), aux
+    def of_domain(domain: chex.Array) -> tuple[chex.Array, chex.Array]:
+        own = domain_ids == domain
+        _, chosen = jax.lax.top_k(jnp.where(own, losses, -jnp.inf), count)
+        return chosen, jnp.where(own[chosen], domain, -1)
 
-    return domain_loss_fn
+    chosen, ids = jax.vmap(of_domain)(jnp.arange(num_domains))
+    return chosen.reshape(-1), ids.reshape(-1)
 
 
-def check_weights(weights: chex.Array | None, losses: chex.Array) -> chex.Array:
-    """Returns weights >= 0 in the shape and dtype of `losses`, of any sum; 1 for None."""
-    if weights is None:
-        return jnp.ones_like(losses)
-    if np.shape(weights) != losses.shape:
-        raise ValueError(
-            f"domain_weights must have one entry per domain loss, shape {losses.shape}; "
-            f"got {np.shape(weights)}."
-        )
-    if not isinstance(weights, Tracer):
-        seen = np.asarray(weights, dtype=np.float64)
-        if not (np.isfinite(seen).all() and (seen >= 0).all()):
-            raise ValueError(
-                f"domain_weights must be finite and >= 0; got {seen.tolist()}."
-            )
-    return jnp.asarray(weights, losses.dtype)
+def _everywhere(array: chex.Array) -> chex.Array:
+    """The array whole on every device: of an explicitly sharded one no order is known."""
+    array = jnp.asarray(array)
+    mesh = jax.typeof(array).sharding.mesh  # its own, entered by `set_mesh` or not
+    if not mesh.explicit_axes:
+        return array
+    return jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec()))

@@ -1,9 +1,8 @@
 """Hyperparameters: checked numbers, and schedules that the other parts follow.
 
 `rho`, `alpha` and `lam` may each be a float, a scalar array or an Optax schedule
-(a function of the step count). Perturbations are Optax transformations and count
-their own steps; objectives and combinations are plain functions, and one whose
-hyperparameter is a schedule is held as a `Scheduled` until the step is known.
+(a function of the step count). What follows a schedule is held as a `Scheduled` until the
+step is known; `at_step` resolves it.
 """
 
 import math
@@ -19,12 +18,54 @@ Schedule = Callable[[Number], Number]
 Hyperparameter = Number | Schedule
 
 
+class Scheduled(NamedTuple):
+    """A number, an objective or a combination that follows a schedule.
+
+    Attributes:
+      make: value of the schedule -> what holds at that step.
+      schedule: step count -> value.
+    """
+
+    make: Callable[[Number], Any]
+    schedule: Schedule
+
+
+def at_step(part: Any, count: Number) -> Any:
+    """Returns a number, an objective or a combination as it is at step `count`."""
+    return part.make(part.schedule(count)) if isinstance(part, Scheduled) else part
+
+
+def follow_schedule(make: Callable[[Number], Any], value: Hyperparameter) -> Any:
+    """Returns `make(value)`, or a `Scheduled` of it where `value` is a schedule.
+
+    With this a new objective or combination takes schedules in one line:
+
+    >>> import optax
+    >>> def power_mean(power):
+    ...     return lambda losses, weights: (weights @ losses**power) ** (1 / power)
+    >>> objective = follow_schedule(power_mean, optax.linear_schedule(1.0, 2.0, 10))
+    >>> at_step(objective, 10).__name__
+    '<lambda>'
+
+    Args:
+      make: hyperparameter value -> objective or combination.
+      value: a float, a scalar array or a schedule.
+
+    Returns:
+      A function, or a `Scheduled` that the engine resolves at each step.
+    """
+    if isinstance(value, Scheduled):
+        return Scheduled(make, value.schedule)
+    return Scheduled(make, value) if callable(value) else make(value)
+
+
 def check_hyperparameter(
     name: str, value: Hyperparameter, at_least: float = 0.0, at_most: float = math.inf
-) -> Hyperparameter:
-    """Returns `value` if it can be a hyperparameter, by default a non-negative one.
+) -> Number | Scheduled:
+    """Returns `value`, for `at_step`, if it can be a hyperparameter, by default one >= 0.
 
-    Schedules have no number to look at yet and pass as they are.
+    Schedules have no number to look at yet and pass, as do traced values (under `jit`,
+    `vmap` or `inject_hyperparams`).
 
     Args:
       name: what to call it in the error.
@@ -33,45 +74,16 @@ def check_hyperparameter(
       at_most: the largest that it may be.
 
     Returns:
-      `value`, unchanged.
+      The number, or a `Scheduled` of it.
 
     Raises:
       TypeError: `value` is not a number, an array or a schedule.
       ValueError: `value` is not finite, not a scalar, or out of its range.
     """
-    if not callable(value):
-        check_number(name, value, at_least, at_most)
-    return value
-
-
-def check_number(
-    name: str, value: Number, at_least: float = 0.0, at_most: float = math.inf
-) -> Number:
-    """Returns `value` if it can be a hyperparameter that follows no schedule.
-
-    A traced value (under `jit`, `vmap` or `inject_hyperparams`) passes as it is.
-
-    Args:
-      name: what to call it in the error.
-      value: a float or a scalar array.
-      at_least: the smallest that it may be.
-      at_most: the largest that it may be.
-
-    Returns:
-      `value`, as a Python number where it is one: under x64 a NumPy float64 would widen
-      all that it is multiplied with.
-
-    Raises:
-      TypeError: `value` is not a number or an array.
-      ValueError: `value` is not finite, not a scalar, or out of its range.
-    """
-    if isinstance(value, Tracer):
+    if isinstance(value, Scheduled | Tracer):
         return value
     if callable(value):
-        raise TypeError(
-            f"{name} takes a number and no schedule; got {value!r}. "
-            "optax.inject_hyperparams can change it from step to step."
-        )
+        return Scheduled(lambda number: number, value)
     if isinstance(value, bool | str) or not isinstance(
         value, int | float | np.number | np.ndarray | jax.Array
     ):
@@ -89,7 +101,35 @@ def check_number(
         below = f" and <= {at_most:g}" if at_most < math.inf else ""
         hint = f" Use {name}=0 to switch its effect off." if at_least == 0 else ""
         raise ValueError(f"{name} must be finite{above}{below}; got {value}.{hint}")
-    return value if isinstance(value, int) else float(value)
+    return value
+
+
+def check_number(
+    name: str, value: Number, at_least: float = 0.0, at_most: float = math.inf
+) -> Number:
+    """Returns `value` if it can be a hyperparameter that follows no schedule.
+
+    Args:
+      name: what to call it in the error.
+      value: a float or a scalar array.
+      at_least: the smallest that it may be.
+      at_most: the largest that it may be.
+
+    Returns:
+      `value`, as a Python number where it is one: under x64 a NumPy float64 would widen
+      all that it is multiplied with.
+
+    Raises:
+      TypeError: `value` is not a number or an array.
+      ValueError: `value` is not finite, not a scalar, or out of its range.
+    """
+    if callable(value):
+        raise TypeError(
+            f"{name} takes a number and no schedule; got {value!r}. "
+            "optax.inject_hyperparams can change it from step to step."
+        )
+    check_hyperparameter(name, value, at_least, at_most)
+    return value if isinstance(value, int | Tracer) else float(value)
 
 
 def check_integer(
@@ -123,56 +163,6 @@ def check_integer(
     return int(value)
 
 
-def at_count(value: Hyperparameter, count: Number) -> Number:
-    """Returns the number that `value` stands for at step `count`."""
-    return value(count) if callable(value) else value
-
-
-class Scheduled(NamedTuple):
-    """An objective or combination whose hyperparameter is a schedule.
-
-    Attributes:
-      make: hyperparameter value -> objective or combination.
-      schedule: step count -> hyperparameter value.
-    """
-
-    make: Callable[[Number], Callable[..., Any]]
-    schedule: Schedule
-
-    def at(self, count: Number) -> Callable[..., Any]:
-        """Returns the function that holds at step `count`."""
-        return self.make(self.schedule(count))
-
-
-def follow_schedule(
-    make: Callable[[Number], Callable[..., Any]], value: Hyperparameter
-) -> Callable[..., Any] | Scheduled:
-    """Returns `make(value)`, or a `Scheduled` of it where `value` is a schedule.
-
-    With this a new objective or combination takes schedules in one line:
-
-    >>> import optax
-    >>> def power_mean(power):
-    ...     return lambda losses, weights: (weights @ losses**power) ** (1 / power)
-    >>> objective = follow_schedule(power_mean, optax.linear_schedule(1.0, 2.0, 10))
-    >>> at_step(objective, 10).__name__
-    '<lambda>'
-
-    Args:
-      make: hyperparameter value -> objective or combination.
-      value: a float, a scalar array or a schedule.
-
-    Returns:
-      A function, or a `Scheduled` that the engine resolves at each step.
-    """
-    return Scheduled(make, value) if callable(value) else make(value)
-
-
-def at_step(part: Callable[..., Any] | Scheduled, count: Number) -> Callable[..., Any]:
-    """Returns `part` as it is at step `count`."""
-    return part.at(count) if isinstance(part, Scheduled) else part
-
-
 def follow_learning_rate(
     learning_rate: Schedule, peak: float, *, rho_max: float, rho_min: float
 ) -> Schedule:
@@ -202,8 +192,8 @@ def follow_learning_rate(
       2022, section 4.1, with a lowest learning rate of 0. Their code takes another lowest
       rate too, and gives a radius below rho_min, even below 0, where a warm-up is lower.
     """
-    check_hyperparameter("rho_max", rho_max)
-    check_hyperparameter("rho_min", rho_min)
+    check_number("rho_max", rho_max)
+    check_number("rho_min", rho_min)
     if not peak > 0:
         raise ValueError(f"peak must be positive; got {peak}.")
     return lambda count: rho_min + (rho_max - rho_min) * (learning_rate(count) / peak)

@@ -16,6 +16,7 @@ from disam_jax.hyperparameters import (
     Hyperparameter,
     Number,
     Scheduled,
+    at_step,
     check_hyperparameter,
     follow_schedule,
 )
@@ -45,16 +46,16 @@ def weighted_mean(losses: chex.Array, weights: chex.Array) -> chex.Array:
     return jnp.sum(jnp.where(weights > 0, weights * losses, 0.0))
 
 
-def _uniform(weights: chex.Array) -> chex.Array:
-    present = (weights > 0).astype(weights.dtype)
-    return present / jnp.maximum(jnp.sum(present), 1.0)
+def objective_at(objective: Objective | None, count: chex.Array) -> ObjectiveFn:
+    """The objective as it is at step `count`; None is the weighted mean.
+
+    None and not `weighted_mean` is what methods default to: under
+    `optax.inject_hyperparams` a function that is a default is called as a schedule.
+    """
+    return weighted_mean if objective is None else at_step(objective, count)
 
 
-def _count_weighted(weights: chex.Array) -> chex.Array:
-    return weights
-
-
-VARIANCES = {"uniform": _uniform, "count_weighted": _count_weighted}
+VARIANCES = ("uniform", "count_weighted")
 
 
 def domain_variance(
@@ -89,7 +90,10 @@ def domain_variance(
       label tensors, which merges nothing, and so computes the count-weighted form.
     """
     check_variance(variance)
-    shares = VARIANCES[variance](weights)
+    shares = weights
+    if variance == "uniform":
+        present = (weights > 0).astype(weights.dtype)
+        shares = present / jnp.maximum(jnp.sum(present), 1.0)
     losses = jnp.where(weights > 0, losses, 0.0)
     mean = jnp.sum(shares * losses)
     return jnp.sum(shares * (losses - mean) ** 2)

@@ -1,17 +1,22 @@
-"""Arithmetic on trees of arrays in at least float32, safe at zero.
+"""Trees of real arrays: arithmetic in at least float32, safe at zero, and users' as such.
 
 In bfloat16 a norm keeps two digits, and in float16 it overflows at 65504: the length
 of a perturbation must not depend on that. Every product and norm of the package is a sum
 of elementwise products, which stays where the arrays are: of sharded arrays nothing but
 the scalar is exchanged. The rest of the tree arithmetic is `optax.tree`'s.
+
+A complex leaf is taken for its two real coordinates, a Python float for an array, and None
+for no parameter at all. What has no gradient is refused by its name.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 
 # A tree of arrays. chex and Optax each spell it as a union, the two differ, and neither
 # admits the trees of Flax NNX.
@@ -20,12 +25,10 @@ Tree: TypeAlias = Any
 
 def at_least_float32(tree: Tree) -> Tree:
     """Returns `tree` with half-precision leaves as float32, others as they are."""
-
-    def widen(leaf: chex.Array) -> chex.Array:
-        half = jnp.finfo(jnp.result_type(leaf)).bits < 32
-        return jnp.asarray(leaf, jnp.float32 if half else None)
-
-    return jax.tree.map(widen, tree)
+    with jax.numpy_dtype_promotion("standard"):  # though the user may have set "strict"
+        dtypes = jax.tree.map(jnp.result_type, tree)
+        wide = jax.tree.map(functools.partial(jnp.promote_types, jnp.float32), dtypes)
+    return jax.tree.map(jnp.asarray, tree, wide)
 
 
 def dot(a: Tree, b: Tree) -> chex.Array:
@@ -33,10 +36,12 @@ def dot(a: Tree, b: Tree) -> chex.Array:
 
     Of complex leaves real and imaginary parts are multiplied each with its own.
     """
-    pairs = zip(*map(jax.tree.leaves, map(at_least_float32, (a, b))), strict=True)
-    # For real numbers, both of the functions beside the product do nothing.
-    products = [jnp.sum(jnp.real(jnp.conj(x) * y)) for x, y in pairs]
-    return sum(products, start=jnp.zeros([], jnp.result_type(jnp.float32, *products)))
+    total = jnp.zeros([], jnp.float32)
+    a, b = at_least_float32((a, b))
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        # For real numbers, both of the functions beside the product do nothing.
+        total += jnp.sum(jnp.real(jnp.conj(x) * y))
+    return total
 
 
 def norm(tree: Tree) -> chex.Array:
@@ -50,10 +55,8 @@ def norm(tree: Tree) -> chex.Array:
     return sqrt(dot(tree, tree))
 
 
-@jax.custom_jvp
-def sqrt(x: chex.Array) -> chex.Array:
-    """Returns the square root of x >= 0; its derivative at zero is zero, not infinite."""
-    return jnp.sqrt(x)
+# The square root of x >= 0; its derivative at zero is zero, not infinite.
+sqrt = jax.custom_jvp(jnp.sqrt)
 
 
 @sqrt.defjvp
@@ -67,25 +70,15 @@ def safe_divide(numerator: float | chex.Array, denominator: chex.Array) -> chex.
     return numerator / jnp.where(denominator == 0, jnp.inf, denominator)
 
 
-def scale(factor: Any, tree: Tree) -> Tree:
-    """Returns factor * tree in the dtypes of `tree`, whatever the scalar's is."""
-    return jax.tree.map(lambda leaf: jnp.asarray(factor, leaf.dtype) * leaf, tree)
-
-
 def with_norm(tree: Tree, length: Any) -> Tree:
     """Returns `tree` scaled to that l2 norm over all leaves; zeros stay zeros."""
-    return scale(safe_divide(length, norm(tree)), tree)
+    return optax.tree.scale(safe_divide(length, norm(tree)), tree)
 
 
 def orthogonal(tree: Tree, to: Tree) -> Tree:
     """Returns the part of `tree` orthogonal to `to`, all leaves together; all, to zeros."""
     along = safe_divide(dot(tree, to), norm(to) ** 2)
     return jax.tree.map(lambda a, b: a - jnp.asarray(along, b.dtype) * b, tree, to)
-
-
-def cast_like(tree: Tree, other: Tree) -> Tree:
-    """Returns `tree` in the dtypes of `other`'s leaves."""
-    return jax.tree.map(lambda leaf, like: leaf.astype(jnp.result_type(like)), tree, other)
 
 
 def drawn_like(draw: Callable[..., chex.Array], key: chex.PRNGKey, tree: Tree) -> Tree:
@@ -130,3 +123,75 @@ def vary(tree: Tree, axis_name: str | tuple[str, ...]) -> Tree:
 
 def _varies_over(leaf: chex.Array) -> frozenset[str]:
     return getattr(jax.typeof(leaf), "vma", frozenset())
+
+
+class Coordinates(NamedTuple):
+    """The two real coordinates of a complex leaf.
+
+    Attributes:
+      real: the real part.
+      imaginary: the imaginary part.
+    """
+
+    real: jax.Array
+    imaginary: jax.Array
+
+
+def to_real(tree: Tree) -> Tree:
+    """Returns `tree` with arrays for leaves and `Coordinates` for complex ones."""
+    if not is_complex(tree):
+        return jax.tree.map(jnp.asarray, tree)
+
+    def coordinates(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        return Coordinates(leaf.real, leaf.imag) if jnp.iscomplexobj(leaf) else leaf
+
+    return jax.tree.map(coordinates, tree)
+
+
+def is_complex(tree: Tree) -> bool:
+    """Whether a leaf is complex."""
+    return any(map(jnp.iscomplexobj, jax.tree.leaves(tree)))
+
+
+def from_real(tree: Tree) -> Tree:
+    """The reverse of `to_real`."""
+    return jax.tree.map(
+        lambda node: jax.lax.complex(*node) if isinstance(node, Coordinates) else node,
+        tree,
+        is_leaf=lambda node: isinstance(node, Coordinates),
+    )
+
+
+def check_params(params: Tree) -> None:
+    """Refuses parameters that cannot be perturbed.
+
+    Raises:
+      TypeError: a leaf is no floating-point or complex array or number.
+      ValueError: an Optax mask stands around the method.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_masked)
+    for path, leaf in leaves:
+        if is_masked(leaf):
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)} is hidden by optax.masked, "
+                "optax.partition or optax.multi_transform around the method, and the loss "
+                "needs all parameters. Put the mask after the method: optax.chain(method, "
+                "optax.masked(optimizer, mask)); which parameters are perturbed is the "
+                "method's own argument mask=."
+            )
+        known = isinstance(leaf, float | complex)  # Python's have no dtype
+        dtype = jnp.result_type(leaf) if known else getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+            kind = f"of dtype {dtype}" if dtype else f"{leaf!r} ({type(leaf).__name__})"
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)} is {kind}: only floating-point and "
+                "complex numbers can be perturbed. Take it out of params and give it to "
+                "the loss function beside them; with Equinox, "
+                "eqx.partition(model, eqx.is_inexact_array)."
+            )
+
+
+def is_masked(node: Any) -> bool:
+    """Whether a node is Optax's mark of what a mask hides."""
+    return isinstance(node, optax.MaskedNode)

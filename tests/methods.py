@@ -28,16 +28,16 @@ METHODS = {
     "interval_sam": (dj.interval_sam(period=5), 1.2),
     "looksam": (dj.looksam(period=5, ascent=CLIMB), 1.2),
     "late_sam": (dj.late_sam(start=4), 1.6),
-    "randomized_sam": (dj.randomized_sam(probability=1.0), 2),
+    "rst": (dj.rst(probability=1.0), 2),
     "ae_sam": (dj.ae_sam(), None),
     "ae_sam, never": (dj.ae_sam(threshold=1e3), 1),
     "momentum_sam": (dj.momentum_sam(), 1),
-    "random_sam": (dj.random_sam(), 1),
+    "noise_sam": (dj.noise_sam(), 1),
     "dgsam": (dj.dgsam(), 4 / 3),
     "disam, by domain": (dj.one_pass_by_domain(dj.ascend(), ascent=CLIMB), 1),
     "disam, one pass": (dj.one_pass(dj.ascend(), ascent=CLIMB), 1),
 }
-BY_PIECES = {"dgsam", "disam, by domain"}
+BY_MICRO_BATCH = {"dgsam", "disam, by domain"}
 
 # What is no method by itself and holds one, and methods whose parts are another way round.
 COMPOSED = {
@@ -51,6 +51,6 @@ COMPOSED = {
 }
 
 
-def wants_pieces(name):
+def wants_micro_batches(name):
     """Whether the update is given the domains as micro-batches."""
-    return name in BY_PIECES or name == "sam by micro-batch"
+    return name in BY_MICRO_BATCH or name == "sam by micro-batch"

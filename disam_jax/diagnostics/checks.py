@@ -1,32 +1,38 @@
 """Checks of what the measures are given."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax.numpy as jnp
 
 from disam_jax import trees
-from disam_jax.domains import DomainLossFn, LossFn, as_domain_loss_fn
-from disam_jax.parameters import check_params, from_real, to_real
+from disam_jax.passes import forward
+from disam_jax.passes.forward import DomainLossFn, LossFn
 from disam_jax.trees import Tree
 
 
 def real_params(params: Tree) -> Tree:
     """Returns the parameters as they are measured: real, and in at least float32."""
-    check_params(params)
-    return trees.at_least_float32(to_real(params))
+    trees.check_params(params)
+    return trees.at_least_float32(trees.to_real(params))
 
 
 def domain_losses(loss_fn: LossFn) -> DomainLossFn:
     """Returns (real params, ...) -> (losses [M] in at least float32, None), checked."""
-    return as_domain_loss_fn(loss_fn, False, from_real)
+
+    def on_given(params: Tree, *batch: Tree) -> Any:
+        return loss_fn(trees.from_real(params), *batch)
+
+    return functools.partial(forward.domain_losses, on_given, False)
 
 
 def scalar_loss(loss_fn: LossFn) -> Callable[..., chex.Array]:
     """Returns (real params, ...) -> the loss in at least float32, checked: one number."""
 
     def checked(params: Tree, *batch: Tree) -> chex.Array:
-        loss = jnp.asarray(loss_fn(from_real(params), *batch))
+        loss = jnp.asarray(loss_fn(trees.from_real(params), *batch))
         if loss.ndim != 0 or not jnp.issubdtype(loss.dtype, jnp.floating):
             raise ValueError(
                 "loss_fn must return a floating-point scalar; got "

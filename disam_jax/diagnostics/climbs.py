@@ -11,10 +11,9 @@ import optax
 from disam_jax import trees
 from disam_jax.diagnostics.checks import domain_losses, real_params
 from disam_jax.diagnostics.compiled import compiled, scan, zeros_like
-from disam_jax.domains import LossFn, check_weights
 from disam_jax.hyperparameters import Number, Scheduled, check_integer, check_number
 from disam_jax.objectives import ObjectiveFn, weighted_mean
-from disam_jax.passes import at_once
+from disam_jax.passes.forward import LossFn, at_once, check_weights
 from disam_jax.trees import Tree
 
 
@@ -132,9 +131,9 @@ def _ascend(
     rho: Number,
     weights: chex.Array,
 ) -> Tree:
-    pass_at = at_once(domain_losses(loss_fn), weights)
-    gradient = pass_at(optax.tree.add(params, eps)).look(ascent).gradient
-    return trees.cast_like(trees.with_norm(gradient, rho), eps)
+    here = at_once(domain_losses(loss_fn), optax.tree.add(params, eps), weights)
+    gradient = here.value_and_grad(ascent).gradient
+    return optax.tree.cast_like(trees.with_norm(gradient, rho), eps)
 
 
 # By itself, so that one program computes all losses: without eps they do not differ.

@@ -13,7 +13,7 @@ from disam_jax.diagnostics.checks import domain_losses, real_params, scalar_loss
 from disam_jax.diagnostics.compiled import compiled, scan, zeros_like
 from disam_jax.domains import LossFn
 from disam_jax.objectives import weighted_mean
-from disam_jax.passes import at_once
+from disam_jax.passes.forward import at_once
 from disam_jax.trees import Tree
 
 
@@ -127,8 +127,8 @@ def gradient_conflict(loss_fn: LossFn, params: Tree) -> Conflict:
 
 
 def _gradient(loss_fn: LossFn, params: Tree, weights: chex.Array) -> Tree:
-    pass_at = at_once(domain_losses(loss_fn), weights)
-    return pass_at(params).look(weighted_mean).gradient
+    here = at_once(domain_losses(loss_fn), params, weights)
+    return here.value_and_grad(weighted_mean).gradient
 
 
 @jax.jit

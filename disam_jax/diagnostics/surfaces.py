@@ -11,7 +11,6 @@ from disam_jax import trees
 from disam_jax.diagnostics.checks import domain_losses, real_params
 from disam_jax.diagnostics.compiled import compiled, scan
 from disam_jax.domains import LossFn
-from disam_jax.parameters import from_real, to_real
 from disam_jax.trees import Tree
 
 
@@ -41,7 +40,7 @@ def filter_normalized(key: chex.PRNGKey, params: Tree) -> Tree:
       Li et al., Visualizing the Loss Landscape of Neural Nets, NeurIPS 2018, section 4,
       whose code adds 1e-10 to norm(d) and has the outputs first.
     """
-    return from_real(_filter_normalized(key, real_params(params)))
+    return trees.from_real(_filter_normalized(key, real_params(params)))
 
 
 @jax.jit
@@ -105,7 +104,7 @@ def loss_surface(
             f"{len(directions)} directions. For a line give one of each, in lists."
         )
     of_one = jax.eval_shape(loss_fn, params).shape
-    params, directions = real_params(params), to_real(tuple(directions))
+    params, directions = real_params(params), trees.to_real(tuple(directions))
     grids = jnp.meshgrid(*(jnp.asarray(c) for c in coordinates), indexing="ij")
     points = jnp.stack([grid.reshape(-1) for grid in grids], axis=-1)
     losses_at = compiled(_losses_at, loss_fn)

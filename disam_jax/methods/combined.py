@@ -1,27 +1,14 @@
 """Methods that differ from SAM in what is made of the two gradients."""
 
-from typing import Any, NamedTuple
-
-import chex
-import jax
 import optax
 from jax.core import Tracer
 
-from disam_jax import trees
 from disam_jax.combinations import interpolate, renormalize
-from disam_jax.hyperparameters import (
-    Hyperparameter,
-    at_count,
-    at_step,
-    check_hyperparameter,
-    check_number,
-)
-from disam_jax.objectives import Objective, weighted_mean
-from disam_jax.parameters import from_real
-from disam_jax.perturbations import Mask, ascend
+from disam_jax.hyperparameters import Hyperparameter, check_number
+from disam_jax.objectives import Objective
+from disam_jax.perturbations.ascend import ascend
+from disam_jax.perturbations.masks import Mask
 from disam_jax.sharpness import sharpness_aware
-from disam_jax.sources import Points, SharpnessState, Step, gradient_source
-from disam_jax.trees import Tree
 
 
 def gradient_norm_penalty(
@@ -50,9 +37,7 @@ def gradient_norm_penalty(
     Args:
       rho: >= 0, the radius, the paper's r; a float, array or schedule.
       alpha: >= 0, the penalty's weight over rho; a float, array or schedule.
-      mask: which parameters are perturbed; None is all.
-      ascent: the objective that is climbed; None is the weighted mean.
-      descent: the objective that is descended; None is the weighted mean.
+      mask, ascent, descent: as in `sam`.
       combine_with: whose gradient at w is mixed in, `"ascent"` or `"descent"`.
 
     Returns:
@@ -102,9 +87,7 @@ def wsam(
     Args:
       rho: >= 0, the radius; a float, array or schedule.
       gamma: in [0, 1).
-      mask: which parameters are perturbed; None is all.
-      ascent: the objective that is climbed; None is the weighted mean.
-      descent: the objective that is descended; None is the weighted mean.
+      mask, ascent, descent: as in `sam`.
       combine_with: whose gradient at w is mixed in, `"ascent"` or `"descent"`.
 
     Returns:
@@ -123,108 +106,9 @@ def wsam(
         ascend(rho, mask=mask),
         ascent=ascent,
         descent=descent,
-        combine=interpolate(_sharpness_weight(gamma)),
+        combine=interpolate(sharpness_weight(gamma)),
         combine_with=combine_with,
     )
-
-
-class DecoupledState(NamedTuple):
-    """State of `wsam_decoupled`.
-
-    Attributes:
-      source: of the gradients.
-      optimizer: of the optimizer that descends the plain one.
-    """
-
-    source: SharpnessState
-    optimizer: optax.OptState
-
-
-def wsam_decoupled(
-    optimizer: optax.GradientTransformation,
-    learning_rate: Hyperparameter,
-    rho: Hyperparameter = 0.05,
-    gamma: float = 0.9,
-    *,
-    mask: Mask = None,
-    ascent: Objective | None = None,
-    descent: Objective | None = None,
-) -> optax.GradientTransformationExtraArgs:
-    """WSAM, decoupled: the optimizer's step on grad, and the sharpness's beside it.
-
-    update = optimizer(grad) - learning_rate * weight * (SAM's gradient - grad) with
-    weight = gamma / (1 - gamma), so that the optimizer's moments see the plain gradient
-    alone, as in decoupled weight decay. It is a whole optimizer: nothing that scales by a
-    learning rate stands after it.
-
-    When: an adaptive optimizer should not see the sharpness's gradient in its moments.
-
-    Example:
-      >>> import disam_jax as dj, jax.numpy as jnp, optax
-      >>> tx = dj.wsam_decoupled(optax.sgd(0.1), 0.1, rho=0.5, gamma=0.75)
-      >>> params = jnp.array([3.0, 4.0])
-      >>> print(tx.update(None, tx.init(params), params, loss_fn=lambda w: w @ w)[0])
-      [-0.78 -1.04]
-
-    Args:
-      optimizer: what descends the plain gradient, with its learning rate.
-      learning_rate: the same again, a float, array or schedule.
-      rho: >= 0, the radius; a float, array or schedule.
-      gamma: in [0, 1); the sharpness weighs gamma / (1 - gamma).
-      mask: which parameters are perturbed; None is all.
-      ascent: the objective that is climbed; None is the weighted mean.
-      descent: the objective that is descended; None is the weighted mean.
-
-    Returns:
-      The transformation, a whole optimizer.
-
-    Raises:
-      ValueError: rho or the learning rate is negative or not finite, or gamma not in
-        [0, 1).
-
-    References:
-      Yue et al., KDD 2023 (arXiv 2305.15817), the default form of the released code.
-    """
-    check_hyperparameter("learning_rate", learning_rate)
-    weight = _sharpness_weight(gamma)
-    perturbation = ascend(rho, mask=mask)
-    ascent = weighted_mean if ascent is None else ascent
-    descent = weighted_mean if descent is None else descent
-
-    def step(points: Points, memory: Any, count: chex.Array) -> Step:
-        descent_now = at_step(descent, count)
-        start, clean = points.looks(at_step(ascent, count), descent_now)
-        state = memory["perturbation"]
-        eps, state = perturbation.update(start.gradient, state, points.params)
-        perturbed = points.at_perturbed(eps).look(descent_now)
-        sharpness = optax.tree.sub(perturbed.gradient, clean.gradient)
-        kept = {"perturbation": state, "sharpness": sharpness}
-        return Step(clean.gradient, kept, points.evaluation(clean, perturbed, eps, start))
-
-    source: Any = gradient_source(
-        lambda params: {
-            "perturbation": perturbation.init(trees.at_least_float32(params)),
-            "sharpness": (),
-        },
-        step,
-    )
-
-    def init(params: Tree) -> DecoupledState:
-        return DecoupledState(source.init(params), optimizer.init(params))
-
-    def update(
-        updates: Any, state: DecoupledState, params: Tree | None = None, **extra_args: Any
-    ) -> tuple[Tree, DecoupledState]:
-        grads, seen = source.update(updates, state.source, params, **extra_args)
-        updates, base = optimizer.update(grads, state.optimizer, params)
-        scale = weight * at_count(learning_rate, state.source.count)
-        sharpness = from_real(seen.memory["sharpness"])
-        updates = jax.tree.map(lambda u, s: u - scale * s, updates, sharpness)
-        # The sharpness's gradient is this step's alone.
-        seen = seen._replace(memory={**seen.memory, "sharpness": ()})
-        return trees.cast_like(updates, params), DecoupledState(seen, base)
-
-    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def stable_sam(
@@ -249,9 +133,7 @@ def stable_sam(
 
     Args:
       rho: >= 0, the radius; a float, array or schedule.
-      mask: which parameters are perturbed; None is all.
-      ascent: the objective that is climbed; None is the weighted mean.
-      descent: the objective that is descended; None is the weighted mean.
+      mask, ascent, descent: as in `sam`.
       combine_with: whose gradient at w lends its length, `"ascent"` or `"descent"`.
 
     Returns:
@@ -273,7 +155,8 @@ def stable_sam(
     )
 
 
-def _sharpness_weight(gamma: float) -> float:
+def sharpness_weight(gamma: float) -> float:
+    """WSAM's weight of the sharpness, gamma / (1 - gamma)."""
     gamma = check_number("gamma", gamma)
     if not isinstance(gamma, Tracer) and gamma >= 1:
         raise ValueError(f"gamma must be below 1; got {gamma}. 1/2 is SAM.")

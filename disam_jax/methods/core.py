@@ -5,7 +5,9 @@ import optax
 from disam_jax.combinations import average, subtract_orthogonal
 from disam_jax.hyperparameters import Hyperparameter
 from disam_jax.objectives import Objective, variance_penalized
-from disam_jax.perturbations import Mask, ascend, ascend_adaptively, ascend_and_match
+from disam_jax.perturbations.ascend import ascend, ascend_and_match
+from disam_jax.perturbations.masks import Mask
+from disam_jax.perturbations.sized import ascend_adaptively
 from disam_jax.sharpness import sharpness_aware
 
 
@@ -190,8 +192,7 @@ def disam(
       variance: `"uniform"` (the paper: every domain counts alike) or `"count_weighted"`
         (the released code: a domain counts by its examples in the batch).
       adaptive: as in `sam`.
-      mask: which parameters are perturbed; None is all.
-      descent: the objective that is descended; None is the weighted mean.
+      mask, descent: as in `sam`.
 
     Returns:
       The transformation.

@@ -58,7 +58,8 @@ def test_docstring(name):
     if name in FUNCTIONS:
         assert ">>>" in doc
         for parameter in inspect.signature(DOCUMENTED[name]).parameters:
-            assert f"{parameter}:" in doc, parameter
+            # By itself, or as in "mask, ascent, descent: as in `sam`."
+            assert re.search(rf"^ *(\w+, )*{parameter}(, \w+)*:", doc, re.M), parameter
         assert "Returns:" in doc
     if name in PUBLISHED:
         assert "References:" in doc

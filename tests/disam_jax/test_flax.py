@@ -39,7 +39,7 @@ class Linen(nn.Module):
 def test_linen_train_state():
     class TrainState(train_state.TrainState):
         batch_stats: dict
-        sharpness: dj.SharpnessState
+        sharpness: optax.OptState
 
     model, sharpness = Linen(), dj.disam(rho=0.5, lam=0.1)
     variables = model.init(jax.random.key(0), X.reshape(-1, FEATURES))

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import disam_jax as dj
-from tests.methods import COMPOSED, METHODS, wants_pieces
+from tests.methods import COMPOSED, METHODS, wants_micro_batches
 
 ALL = {name: tx for name, (tx, _) in METHODS.items()} | COMPOSED
 # JAX tells when it traces a program whether sharded and varying arrays fit: tried for
@@ -51,7 +51,7 @@ def make_step(name, **options):
 
     def step(params, state, x):
         arguments = {"loss_fn": losses, "micro_batches": x}
-        if not wants_pieces(name):
+        if not wants_micro_batches(name):
             arguments = {"loss_fn": lambda params: losses(params, x)}
         grads, state = tx.update(None, state, params, record=True, **arguments, **options)
         seen, state = dj.pop_evaluation(state)

@@ -184,7 +184,6 @@ def test_a_static_integer_under_inject_hyperparams_is_named(factory, name, value
         lambda schedule: dj.asam(eta=schedule),
         lambda schedule: dj.wsam(gamma=schedule),
         lambda schedule: dj.ae_sam(decay=schedule),
-        lambda schedule: dj.multi_step_sam(schedule),
         lambda schedule: dj.gam(beta=(schedule, 0.5)),
     ],
 )

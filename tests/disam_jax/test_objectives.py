@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import disam_jax as dj
+from disam_jax.hyperparameters import at_step
 from tests import reference
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -90,5 +91,5 @@ def test_a_scheduled_objective_is_resolved_at_each_step():
     for count in (0, 3):
         fixed = dj.variance_penalized(0.1 * count)
         np.testing.assert_allclose(
-            schedule.at(count)(losses, weights), fixed(losses, weights), rtol=1e-12
+            at_step(schedule, count)(losses, weights), fixed(losses, weights), rtol=1e-12
         )

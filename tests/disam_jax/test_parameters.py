@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import disam_jax as dj
-from tests.methods import COMPOSED, METHODS, wants_pieces
+from tests.methods import COMPOSED, METHODS, wants_micro_batches
 
 ALL = {name: tx for name, (tx, _) in METHODS.items()} | COMPOSED
 CENTERS = np.array([[0.5, -1.0], [2.0, 0.3], [-0.7, 0.1]])
@@ -19,7 +19,7 @@ def losses(z, center):
     return jnp.sum(away.real**2 + 3 * away.imag**2 + 0.3 * away.real**3) / 10
 
 
-def run(tx, pieces, params, to_complex, steps=3):
+def run(tx, micro_batches, params, to_complex, steps=3):
     """Some steps of plain descent, compiled; `to_complex` makes z of the parameters."""
 
     @jax.jit
@@ -31,7 +31,7 @@ def run(tx, pieces, params, to_complex, steps=3):
             return jnp.stack([of_piece(params, center) for center in CENTERS])
 
         arguments = {"loss_fn": of_all}
-        if pieces:
+        if micro_batches:
             arguments = {"loss_fn": of_piece, "micro_batches": jnp.asarray(CENTERS)}
         grads, state = tx.update(None, state, params, record=True, **arguments)
         seen, state = dj.pop_evaluation(state)
@@ -46,16 +46,16 @@ def run(tx, pieces, params, to_complex, steps=3):
 @pytest.mark.parametrize(
     "name",
     # A complex leaf of one axis is a bias by its axes, and named like one of a norm.
-    [name for name in ALL if name not in ("masked", "random_sam")],
+    [name for name in ALL if name not in ("masked", "noise_sam")],
 )
 def test_complex_numbers_are_their_real_coordinates(x64, name):
     z = jnp.array([0.4 + 0.2j, -1.0 + 0.5j])
-    tx, pieces = ALL[name], wants_pieces(name)
-    found, seen = run(tx, pieces, {"norm": z}, lambda params: params["norm"])
+    tx, micro_batches = ALL[name], wants_micro_batches(name)
+    found, seen = run(tx, micro_batches, {"norm": z}, lambda params: params["norm"])
     coordinates = {"norm": {"x": z.real, "y": z.imag}}
     expected, expected_seen = run(
         tx,
-        pieces,
+        micro_batches,
         coordinates,
         lambda params: jax.lax.complex(params["norm"]["x"], params["norm"]["y"]),
     )
@@ -142,7 +142,7 @@ def loss_of_mixed(params, *piece):
 @pytest.mark.parametrize("name", [name for name in ALL if name != "masked"])
 def test_none_numbers_empty_leaves_and_mixed_dtypes(name):
     tx, params = ALL[name], mixed()
-    arguments = {"micro_batches": jnp.zeros((2, 1))} if wants_pieces(name) else {}
+    arguments = {"micro_batches": jnp.zeros((2, 1))} if wants_micro_batches(name) else {}
 
     def step(state, params):
         return tx.update(None, state, params, loss_fn=loss_of_mixed, **arguments)

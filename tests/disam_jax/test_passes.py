@@ -87,8 +87,8 @@ def popped(result):
     return grads, dj.pop_evaluation(state)[0]
 
 
-def counts_of(pieces):
-    return jax.vmap(lambda ids: jnp.bincount(ids, length=DOMAINS))(pieces[2])
+def counts_of(micro_batches):
+    return jax.vmap(lambda ids: jnp.bincount(ids, length=DOMAINS))(micro_batches[2])
 
 
 @pytest.mark.parametrize(
@@ -99,15 +99,15 @@ def counts_of(pieces):
 )
 def test_micro_batches_make_the_step_of_the_whole_batch(x64, method, ids, num, unroll):
     tx, examples = METHODS[method], batch(DOMAIN_IDS[ids])
-    pieces = dj.micro_batches(examples, num)
+    micro_batches = dj.micro_batches(examples, num)
     step = jax.jit(
         lambda params: tx.update(
             None,
             tx.init(params),
             params,
             loss_fn=losses,
-            micro_batches=pieces,
-            domain_weights=counts_of(pieces),
+            micro_batches=micro_batches,
+            domain_weights=counts_of(micro_batches),
             unroll=unroll,
             record=True,
         )
@@ -116,24 +116,29 @@ def test_micro_batches_make_the_step_of_the_whole_batch(x64, method, ids, num, u
 
 
 def test_aux_of_micro_batches_is_stacked(x64):
-    pieces = dj.micro_batches(batch(BALANCED), 4)
+    micro_batches = dj.micro_batches(batch(BALANCED), 4)
     tx = dj.disam()
     grad_fn = dj.value_and_grad(with_aux, tx, has_aux=True)
-    (seen, _), _ = grad_fn(params(), tx.init(params()), micro_batches=pieces)
-    np.testing.assert_allclose(seen.aux, jax.vmap(jnp.sum)(pieces[0]))
+    (seen, _), _ = grad_fn(params(), tx.init(params()), micro_batches=micro_batches)
+    np.testing.assert_allclose(seen.aux, jax.vmap(jnp.sum)(micro_batches[0]))
 
 
 def test_without_weights_every_piece_and_domain_counts_alike(x64):
-    pieces = dj.micro_batches(batch(BALANCED), 4)
+    micro_batches = dj.micro_batches(batch(BALANCED), 4)
     tx = dj.disam(0.3, 0.4)
     found = tx.update(
-        None, tx.init(params()), params(), loss_fn=losses, micro_batches=pieces, record=True
+        None,
+        tx.init(params()),
+        params(),
+        loss_fn=losses,
+        micro_batches=micro_batches,
+        record=True,
     )
     assert_same(popped(found), popped(at_once(tx, batch(BALANCED))))
 
 
-def compiled(method, pieces):
-    """The step's compiled form; pieces of None take the batch at once."""
+def compiled(method, micro_batches):
+    """The step's compiled form; micro_batches of None take the batch at once."""
     tx = optax.chain(METHODS[method], optax.sgd(0.1))
     rng = np.random.default_rng(0)
     weights = [jnp.asarray(rng.normal(size=(64, 64)) / 8, jnp.float32) for _ in range(6)]
@@ -145,10 +150,10 @@ def compiled(method, pieces):
         return jnp.mean(x.reshape(2, -1, 64) ** 2, axis=(1, 2))
 
     def step(weights, state, x):
-        if pieces is None:
+        if micro_batches is None:
             kwargs = {"loss_fn": lambda w: loss_fn(w, x)}
         else:
-            batches = dj.micro_batches(x, pieces)
+            batches = dj.micro_batches(x, micro_batches)
             kwargs = {"loss_fn": loss_fn, "micro_batches": batches, "unroll": True}
         updates, state = tx.update(None, state, weights, **kwargs)
         return optax.apply_updates(weights, updates), state
@@ -158,7 +163,7 @@ def compiled(method, pieces):
 
 @pytest.mark.parametrize(
     ("method", "ratio"),
-    # DISAM needs the losses of all pieces first: one forward pass (a third of a gradient)
+    # DISAM needs the losses of all micro_batches first: one forward pass (a third of a gradient)
     # more at w; V-REx the same for its one gradient.
     [("erm", 1.0), ("sam", 1.0), ("gsam", 1.0), ("disam", 7 / 6), ("vrex", 4 / 3)],
 )
@@ -179,14 +184,14 @@ def test_memory_is_that_of_one_micro_batch():
             x = jnp.tanh(x @ kernel)
         return jnp.mean(x.reshape(2, -1, 64) ** 2, axis=(1, 2))
 
-    def step(weights, pieces):
+    def step(weights, micro_batches):
         return tx.update(
-            None, tx.init(weights), weights, loss_fn=loss_fn, micro_batches=pieces
+            None, tx.init(weights), weights, loss_fn=loss_fn, micro_batches=micro_batches
         )[0]
 
     def memory(num):
-        pieces = x.reshape(num, -1, 64)
-        compiled = jax.jit(step).lower(weights, pieces).compile()
+        micro_batches = x.reshape(num, -1, 64)
+        compiled = jax.jit(step).lower(weights, micro_batches).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     parameters = sum(w.nbytes for w in weights)
@@ -200,14 +205,14 @@ def mesh(devices):
 P = jax.sharding.PartitionSpec
 
 
-def sharded_step(tx, pieces=None):
+def sharded_step(tx, micro_batches=None):
     """The step of one device's part of the batch."""
 
     def step(params, examples):
         kwargs = {"loss_fn": lambda p: losses(p, examples)}
         weights = jnp.bincount(examples[2], length=DOMAINS)
-        if pieces:
-            parts = dj.micro_batches(examples, pieces)
+        if micro_batches:
+            parts = dj.micro_batches(examples, micro_batches)
             kwargs = {"loss_fn": losses, "micro_batches": parts}
             weights = counts_of(parts)
         return tx.update(
@@ -224,15 +229,21 @@ def sharded_step(tx, pieces=None):
 
 
 @pytest.mark.parametrize(
-    ("method", "ids", "pieces", "check"),
+    ("method", "ids", "micro_batches", "check"),
     [(name, "one absent", None, True) for name in METHODS]
-    + [("disam", ids, pieces, True) for ids in DOMAIN_IDS for pieces in (None, 3)]
+    + [
+        ("disam", ids, micro_batches, True)
+        for ids in DOMAIN_IDS
+        for micro_batches in (None, 3)
+    ]
     + [("disam", "unbalanced", 3, False), ("sam", "unbalanced", None, False)],
 )
-def test_axis_name_makes_the_step_of_the_whole_batch(x64, method, ids, pieces, check):
+def test_axis_name_makes_the_step_of_the_whole_batch(
+    x64, method, ids, micro_batches, check
+):
     tx, examples = METHODS[method], batch(DOMAIN_IDS[ids])
     over = jax.shard_map(
-        sharded_step(tx, pieces),
+        sharded_step(tx, micro_batches),
         mesh=mesh(4),
         in_specs=(P(), P("data")),
         out_specs=P(),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import disam_jax as dj
-from tests.methods import COMPOSED, METHODS, wants_pieces
+from tests.methods import COMPOSED, METHODS, wants_micro_batches
 
 ALL = {name: tx for name, (tx, _) in METHODS.items()} | COMPOSED
 
@@ -21,7 +21,7 @@ def test_a_step_lowers_for_tpu_and_cuda(name):
 
     def step(params, state, x):
         arguments = {"loss_fn": losses, "micro_batches": x}
-        if not wants_pieces(name):
+        if not wants_micro_batches(name):
             arguments = {"loss_fn": lambda params: losses(params, x)}
         updates, state = tx.update(None, state, params, record=True, **arguments)
         return updates, dj.pop_evaluation(state)

@@ -77,7 +77,7 @@ def away_from_mean(sigma: float = 1.0, decay: float = 0.9) -> optax.GradientTran
             state.mean,
         )
         count = jnp.asarray(optax.safe_increment(state.count))
-        mean = trees.cast_like(mean, state.mean)
+        mean = optax.tree.cast_like(mean, state.mean)
         return away, AwayFromMeanState(count, mean)  # the first mean is 0
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Policies: at which steps a method ascends; the others take the plain gradient.
+"""When: at which steps a method ascends; the others take the plain gradient.
 
 A policy is a function `count -> bool scalar` of the number of steps done, and nothing else,
 so that what is skipped is known before anything is computed. It goes to
@@ -20,7 +20,7 @@ from jax.core import Tracer
 from disam_jax.hyperparameters import (
     Hyperparameter,
     Number,
-    at_count,
+    at_step,
     check_hyperparameter,
     check_integer,
 )
@@ -101,11 +101,11 @@ def with_probability(probability: Hyperparameter, *, seed: int = 0) -> Policy:
     References:
       Zhao et al., SS-SAM: Stochastic Scheduled Sharpness-Aware Minimization, 2022.
     """
-    check_hyperparameter("probability", probability, at_most=1.0)
+    chance = check_hyperparameter("probability", probability, at_most=1.0)
 
     def when(count: Number) -> chex.Array:
         key = jax.random.fold_in(jax.random.key(seed), count)
-        return jax.random.bernoulli(key, at_count(probability, count))
+        return jax.random.bernoulli(key, at_step(chance, count))
 
     return when
 

@@ -1,5 +1,6 @@
 """Micro-batches: a batch in pieces, and a perturbation of its own for each of them."""
 
+import dataclasses
 from typing import Any
 
 import chex
@@ -8,10 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from disam_jax import trees
-from disam_jax.domains import LossFn
-from disam_jax.evaluation import Evaluation
-from disam_jax.passes import check_micro_batches
-from disam_jax.sources import pop_evaluation, put_evaluation
+from disam_jax.evaluation import Evaluation, pop_evaluation, put_evaluation
+from disam_jax.passes.options import StepOptions, split_options
+from disam_jax.passes.parts import check_micro_batches
 from disam_jax.trees import Tree
 
 
@@ -98,80 +98,56 @@ def per_micro_batch(
     """
 
     def update(
-        updates: Any,
-        state: optax.OptState,
-        params: Tree | None = None,
-        *,
-        loss_fn: LossFn | None = None,
-        ascent_loss_fn: LossFn | None = None,
-        perturbed_loss_fn: LossFn | None = None,
-        domain_weights: chex.Array | None = None,
-        micro_batches: Tree | None = None,
-        unroll: int | bool = 1,
-        record: bool = False,
-        **extra_args: Any,
+        updates: Any, state: optax.OptState, params: Tree | None = None, **options: Any
     ) -> tuple[Tree, optax.OptState]:
-        if micro_batches is None or loss_fn is None or params is None:
+        own, others = split_options(options)
+        own = StepOptions(**own)
+        if own.micro_batches is None or own.loss_fn is None or params is None:
             raise ValueError(
                 "params, loss_fn or micro_batches is missing: call tx.update(None, state, "
                 "params, loss_fn=loss_fn, micro_batches=batch), where loss_fn takes "
                 "(params, micro_batch) and the arrays of the batch are [K, ...]."
             )
-        count = check_micro_batches(micro_batches)
-        share = jnp.full([count], 1 / count)
-        if domain_weights is not None:
-            mass = jnp.sum(jnp.asarray(domain_weights), axis=1)
-            share = trees.safe_divide(mass, jnp.sum(mass))
-
-        def step(piece: Tree, weights: chex.Array | None) -> Any:
-            def on_piece(loss_fn: LossFn | None) -> LossFn | None:
-                return None if loss_fn is None else lambda params: loss_fn(params, piece)
-
-            grads, after = tx.update(
-                updates,
-                state,
-                params,
-                loss_fn=on_piece(loss_fn),
-                ascent_loss_fn=on_piece(ascent_loss_fn),
-                perturbed_loss_fn=on_piece(perturbed_loss_fn),
-                domain_weights=weights,
-                record=True,
-                **extra_args,
-            )
-            evaluation, after = pop_evaluation(after)
-            return grads, after, evaluation
+        count = check_micro_batches(own.micro_batches)
+        shares = jnp.full([count], 1 / count)
+        if own.domain_weights is not None:
+            mass = jnp.sum(jnp.asarray(own.domain_weights), axis=1)
+            shares = trees.safe_divide(mass, jnp.sum(mass))
 
         def add(carry: Any, part: Any) -> tuple[Any, Evaluation]:
-            sum_so_far, memory = carry
-            piece, weights, share = part
-            grads, after, evaluation = step(piece, weights)
-            sum_so_far = jax.tree.map(
-                lambda total, g: total + share * g,
-                sum_so_far,
-                trees.at_least_float32(grads),
+            total, mean_state = carry
+            micro_batch, weights, share = part
+            alone = own.of_micro_batch(micro_batch, weights)
+            alone = dataclasses.replace(alone, record=True)
+            grads, after = tx.update(updates, state, params, **vars(alone), **others)
+            evaluation, after = pop_evaluation(after)
+            total = jax.tree.map(
+                lambda total, g: total + share * g, total, trees.at_least_float32(grads)
             )
-            memory = jax.tree.map(lambda m, a: _add_memory(m, a, share), memory, after)
-            return (sum_so_far, memory), evaluation
+            mean_state = jax.tree.map(
+                lambda mean, new: _add_to_mean(mean, new, share), mean_state, after
+            )
+            return (total, mean_state), evaluation
 
         zeros = trees.zeros_like(trees.at_least_float32(params))
-        first = (zeros, jax.tree.map(_no_memory, state))
-        parts = (micro_batches, domain_weights, share)
-        (grads, after), evaluation = jax.lax.scan(add, first, parts, unroll=unroll)
-        if record:
+        first = (zeros, jax.tree.map(_no_mean, state))
+        parts = (own.micro_batches, own.domain_weights, shares)
+        (grads, after), evaluation = jax.lax.scan(add, first, parts, unroll=own.unroll)
+        if own.record:
             after = put_evaluation(after, evaluation)
-        return trees.cast_like(grads, params), after
+        return optax.tree.cast_like(grads, params), after
 
     return optax.GradientTransformationExtraArgs(tx.init, update)  # pyright: ignore[reportArgumentType]
 
 
-def _is_memory(leaf: chex.Array) -> bool:
+def _is_averaged(leaf: chex.Array) -> bool:
+    """Whether a leaf of the state is a number to average; counts and keys are all alike."""
     return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
 
 
-def _no_memory(leaf: chex.Array) -> chex.Array:
-    return jnp.zeros_like(leaf) if _is_memory(leaf) else leaf
+def _no_mean(leaf: chex.Array) -> chex.Array:
+    return jnp.zeros_like(leaf) if _is_averaged(leaf) else leaf
 
 
-def _add_memory(memory: chex.Array, after: chex.Array, share: chex.Array) -> chex.Array:
-    """A piece's part of the mean of what is averaged; counts and keys are all alike."""
-    return (memory + share * after).astype(after.dtype) if _is_memory(after) else after
+def _add_to_mean(mean: chex.Array, new: chex.Array, share: chex.Array) -> chex.Array:
+    return (mean + share * new).astype(new.dtype) if _is_averaged(new) else new

@@ -1,4 +1,4 @@
-"""Methods that look from more points than w and w + eps."""
+"""Methods that evaluate the losses at more points than w and w + eps."""
 
 import chex
 import jax
@@ -7,20 +7,20 @@ import optax
 from disam_jax import trees
 from disam_jax.hyperparameters import (
     Hyperparameter,
-    at_count,
     at_step,
     check_hyperparameter,
     check_integer,
     check_number,
+    follow_schedule,
 )
-from disam_jax.objectives import Objective, weighted_mean
-from disam_jax.perturbations import Mask, ascend
-from disam_jax.sharpness import sharpness_aware
-from disam_jax.sources import Points, Step, gradient_source
+from disam_jax.objectives import Objective, objective_at
+from disam_jax.perturbations.ascend import ascend
+from disam_jax.perturbations.masks import Mask
+from disam_jax.step import Losses, Step, method_from_step
 
 
 def multi_step_sam(
-    rho: float = 0.05,
+    rho: Hyperparameter = 0.05,
     steps: int = 2,
     *,
     mask: Mask = None,
@@ -32,8 +32,6 @@ def multi_step_sam(
     eps <- eps + rho / steps * u(grad at w + eps), so that norm(eps) <= rho. One step gives
     SAM.
 
-    Slots: `ascend(rho / steps)`, `ascent_steps=steps`.
-
     When: a better inner maximum is wanted whatever it costs; a check of SAM's one step.
 
     Example:
@@ -43,12 +41,10 @@ def multi_step_sam(
       [6.6 8.8]
 
     Args:
-      rho: >= 0, the radius, of all steps together; implementations that take rho at each
-        step reach `steps` times as far.
+      rho: >= 0, the radius, of all steps together; a float, array or schedule.
+        Implementations that take rho at each step reach `steps` times as far.
       steps: >= 1, of the ascent.
-      mask: which parameters are perturbed; None is all.
-      ascent: the objective that is climbed; None is the weighted mean.
-      descent: the objective that is descended; None is the weighted mean.
+      mask, ascent, descent: as in `sam`.
 
     Returns:
       The transformation.
@@ -59,11 +55,23 @@ def multi_step_sam(
     References:
       Foret et al., ICLR 2021, appendix C.4; Andriushchenko and Flammarion, ICML 2022.
     """
-    check_number("rho", rho)
     check_integer("steps", steps)
-    return sharpness_aware(
-        ascend(rho / steps, mask=mask), ascent=ascent, descent=descent, ascent_steps=steps
-    )
+    rho = check_hyperparameter("rho", rho)
+    part = ascend(follow_schedule(lambda rho: rho / steps, rho), mask=mask)
+
+    def step(loss: Losses, state: optax.OptState, count: chex.Array) -> Step:
+        ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
+        ascent_grad, clean = loss.ascent_alone(ascent_now, descent_now)
+        eps, moved = part.update(ascent_grad.gradient, state, loss.params)
+        for _ in range(1, steps):
+            perturbed = loss.at_ascent(eps).value_and_grad(ascent_now)
+            further, _ = part.update(perturbed.gradient, state, loss.params)
+            eps = optax.tree.add(eps, further)
+        perturbed = loss.at(eps).value_and_grad(descent_now)
+        evaluation = loss.evaluation(clean, perturbed, eps, ascent_grad)
+        return Step(perturbed.gradient, moved, evaluation)
+
+    return method_from_step(part.init, step)
 
 
 def bilateral_sam(
@@ -104,25 +112,23 @@ def bilateral_sam(
       2409.13173). The released code does not come back to w but to the lower point, by an
       aliased buffer; this is the paper's formula.
     """
-    check_hyperparameter("rho", rho)
-    check_hyperparameter("rho_min", rho_min)
-    ascent = weighted_mean if ascent is None else ascent
-    descent = weighted_mean if descent is None else descent
+    upwards = check_hyperparameter("rho", rho)
+    downwards = check_hyperparameter("rho_min", rho_min)
 
-    def step(points: Points, memory: tuple[()], count: chex.Array) -> Step:
-        descent_now = at_step(descent, count)
-        start, clean = points.looks(at_step(ascent, count), descent_now)
-        up = trees.with_norm(start.gradient, at_count(rho, count))
-        down = trees.with_norm(start.gradient, -at_count(rho_min, count))
-        above = points.at_perturbed(up).look(descent_now)
-        below = points.at_perturbed(down).look(descent_now)
-        gap = trees.with_norm(below.gradient, trees.norm(above.gradient))
+    def step(loss: Losses, state: tuple[()], count: chex.Array) -> Step:
+        ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
+        ascent_grad, clean = loss.ascent_and_descent(ascent_now, descent_now)
+        up = trees.with_norm(ascent_grad.gradient, at_step(upwards, count))
+        down = trees.with_norm(ascent_grad.gradient, -at_step(downwards, count))
+        above = loss.at(up).value_and_grad(descent_now)
+        below = loss.at(down).value_and_grad(descent_now)
+        m = trees.with_norm(below.gradient, trees.norm(above.gradient))
         gradient = jax.tree.map(
-            lambda p, g, m: p + g - m, above.gradient, clean.gradient, gap
+            lambda p, g, m: p + g - m, above.gradient, clean.gradient, m
         )
-        return Step(gradient, memory, points.evaluation(clean, above, up, start))
+        return Step(gradient, state, loss.evaluation(clean, above, up, ascent_grad))
 
-    return gradient_source(lambda params: (), step)
+    return method_from_step(lambda params: (), step)
 
 
 def gam(
@@ -169,31 +175,29 @@ def gam(
       replaces the paper's Hessian-vector products by differences; its constants for
       CIFAR-100 are the defaults.
     """
-    for name, value in (("rho", rho), ("inner_rho", inner_rho), ("gamma", gamma)):
-        check_hyperparameter(name, value)
+    radius = check_hyperparameter("rho", rho)
+    inner = check_hyperparameter("inner_rho", inner_rho)
+    weight = check_hyperparameter("gamma", gamma)
     for value in beta:
         check_number("beta", value, at_most=1.0)
-    ascent = weighted_mean if ascent is None else ascent
-    descent = weighted_mean if descent is None else descent
 
-    def step(points: Points, memory: tuple[()], count: chex.Array) -> Step:
-        ascent_now, descent_now = at_step(ascent, count), at_step(descent, count)
-        inner = at_count(inner_rho, count)
-        start, clean = points.looks(ascent_now, descent_now)
-        first = trees.with_norm(start.gradient, inner)
-        climbed, g1 = points.looks(ascent_now, descent_now, first)
-        steeper = optax.tree.sub(climbed.gradient, start.gradient)
-        second = trees.with_norm(steeper, at_count(rho, count))
-        onward, g2 = points.looks(ascent_now, descent_now, second)
-        third = optax.tree.add(second, trees.with_norm(onward.gradient, inner))
-        g3 = points.at_perturbed(third).look(descent_now)
+    def step(loss: Losses, state: tuple[()], count: chex.Array) -> Step:
+        objectives = objective_at(ascent, count), objective_at(descent, count)
+        rho, inner_rho = at_step(radius, count), at_step(inner, count)
+        ascent_grad, g0 = loss.ascent_and_descent(*objectives)
+        first = trees.with_norm(ascent_grad.gradient, inner_rho)
+        ascent_1, g1 = loss.ascent_and_descent(*objectives, first)
+        steeper = optax.tree.sub(ascent_1.gradient, ascent_grad.gradient)
+        second = trees.with_norm(steeper, rho)
+        ascent_2, g2 = loss.ascent_and_descent(*objectives, second)
+        third = optax.tree.add(second, trees.with_norm(ascent_2.gradient, inner_rho))
+        g3 = loss.at(third).value_and_grad(objectives[1])
         a = jax.tree.map(
             lambda x, y: beta[1] * x + (1 - beta[1]) * y, g1.gradient, g3.gradient
         )
-        m = jax.tree.map(lambda x, y: x + (1 - beta[0]) * y, clean.gradient, g2.gradient)
-        apart = trees.orthogonal(m, a)
-        weight = at_count(gamma, count)
-        gradient = jax.tree.map(lambda x, y: x - weight * y, a, apart)
-        return Step(gradient, memory, points.evaluation(clean, g3, third, start))
+        m = jax.tree.map(lambda x, y: x + (1 - beta[0]) * y, g0.gradient, g2.gradient)
+        apart = optax.tree.scale(at_step(weight, count), trees.orthogonal(m, a))
+        gradient = optax.tree.sub(a, apart)
+        return Step(gradient, state, loss.evaluation(g0, g3, third, ascent_grad))
 
-    return gradient_source(lambda params: (), step)
+    return method_from_step(lambda params: (), step)

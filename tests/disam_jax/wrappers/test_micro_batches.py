@@ -19,24 +19,24 @@ from tests.disam_jax.test_passes import (
 )
 
 
-def by_hand(tx, pieces, weights, shares):
-    """Each piece's own step, from a plain loop, and their weighted mean."""
+def by_hand(tx, micro_batches, weights, shares):
+    """Each micro_batch's own step, from a plain loop, and their weighted mean."""
 
     @jax.jit
-    def step(piece, weights):
+    def step(micro_batch, weights):
         return tx.update(
             None,
             tx.init(params()),
             params(),
-            loss_fn=lambda p: losses(p, piece),
+            loss_fn=lambda p: losses(p, micro_batch),
             domain_weights=weights,
             record=True,
         )
 
     total, seen = jax.tree.map(jnp.zeros_like, params()), []
     for k, share in enumerate(shares):
-        piece = jax.tree.map(lambda x, k=k: x[k], pieces)
-        grads, state = step(piece, None if weights is None else weights[k])
+        micro_batch = jax.tree.map(lambda x, k=k: x[k], micro_batches)
+        grads, state = step(micro_batch, None if weights is None else weights[k])
         total = jax.tree.map(lambda t, g, s=share: t + s * g, total, grads)
         seen.append(dj.pop_evaluation(state)[0])
     return total, jax.tree.map(lambda *x: jnp.stack(x), *seen)
@@ -53,26 +53,26 @@ def assert_close(a, b):
 )
 def test_per_micro_batch_is_a_loop_over_steps(x64, method, weighted):
     tx = METHODS[method]
-    pieces = dj.micro_batches(batch(UNBALANCED), 4)
-    weights = counts_of(pieces) if weighted else None
+    micro_batches = dj.micro_batches(batch(UNBALANCED), 4)
+    weights = counts_of(micro_batches) if weighted else None
     each = dj.per_micro_batch(tx)
     grads, state = each.update(
         None,
         each.init(params()),
         params(),
         loss_fn=losses,
-        micro_batches=pieces,
+        micro_batches=micro_batches,
         domain_weights=weights,
         record=True,
     )
     seen, state = dj.pop_evaluation(state)
-    assert_close((grads, seen), by_hand(tx, pieces, weights, [0.25] * 4))
+    assert_close((grads, seen), by_hand(tx, micro_batches, weights, [0.25] * 4))
     assert jax.tree.structure(state) == jax.tree.structure(tx.init(params()))
     assert int(state.count) == 1
 
 
 def test_a_piece_counts_by_its_weights(x64):
-    pieces = dj.micro_batches(batch(BALANCED), 2)
+    micro_batches = dj.micro_batches(batch(BALANCED), 2)
     weights = jnp.array([[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]])
     each = dj.per_micro_batch(dj.sam(0.3))
     grads, _ = each.update(
@@ -80,10 +80,10 @@ def test_a_piece_counts_by_its_weights(x64):
         each.init(params()),
         params(),
         loss_fn=losses,
-        micro_batches=pieces,
+        micro_batches=micro_batches,
         domain_weights=weights,
     )
-    assert_close(grads, by_hand(dj.sam(0.3), pieces, weights, [0.25, 0.75])[0])
+    assert_close(grads, by_hand(dj.sam(0.3), micro_batches, weights, [0.25, 0.75])[0])
 
 
 def test_sam_by_hand_on_each_domain(x64):
@@ -130,12 +130,12 @@ def test_a_memory_keeps_the_mean_of_the_pieces(x64):
     """An ascent along the running mean of the gradients."""
     memory = optax.chain(optax.ema(0.9, debias=False), dj.ascend(0.3))
     tx = dj.per_micro_batch(dj.sharpness_aware(memory))
-    pieces = dj.micro_batches(batch(BALANCED), 4)
+    micro_batches = dj.micro_batches(batch(BALANCED), 4)
     _, state = tx.update(
-        None, tx.init(params()), params(), loss_fn=losses, micro_batches=pieces
+        None, tx.init(params()), params(), loss_fn=losses, micro_batches=micro_batches
     )
     g = jax.grad(lambda p: losses(p, batch(BALANCED)).mean())(params())
-    assert_close(state.memory.perturbation[0].ema, jax.tree.map(lambda g: 0.1 * g, g))
+    assert_close(state.inner[0].ema, jax.tree.map(lambda g: 0.1 * g, g))
 
 
 def test_in_a_chain_a_scan_and_with_a_schedule():
@@ -144,12 +144,12 @@ def test_in_a_chain_a_scan_and_with_a_schedule():
         optax.clip_by_global_norm(1.0),
         optax.adam(1e-2),
     )
-    pieces = dj.micro_batches(batch(BALANCED), 2)
+    micro_batches = dj.micro_batches(batch(BALANCED), 2)
 
     def step(carry, _):
         params, state = carry
         updates, state = tx.update(
-            None, state, params, loss_fn=losses, micro_batches=pieces
+            None, state, params, loss_fn=losses, micro_batches=micro_batches
         )
         return (optax.apply_updates(params, updates), state), None
 

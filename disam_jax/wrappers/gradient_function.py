@@ -11,24 +11,22 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from disam_jax.domains import LossFn
-from disam_jax.evaluation import Evaluation
-from disam_jax.keywords import check_keywords
-from disam_jax.passes import AxisName
-from disam_jax.sources import SharpnessState, holds_method, pop_evaluation
+from disam_jax.evaluation import Evaluation, holds_method, pop_evaluation
+from disam_jax.passes.forward import LossFn
+from disam_jax.passes.options import OPTIONS, StepOptions, check_keywords
+from disam_jax.step import SharpnessState
 from disam_jax.trees import Tree
+
+# What is an array and may change from call to call is given at the call; the rest here.
+AT_THE_CALL = ("domain_weights", "micro_batches", "loss_scale")
+SET = tuple(name for name in OPTIONS if name not in ("loss_fn", "record", *AT_THE_CALL))
 
 
 def value_and_grad(
     loss_fn: LossFn,
     tx: optax.GradientTransformationExtraArgs,
     has_aux: bool = False,
-    *,
-    ascent_loss_fn: LossFn | None = None,
-    perturbed_loss_fn: LossFn | None = None,
-    axis_name: AxisName | None = None,
-    compute_dtype: Any = None,
-    unroll: int | bool = 1,
+    **options: Any,
 ) -> Callable[..., Any]:
     """The same step as a gradient function, to be used before any optimizer.
 
@@ -50,16 +48,14 @@ def value_and_grad(
       loss_fn: (params, *args, **kwargs) -> losses [M] or a scalar, or (losses, aux).
       tx: `sam(...)`, `disam(...)`, or a chain that begins with one.
       has_aux: whether `loss_fn` returns an aux; it comes back as `evaluation.aux`.
-      ascent_loss_fn: with the arguments of `loss_fn`, what eps climbs.
-      perturbed_loss_fn: with the arguments of `loss_fn`, what is evaluated at w + eps.
-      axis_name: as in `sharpness_aware`'s update, as are `compute_dtype` and `unroll`.
-      compute_dtype: to which `loss_fn` casts the parameters.
-      unroll: of the scan over micro-batches.
+      options: those of `StepOptions` that are no arrays: `ascent_loss_fn` and
+        `perturbed_loss_fn`, with the arguments of `loss_fn`, `axis_name`, `compute_dtype`
+        and `unroll`.
 
     Returns:
       (params, state, *args, domain_weights=None, micro_batches=None, loss_scale=None,
       **kwargs) -> ((evaluation, grads), state), where the first state is
-      `tx.init(params)`. With micro-batches, `loss_fn` takes the piece after `args`.
+      `tx.init(params)`. With micro-batches, `loss_fn` takes a micro-batch after `args`.
 
     Raises:
       ValueError: `tx` is not a method of this package or a chain that begins with one, or
@@ -73,6 +69,15 @@ def value_and_grad(
             "value_and_grad(loss_fn, method)."
         )
 
+    wrong = options.keys() - SET
+    if wrong:
+        check_keywords(wrong, SET)
+        raise TypeError(
+            f"value_and_grad() takes of StepOptions {', '.join(SET)}; got "
+            f"{', '.join(sorted(wrong))}. {', '.join(AT_THE_CALL)} go to the function that "
+            "it returns."
+        )
+
     def grad_fn(
         params: Tree,
         state: optax.OptState,
@@ -82,27 +87,23 @@ def value_and_grad(
         loss_scale: chex.Array | None = None,
         **kwargs: Any,
     ) -> tuple[tuple[Evaluation, Tree], optax.OptState]:
-        def with_arguments(loss_fn: LossFn | None) -> LossFn | None:
-            if loss_fn is None:
-                return None
-            return lambda params, *piece: loss_fn(params, *args, *piece, **kwargs)
-
-        check_keywords(kwargs.keys() - _arguments_of(loss_fn), grad_fn.__kwdefaults__ or ())
+        check_keywords(kwargs.keys() - _arguments_of(loss_fn), AT_THE_CALL)
+        own = StepOptions(
+            loss_fn,
+            domain_weights=domain_weights,
+            micro_batches=micro_batches,
+            loss_scale=loss_scale,
+            has_aux=has_aux,
+            record=True,
+            **options,
+        ).with_loss_fns(
+            lambda fn: lambda params, *batch: fn(params, *args, *batch, **kwargs)
+        )
         grads, state = optax.with_extra_args_support(tx).update(
             None,  # pyright: ignore[reportArgumentType]  Optax has no type for "ignored".
             state,
             params,
-            loss_fn=with_arguments(loss_fn),
-            ascent_loss_fn=with_arguments(ascent_loss_fn),
-            perturbed_loss_fn=with_arguments(perturbed_loss_fn),
-            domain_weights=domain_weights,
-            micro_batches=micro_batches,
-            unroll=unroll,
-            axis_name=axis_name,
-            loss_scale=loss_scale,
-            compute_dtype=compute_dtype,
-            has_aux=has_aux,
-            record=True,
+            **vars(own),
         )
         evaluation, state = pop_evaluation(state)
         return (evaluation, grads), state

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from disam_jax.evaluation import Evaluation
+from disam_jax.evaluation import Evaluation, pop_evaluation, put_evaluation
 from disam_jax.hyperparameters import check_integer
-from disam_jax.sources import pop_evaluation, put_evaluation
 from disam_jax.trees import Tree
 
 
@@ -40,7 +39,7 @@ def scale_loss(
     Float16 holds nothing above 65504 or below 6e-8. The cotangent is multiplied by the
     scale and the gradients, in float32, divided by it, before any norm is taken. When the
     gradient at w or at w + eps is not finite, the parameters and the whole inner state
-    (momentum, counts, the perturbation's memory) stay as they are and the scale is halved;
+    (momentum, counts, the perturbation's state) stay as they are and the scale is halved;
     after growth_interval good steps it is doubled.
 
     Example:

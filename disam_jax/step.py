@@ -1,0 +1,291 @@
+"""Steps: from what a method does with the losses to an Optax transformation.
+
+A step evaluates the domain losses at some points, w and any w + eps, and makes a gradient
+of what it saw. How the batch is taken there (whole, in micro-batches, over devices), the
+loss scale, the dtypes, the records and the checks are here, so that a method need not know
+of them.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from disam_jax import trees
+from disam_jax.evaluation import Evaluation, evaluation_of, realized_perturbation
+from disam_jax.objectives import ObjectiveFn
+from disam_jax.passes.forward import (
+    LossFn,
+    LossGrad,
+    Pass,
+    at_once,
+    domain_losses,
+)
+from disam_jax.passes.options import (
+    GIVEN_GRADIENTS,
+    MISSING_LOSS_FN,
+    MISSING_MICRO_BATCHES,
+    OPTIONS,
+    StepOptions,
+    split_options,
+)
+from disam_jax.passes.parts import (
+    check_micro_batches,
+    in_micro_batches,
+    over_devices,
+    scaled,
+)
+from disam_jax.trees import Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses:
+    """The domain losses as a function of where they are evaluated: w, or any w + eps.
+
+    Attributes:
+      params: w, as real arrays; of a complex leaf both coordinates.
+      options: of the step.
+    """
+
+    params: Tree
+    options: StepOptions
+
+    def at(self, eps: Tree | None = None, loss_fn: LossFn | None = None) -> Pass:
+        """The pass of `loss_fn` at w, or of `perturbed_loss_fn`, if given, at w + eps.
+
+        Args:
+          eps: the displacement; None is none.
+          loss_fn: what is evaluated in their place.
+        """
+        options, params = self.options, self.params
+        if eps is not None:
+            wide = trees.at_least_float32(params)
+            params = optax.tree.cast_like(optax.tree.add(wide, eps), params)
+            loss_fn = loss_fn or options.perturbed_loss_fn
+        if options.axis_name is not None:
+            params = trees.vary(params, options.axis_name)
+        evaluate = functools.partial(
+            domain_losses, loss_fn or options.loss_fn, options.has_aux
+        )
+        weights, micro_batches = options.domain_weights, options.micro_batches
+        if micro_batches is None:
+            here = at_once(evaluate, params, weights)
+        else:
+            here = in_micro_batches(
+                evaluate, params, weights, micro_batches, options.unroll
+            )
+        if options.axis_name is not None:
+            here = over_devices(here, options.axis_name)
+        return here if options.loss_scale is None else scaled(here, options.loss_scale)
+
+    def at_ascent(self, eps: Tree | None = None) -> Pass:
+        """The pass whose gradient is climbed: of `ascent_loss_fn`, if there is one."""
+        return self.at(eps, self.options.ascent_loss_fn or self.options.loss_fn)
+
+    def ascent_alone(
+        self, ascent: ObjectiveFn, descent: ObjectiveFn
+    ) -> tuple[LossGrad, LossGrad]:
+        """The ascent's gradient at w, which then is the clean one too: one way back."""
+        del descent
+        clean = self.at_ascent().value_and_grad(ascent)
+        if self.options.ascent_loss_fn is None:
+            return clean, clean
+        # Of loss_fn nothing is known at w: something else was evaluated there.
+        return clean, clean._replace(losses=jnp.nan * clean.losses)
+
+    def ascent_and_descent(
+        self, ascent: ObjectiveFn, descent: ObjectiveFn, eps: Tree | None = None
+    ) -> tuple[LossGrad, LossGrad]:
+        """The ascent's gradient and the descent's, at w or at w + eps."""
+        here = self.at(eps)
+        clean = here.value_and_grad(descent)
+        return self.ascent_beside(clean, here, ascent, descent, eps), clean
+
+    def ascent_beside(
+        self,
+        clean: LossGrad,
+        here: Pass,
+        ascent: ObjectiveFn,
+        descent: ObjectiveFn,
+        eps: Tree | None = None,
+    ) -> LossGrad:
+        """The ascent's gradient beside `clean`, the descent's, which the pass `here` gave.
+
+        That pass serves both unless there is an `ascent_loss_fn` (or, at w + eps, a
+        `perturbed_loss_fn`), and one way back does if the objectives are the same too.
+        """
+        options = self.options
+        if options.ascent_loss_fn or (eps is not None and options.perturbed_loss_fn):
+            return self.at_ascent(eps).value_and_grad(ascent)
+        return clean if ascent == descent else here.value_and_grad(ascent)
+
+    @property
+    def num_micro_batches(self) -> int:
+        """K; a ValueError where the batch is whole."""
+        if self.options.micro_batches is None:
+            raise ValueError(MISSING_MICRO_BATCHES)
+        return check_micro_batches(self.options.micro_batches)
+
+    def of_micro_batch(self, index: chex.Array) -> "Losses":
+        """The losses of one micro-batch alone; `index` may be traced."""
+        parts = (self.options.micro_batches, self.options.domain_weights)
+        own = jax.tree.map(lambda x: jnp.asarray(x)[index], parts)
+        return dataclasses.replace(self, options=self.options.of_micro_batch(*own))
+
+    def micro_batch_weights(self) -> chex.Array:
+        """How much of the batch each micro-batch is, [K], >= 0, of any sum."""
+        weights, axis_name = self.options.domain_weights, self.options.axis_name
+        if weights is None:
+            return jnp.ones(self.num_micro_batches)
+        weights = jnp.sum(jnp.asarray(weights), axis=1)
+        return weights if axis_name is None else jax.lax.psum(weights, axis_name)
+
+    def no_eps(self) -> Tree:
+        """No displacement, in the dtypes of one."""
+        return trees.zeros_like(trees.at_least_float32(self.params))
+
+    def evaluation(
+        self,
+        clean: LossGrad,
+        perturbed: LossGrad | None = None,
+        eps: Tree | None = None,
+        ascent: LossGrad | None = None,
+    ) -> Evaluation | None:
+        """What is recorded of a step, if anything is.
+
+        Args:
+          clean: what was seen at w.
+          perturbed: what was seen at w + eps; None is `clean`, of a step at one point.
+          eps: the displacement; None is none.
+          ascent: what was climbed; None is `clean`.
+
+        Returns:
+          The evaluation, or None where nothing is recorded.
+        """
+        if not self.options.record:
+            return None
+        eps = self.no_eps() if eps is None else eps
+        evaluation = evaluation_of(clean, perturbed or clean, eps, ascent or clean)
+        if self.options.compute_dtype is None:
+            return evaluation
+        dtype = self.options.compute_dtype
+        realized = realized_perturbation(self.params, eps, dtype)
+        return evaluation._replace(realized=realized)
+
+
+# combine_with -> the ascent's gradient at w, and the one there that is combined.
+AT_W = {"ascent": Losses.ascent_alone, "descent": Losses.ascent_and_descent}
+
+
+class Step(NamedTuple):
+    """What a step makes of what it saw.
+
+    Attributes:
+      gradient: that is descended; it leaves in the parameters' dtypes.
+      state: for the next step, of the tree that `init` gave.
+      evaluation: what is recorded, from `Losses.evaluation`; None where nothing is.
+    """
+
+    gradient: Tree
+    state: Any
+    evaluation: Evaluation | None
+
+
+class StepFn(Protocol):
+    """(loss, state, count) -> Step; `count` is the int32 number of steps done."""
+
+    def __call__(self, loss: Losses, state: Any, count: chex.Array) -> Step:
+        """Takes the step."""
+        ...
+
+
+class SharpnessState(NamedTuple):
+    """State of a method.
+
+    Attributes:
+      count: int32 scalar, the steps done; scheduled hyperparameters read it.
+      inner: what the step keeps; for `sharpness_aware` the perturbation's state.
+      evaluation: None, but between `update(..., record=True)` and `pop_evaluation`.
+    """
+
+    count: chex.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    inner: Any
+    evaluation: Evaluation | None = None
+
+
+def method_from_step(
+    init: Callable[[Tree], Any], step: StepFn
+) -> optax.GradientTransformationExtraArgs:
+    """Makes a method of a step that evaluates the losses wherever it likes.
+
+    For methods that the four choices of `sharpness_aware` do not hold. Their update takes
+    all of `StepOptions`.
+
+    Example:
+      The gradient in the middle of the way that SAM climbs:
+
+      >>> import disam_jax as dj, jax, jax.numpy as jnp, optax
+      >>> def step(loss, state, count):
+      ...     clean = loss.at().value_and_grad(dj.weighted_mean)
+      ...     eps = jax.tree.map(lambda g: 0.25 * g, clean.gradient)
+      ...     middle = loss.at(eps).value_and_grad(dj.weighted_mean)
+      ...     return dj.Step(middle.gradient, state, loss.evaluation(clean, middle, eps))
+      >>> tx = dj.method_from_step(lambda params: (), step)
+      >>> params = jnp.array([1.0, 2.0])
+      >>> grads, _ = tx.update(None, tx.init(params), params, loss_fn=lambda w: w @ w)
+      >>> print(grads)
+      [3. 6.]
+
+    Args:
+      init: params -> the first state, any tree of arrays. It is given the parameters as
+        real arrays in at least float32, as the step's gradients are.
+      step: (loss, state, count) -> `Step`; `loss` is a `Losses`, whose `at(eps)` evaluates
+        the domain losses there, `at(eps).value_and_grad(objective)` with the gradient.
+
+    Returns:
+      An Optax transformation with extra arguments, to stand first in a chain.
+
+    Raises:
+      ValueError, TypeError: at `update`, as `sharpness_aware`.
+    """
+
+    def first_state(params: Tree) -> SharpnessState:
+        trees.check_params(params)
+        wide = trees.at_least_float32(trees.to_real(params))
+        return SharpnessState(jnp.zeros([], jnp.int32), init(wide))
+
+    def update(
+        updates: Any, state: SharpnessState, params: Tree | None = None, **options: Any
+    ) -> tuple[Tree, SharpnessState]:
+        """Takes a step; the options are those of `StepOptions`."""
+        if options.keys() - OPTIONS:
+            options, _ = split_options(options)
+        own = StepOptions(**options)
+        if jax.tree.leaves(updates):
+            raise ValueError(GIVEN_GRADIENTS)
+        if own.loss_fn is None:
+            raise ValueError(MISSING_LOSS_FN)
+        if params is None:
+            raise ValueError("params is missing: call tx.update(None, state, params, ...).")
+        trees.check_params(params)
+        if own.micro_batches is not None:
+            check_micro_batches(own.micro_batches)
+        as_given = trees.is_complex(params)
+        if as_given:
+            own = own.with_loss_fns(
+                lambda fn: lambda real, *batch: fn(trees.from_real(real), *batch)
+            )
+        loss = Losses(trees.to_real(params), own)
+        gradient, inner, evaluation = step(loss, state.inner, state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        gradient = optax.tree.cast_like(gradient, loss.params)
+        if as_given:
+            gradient = trees.from_real(gradient)
+        return gradient, SharpnessState(count, inner, evaluation)
+
+    return optax.GradientTransformationExtraArgs(first_state, update)  # pyright: ignore[reportArgumentType]
