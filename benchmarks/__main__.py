@@ -8,6 +8,7 @@ from benchmarks.input_pipeline import input_pipeline
 from benchmarks.memory import memory
 from benchmarks.population import population
 from benchmarks.precision import precision
+from benchmarks.reading import reading
 from benchmarks.step_cost import step_cost
 
 app = typer.Typer(help="What a step and its images cost.", pretty_exceptions_enable=False)
@@ -18,5 +19,6 @@ app.command("memory")(memory)
 app.command("precision")(precision)
 app.command("population")(population)
 app.command("input_pipeline")(input_pipeline)
+app.command("reading")(reading)
 
 app()

@@ -163,7 +163,7 @@ def compiled(method, micro_batches):
 
 @pytest.mark.parametrize(
     ("method", "ratio"),
-    # DISAM needs the losses of all micro_batches first: one forward pass (a third of a gradient)
+    # DISAM needs the losses of all micro-batches first: one forward pass (a third of one)
     # more at w; V-REx the same for its one gradient.
     [("erm", 1.0), ("sam", 1.0), ("gsam", 1.0), ("disam", 7 / 6), ("vrex", 4 / 3)],
 )
