@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.results.table import Table
 from experiments.studies import convergence
 from experiments.studies.kit.matrix import Group, Outcome, last, per_seed, run_groups
 from experiments.studies.kit.plots import color_of, label, panels, save
@@ -16,7 +17,7 @@ from experiments.studies.kit.statistics import (
     told_p,
     verdict,
 )
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 from experiments.studies.kit.tuning import Overrides, tuned
 
 METHODS = ("erm", "sam", "disam", "sagm", "disam+sagm")

@@ -8,6 +8,7 @@ import numpy as np
 
 from disam_jax import diagnostics
 from experiments.results.figures import DOMAIN_STYLES
+from experiments.results.table import Table
 from experiments.studies.kit.matrix import Group, Outcome, mean_loss, run_groups, spread
 from experiments.studies.kit.plots import (
     band,
@@ -26,7 +27,7 @@ from experiments.studies.kit.statistics import (
     told_ratio,
     verdict,
 )
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 # name -> (method, overrides, line style)
 RUNS = {

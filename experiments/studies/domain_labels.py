@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.results.table import Table
 from experiments.studies.kit.changes import Change
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups, spread
 from experiments.studies.kit.plots import color_of, errorbars, legend_below, panels, save
@@ -19,7 +20,7 @@ from experiments.studies.kit.statistics import (
     told_p,
     verdict,
 )
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 MARGIN = 0.005
 OURS = "DISAM, lam 10"

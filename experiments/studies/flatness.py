@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 
+from experiments.results.table import Table
 from experiments.studies.convergence import groups, line
 from experiments.studies.kit.matrix import Group, Outcome, per_seed, run_groups
 from experiments.studies.kit.plots import legend_below, log_ticks, panels, save
@@ -20,7 +21,7 @@ from experiments.studies.kit.statistics import (
     told_ratio,
     verdict,
 )
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 MEASURES = {
     "unseen_gradient_variance": "variance of the gradient",

@@ -11,12 +11,13 @@ import numpy as np
 
 import disam_jax as dj
 from experiments.methods.registry import PAPER, Hyperparameters, Method, climbed
+from experiments.results.table import Table
 from experiments.studies.kit.changes import Change
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
 from experiments.studies.kit.plots import color_of, panels, save
 from experiments.studies.kit.runs import Setting, load_once
 from experiments.studies.kit.statistics import equal, estimate, paired
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 MARGIN = 0.005
 LAMS = (0.1, 10.0)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import ticker
 
+from experiments.results.table import Table
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
 from experiments.studies.kit.plots import (
     color_of,
@@ -25,7 +26,7 @@ from experiments.studies.kit.statistics import (
     told_p,
     verdict,
 )
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 RHOS = (0.02, 0.05, 0.1, 0.2, 0.5)
 LAMS = (0.1, 0.7, 10.0, 100.0)

@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
-HOLDS, DOES_NOT, CANNOT_TELL = "holds", "does not hold", "cannot be told"
+ANSWERS = HOLDS, DOES_NOT, CANNOT_TELL = "holds", "does not hold", "cannot be told"
 CONFIDENCE = 0.95
 
 
@@ -156,11 +155,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, (len(p_values) - rank) * p_values[index])
         adjusted[index] = min(1.0, largest)
     return [float(p) for p in adjusted]
-
-
-def as_dict(found: Estimate) -> dict[str, Any]:
-    """For a file of numbers; an interval without end is null there."""
-    return {
-        name: value if np.isfinite(value) else None
-        for name, value in dataclasses.asdict(found).items()
-    }

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from experiments.results.table import Table
 from experiments.studies.kit.statistics import (
     CANNOT_TELL,
     DOES_NOT,
@@ -12,7 +13,7 @@ from experiments.studies.kit.statistics import (
     paired,
     verdict,
 )
-from experiments.studies.kit.study import Finding, Numbers, Table
+from experiments.studies.kit.study import Finding, Numbers
 from experiments.studies.synthetic.problem import name_of
 
 MARGIN = 0.25  # points of error: the smallest difference that would matter

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from experiments.results.table import Table
 from experiments.studies.kit.statistics import (
     Estimate,
     equal,
@@ -10,7 +11,7 @@ from experiments.studies.kit.statistics import (
     paired,
     verdict,
 )
-from experiments.studies.kit.study import Finding, Numbers, Table
+from experiments.studies.kit.study import Finding, Numbers
 
 DISAM_LAMS = ("0.1", "1", "10")
 TITLES = {

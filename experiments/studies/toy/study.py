@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from experiments.results.table import Table
 from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.statistics import Estimate, estimate, paired, verdict
-from experiments.studies.kit.study import Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Finding, Numbers, Study
 from experiments.studies.toy.figures import ARROWS, FAMILIES, SHOWN, draw, where
 from experiments.studies.toy.problem import (
     CLIMBED,
