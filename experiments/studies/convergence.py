@@ -1,5 +1,6 @@
 """Per-domain convergence of ERM, SAM and DISAM: the paper's Fig. 1b, 3a, 3b, 7 and 8."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from experiments.studies.kit.plots import (
     panels,
     save,
 )
-from experiments.studies.kit.runs import Setting
+from experiments.studies.kit.runs import Setting, Spec
 from experiments.studies.kit.statistics import (
     Estimate,
     estimate,
@@ -74,8 +75,9 @@ def groups(setting: Setting) -> dict[tuple[str, str], Group]:
             method,
             overrides,
             equal_steps=True,
-            looks=5,
-            probes=("scores", "unseen_sharpness", "source_sharpness"),
+            spec=functools.partial(
+                Spec, looks=5, probes=("scores", "unseen_sharpness", "source_sharpness")
+            ),
         )
         for data in setting.data
         for name, (method, overrides, _) in RUNS.items()

@@ -4,6 +4,7 @@ The paper leaves all of this open; the questions are ours, some of them its revi
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from experiments.results.table import Table
 from experiments.studies.kit.changes import Change
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups, spread
 from experiments.studies.kit.plots import color_of, errorbars, legend_below, panels, save
-from experiments.studies.kit.runs import Setting, load_once
+from experiments.studies.kit.runs import Setting, Spec, load_once
 from experiments.studies.kit.statistics import (
     estimate,
     holm,
@@ -88,7 +89,7 @@ def _with_methods(data: str, condition: str, group: Group) -> dict:
 def _changed(data: str) -> dict[str, Group]:
     sources = len(load_once(data).domains) - 1
     return {
-        name: Group(data, "sam", change=change)
+        name: Group(data, "sam", spec=functools.partial(Spec, change=change))
         for name, change in CHANGES.items()
         if change != MERGED or sources > MERGED.amount
     }
@@ -98,7 +99,12 @@ def _unequal(data: str) -> dict[str, Group]:
     in_all = 32 * (len(load_once(data).domains) - 1)
     merged = (("batching", "merged"), ("batch_size", in_all))
     return {
-        f"1 to {ratio}": Group(data, "sam", merged, change=Change("imbalance", ratio))
+        f"1 to {ratio}": Group(
+            data,
+            "sam",
+            merged,
+            spec=functools.partial(Spec, change=Change("imbalance", ratio)),
+        )
         for ratio in RATIOS
     }
 
@@ -112,7 +118,7 @@ def _numbers() -> dict[str, Group]:
             "sam",
             (("batch_size", EXAMPLES // count),),
             unseen=("90",),
-            data_options=(("angles", angles),),
+            spec=functools.partial(Spec, data_options=(("angles", angles),)),
         )
     return groups
 

@@ -1,5 +1,6 @@
 """Flatness on the unseen domain: the paper's Fig. 6a, 6b and 2."""
 
+import functools
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,7 +12,7 @@ from experiments.studies.convergence import groups, line
 from experiments.studies.kit.matrix import Group, Outcome, per_seed, run_groups
 from experiments.studies.kit.plots import legend_below, log_ticks, panels, save
 from experiments.studies.kit.probes import RADIUS, SURFACE_AXIS
-from experiments.studies.kit.runs import Setting, load_once
+from experiments.studies.kit.runs import Setting, Spec, load_once
 from experiments.studies.kit.statistics import (
     Estimate,
     estimate,
@@ -73,7 +74,7 @@ def _surface_groups(setting: Setting) -> dict[tuple[str, str], Group]:
             group.overrides,
             equal_steps=True,
             unseen=_last_domain(group.data),
-            probes=("surface",),
+            spec=functools.partial(Spec, probes=("surface",)),
         )
         for key, group in groups(setting).items()
     }

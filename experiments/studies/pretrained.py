@@ -1,13 +1,14 @@
 """The claims with a pretrained backbone: EfficientNet-Lite0, fine-tuned whole."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 from experiments.results.table import Table
 from experiments.studies import accuracy, convergence, flatness
 from experiments.studies.kit.matrix import Group, run_groups
 from experiments.studies.kit.plots import label
-from experiments.studies.kit.runs import Setting
+from experiments.studies.kit.runs import Setting, Spec
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 from experiments.studies.kit.tuning import Overrides, choose
 
@@ -56,8 +57,7 @@ def measure(setting: Setting) -> Numbers:
         (accuracy.EQUAL_STEPS, name): dataclasses.replace(
             group(method, (*best["erm"], *overrides)),
             equal_steps=True,
-            probes=("scores", "unseen_flatness"),
-            log_every=4,
+            spec=functools.partial(Spec, probes=("scores", "unseen_flatness"), log_every=4),
         )
         for name, (method, overrides, _) in convergence.RUNS.items()
     }

@@ -5,6 +5,7 @@ pure      Eq. 7: the variance acts on eps alone, SAGM averages with the plain gr
 closure   a branch of the release that cannot run: both gradients of L - lam Var
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from experiments.results.table import Table
 from experiments.studies.kit.changes import Change
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
 from experiments.studies.kit.plots import color_of, panels, save
-from experiments.studies.kit.runs import Setting, load_once
+from experiments.studies.kit.runs import Setting, Spec, load_once
 from experiments.studies.kit.statistics import equal, estimate, paired
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
@@ -74,7 +75,7 @@ def measure(setting: Setting) -> Numbers:
                     ("batch_size", in_all),
                 )
                 groups[data, _name(variance, f"lam {lam:g}")] = Group(
-                    data, "disam", changes, change=UNEQUAL
+                    data, "disam", changes, spec=functools.partial(Spec, change=UNEQUAL)
                 )
     numbers: Numbers = {data: {} for data in setting.data}
     for (data, name), rows in run_groups(setting, groups).items():
