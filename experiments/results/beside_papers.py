@@ -144,12 +144,12 @@ def _scores(records: Records, rule: str, part: str) -> Scores:
             continue
         seed, value = record["seed"], record[rule][part]
         cell = (row, record["data"], record["unseen_domain"])
-        told = (value, record.get("file", "a record"))
-        before, file = first.setdefault((*cell, seed), told)
+        file = record.get("file", "a record")
+        before, earlier = first.setdefault((*cell, seed), (value, file))
         if before != value:
             raise ValueError(
                 f"two results of one run differ, {row.name} on {' '.join(cell[1:])} with "
-                f"seed {seed}: {before} in {file}, {value} in {told[1]}; leave one out."
+                f"seed {seed}: {before} in {earlier}, {value} in {file}; leave one out."
             )
         found.setdefault(cell, {})[seed] = value
     return found

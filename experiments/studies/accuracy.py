@@ -13,8 +13,8 @@ from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.statistics import (
     estimate,
     holm,
+    p_text,
     paired,
-    told_p,
     verdict,
 )
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
@@ -58,17 +58,19 @@ def measure(setting: Setting) -> Numbers:
     return {
         data: {
             TUNED: {
-                method: kept(found[data, method], best[data, method]) for method in METHODS
+                method: numbers_of(found[data, method], best[data, method])
+                for method in METHODS
             },
             EQUAL_STEPS: {
-                method: kept(as_printed[data, label(method)], ()) for method in METHODS[:3]
+                method: numbers_of(as_printed[data, label(method)], ())
+                for method in METHODS[:3]
             },
         }
         for data in setting.data
     }
 
 
-def kept(rows: list[list[Outcome]], chosen: Overrides) -> Numbers:
+def numbers_of(rows: list[list[Outcome]], chosen: Overrides) -> Numbers:
     """What is kept of a method's runs: one accuracy per seed, and what was chosen."""
     return {
         "chosen": dict(chosen),
@@ -132,7 +134,7 @@ def _find(where: str, methods: Numbers) -> list[Finding]:
             source,
             where,
             verdict(test, MARGIN, p),
-            f"{test.told(100, 2, 'points')} (Holm p {told_p(p)})",
+            f"{test.text(100, 2, 'points')} (Holm p {p_text(p)})",
         )
         for (a, b, source), test, p in zip(claims, tests, adjusted, strict=True)
     ]
@@ -140,14 +142,14 @@ def _find(where: str, methods: Numbers) -> list[Finding]:
 
 def tables(numbers: Numbers) -> list[Table]:
     """Accuracies and what was chosen."""
-    told = [
+    runs = [
         (f"{data}, {name}", method, values)
         for data, settings in numbers.items()
         for name, methods in settings.items()
         for method, values in methods.items()
     ]
     rows = []
-    for where, method, values in told:
+    for where, method, values in runs:
         cells = [
             estimate(100 * np.array(values[key])) for key in ("out_of_domain", "in_domain")
         ]

@@ -24,8 +24,8 @@ from experiments.studies.kit.runs import Setting, Spec
 from experiments.studies.kit.statistics import (
     Estimate,
     estimate,
-    told_p,
-    told_ratio,
+    p_text,
+    ratio_text,
     verdict,
 )
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
@@ -206,7 +206,7 @@ def find(numbers: Numbers) -> list[Finding]:
                     source,
                     data,
                     verdict(test, MARGIN),
-                    f"{a} / {b} = {told_ratio(test)}, p {told_p(test.p)}",
+                    f"{a} / {b} = {ratio_text(test)}, p {p_text(test.p)}",
                 )
             )
     return findings

@@ -17,8 +17,8 @@ from experiments.studies.kit.runs import Setting, Spec, load_once
 from experiments.studies.kit.statistics import (
     estimate,
     holm,
+    p_text,
     paired,
-    told_p,
     verdict,
 )
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
@@ -188,7 +188,7 @@ def _find(data: str, conditions: Numbers) -> list[Finding]:
             "ours",
             data,
             verdict(test, MARGIN, p),
-            f"{test.told(100, 2, 'points')} (Holm p {told_p(p)})",
+            f"{test.text(100, 2, 'points')} (Holm p {p_text(p)})",
         )
         for (condition, test), p in zip(tests.items(), adjusted, strict=True)
     ]

@@ -17,9 +17,9 @@ from experiments.studies.kit.statistics import (
     Estimate,
     estimate,
     holm,
+    p_text,
     paired,
-    told_p,
-    told_ratio,
+    ratio_text,
     verdict,
 )
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
@@ -210,7 +210,7 @@ def find(numbers: Numbers) -> list[Finding]:
 def _find(data: str, runs: Numbers, key: str, what: str) -> list[Finding]:
     # The surface may fall away from its middle, and then a ratio means nothing.
     as_ratio = key != "surface_increase"
-    scale, told = (np.log, _ratio) if as_ratio else (np.asarray, _difference)
+    scale, in_words = (np.log, _ratio) if as_ratio else (np.asarray, _difference)
     tests = [
         paired(scale(final(runs[b], key)), scale(final(runs[a], key))) for a, b, _ in PAIRS
     ]
@@ -221,14 +221,14 @@ def _find(data: str, runs: Numbers, key: str, what: str) -> list[Finding]:
             source,
             data,
             verdict(test, MARGIN if as_ratio else SURFACE_MARGIN, p),
-            f"{told(a, b, test)}, Holm p {told_p(p)}",
+            f"{in_words(a, b, test)}, Holm p {p_text(p)}",
         )
         for (a, b, source), test, p in zip(PAIRS, tests, adjusted, strict=True)
     ]
 
 
 def _ratio(a: str, b: str, test: Estimate) -> str:
-    return f"{b} / {a} = {told_ratio(test)}"
+    return f"{b} / {a} = {ratio_text(test)}"
 
 
 def _difference(a: str, b: str, test: Estimate) -> str:

@@ -65,11 +65,11 @@ def measure(setting: Setting) -> Numbers:
     runs = {name: found[accuracy.EQUAL_STEPS, name] for name in convergence.RUNS}
     accuracies = {
         accuracy.TUNED: {
-            method: accuracy.kept(found[accuracy.TUNED, method], best[method])
+            method: accuracy.numbers_of(found[accuracy.TUNED, method], best[method])
             for method in accuracy.METHODS
         },
         accuracy.EQUAL_STEPS: {
-            method: accuracy.kept(runs[label(method)], best["erm"])
+            method: accuracy.numbers_of(runs[label(method)], best["erm"])
             for method in accuracy.METHODS[:3]
         },
     }

@@ -138,7 +138,7 @@ def find(numbers: Numbers) -> list[Finding]:
                         source,
                         data,
                         equal(test, MARGIN),
-                        test.told(100, 2, "points"),
+                        test.text(100, 2, "points"),
                     )
                 )
     return findings

@@ -22,8 +22,8 @@ from experiments.studies.kit.statistics import (
     equal,
     estimate,
     holm,
+    p_text,
     paired,
-    told_p,
     verdict,
 )
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
@@ -193,7 +193,7 @@ def _find(data: str, points: list[Numbers]) -> list[Finding]:
             "DISAM, Fig. 1a, on TerraIncognita",
             data,
             verdict(lowest, MARGIN),
-            f"ERM - SAM where it is least sure: {lowest.told(100, 2, 'points')}",
+            f"ERM - SAM where it is least sure: {lowest.text(100, 2, 'points')}",
         ),
         Finding(
             "DISAM is above SAM over a wide range of rho",
@@ -201,7 +201,7 @@ def _find(data: str, points: list[Numbers]) -> list[Finding]:
             data,
             HOLDS if better >= len(apart) / 2 else DOES_NOT,
             f"above at {better}, below at {worse} of {len(apart)} values of rho (Holm); "
-            f"largest difference {widest.told(100, 2, 'points')}",
+            f"largest difference {widest.text(100, 2, 'points')}",
         ),
         Finding(
             "DISAM's largest usable rho is larger than SAM's",
@@ -209,22 +209,22 @@ def _find(data: str, points: list[Numbers]) -> list[Finding]:
             data,
             verdict(wider, 0.5),
             f"median {np.median(of_disam):g} against {np.median(of_sam):g}; log2 of the "
-            f"ratio {wider.told(1, 2)}",
+            f"ratio {wider.text(1, 2)}",
         ),
         Finding(
             "DISAM's accuracy is stable for lam in [0.1, 0.7]",
             "DISAM, Fig. 5c and 5d",
             data,
             equal(stable, 0.01),
-            f"lam 0.1 - lam 0.7: {stable.told(100, 2, 'points')}; stable: within one point",
+            f"lam 0.1 - lam 0.7: {stable.text(100, 2, 'points')}; stable: within one point",
         ),
         Finding(
             "A lam that is tuned makes DISAM more accurate than SAM",
             "ours",
             data,
             verdict(lam_tests[best], MARGIN, adjusted_best),
-            f"best of {len(at)}, lam = {best:g}: {lam_tests[best].told(100, 2, 'points')} "
-            f"(Holm p {told_p(adjusted_best)}); chosen there, so an upper bound",
+            f"best of {len(at)}, lam = {best:g}: {lam_tests[best].text(100, 2, 'points')} "
+            f"(Holm p {p_text(adjusted_best)}); chosen there, so an upper bound",
         ),
         Finding(
             "A larger lam raises the deviation over seeds",

@@ -106,7 +106,7 @@ def per_seed(
 
 
 def last(name: str) -> Callable[[Outcome], float]:
-    """Reads what the last look found under this name."""
+    """Reads what was measured last under this name."""
     return lambda outcome: outcome["looks"][-1][name]
 
 

@@ -126,9 +126,11 @@ def write_page(study: Study, out: Path) -> list[Finding]:
         parts += ["## Numbers", *map(titled, tables)]
     parts += ["## How it was made", how_it_was_made(made)]
     write_whole(out / "page.md", "\n\n".join(parts) + "\n")
-    listed = [dataclasses.asdict(f) for f in figures]
-    kept = [dataclasses.asdict(f) for f in findings]
-    write_json(out / "page.json", {"figures": listed, "findings": kept})
+    page = {
+        "figures": [dataclasses.asdict(figure) for figure in figures],
+        "findings": [dataclasses.asdict(finding) for finding in findings],
+    }
+    write_json(out / "page.json", page)
     return findings
 
 

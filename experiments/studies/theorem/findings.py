@@ -46,7 +46,7 @@ def find(numbers: Numbers) -> list[Finding]:
     ]
 
 
-def where(found: Numbers, name: str) -> str:
+def problem_in_words(found: Numbers, name: str) -> str:
     """The data of a finding."""
     return f"{TITLES[name]}, rho = {found['rho']:g}, {found['steps']} steps"
 
@@ -75,7 +75,7 @@ def by_lam(found: dict[str, list[float]], digits: int = 2, scale: float = 1.0) -
 def drops_by_lam(found: dict[str, list[float]]) -> str:
     """By how many per cent each DISAM is below SAM."""
     return "; ".join(
-        f"{relative_drop(found, lam).told(100, 1, '%')} for lam = {lam}"
+        f"{relative_drop(found, lam).text(100, 1, '%')} for lam = {lam}"
         for lam in DISAM_LAMS
     )
 
@@ -86,7 +86,7 @@ def _find_angle(found: Numbers, name: str) -> Finding:
     return Finding(
         "With SAM the ascent direction turns by phi_t <= eta_t L in a step",
         "DISAM, Theorem 1, Eq. 16 and 17",
-        where(found, name),
+        problem_in_words(found, name),
         verdict(estimate(1 - np.array(largest)), MARGIN),
         f"largest phi_t / (eta_t L) {span(estimate(largest))}; above 1 at {above:.1f} % of "
         "the steps",
@@ -99,7 +99,7 @@ def _find_gamma(found: Numbers, name: str, path: str) -> Finding:
         "The mean of phi_t / eta_t is smaller with DISAM (lam = 0.1) than with SAM, "
         + PATHS[path],
         "DISAM, Theorem 1: Gamma <= L for DISAM",
-        where(found, name),
+        problem_in_words(found, name),
         verdict(relative_drop(means, "0.1"), MARGIN),
         f"below SAM's by {drops_by_lam(means)}",
     )
@@ -111,7 +111,7 @@ def _find_rate_of_sam(found: Numbers, name: str) -> Finding:
         "SAM's mean of ‖grad L(w_t + eps_t)‖^2 over t <= T falls at least as fast as "
         "(1 + log T) / sqrt(T)",
         SOURCE,
-        where(found, name),
+        problem_in_words(found, name),
         verdict(estimate(rate - np.array(slopes)), MARGIN),
         f"exponent of T in the last decade {span(estimate(slopes))}; that of the rate is "
         f"{rate:.2f}",
@@ -124,7 +124,7 @@ def _find_rate_of_disam(found: Numbers, name: str) -> Finding:
         "DISAM's mean of ‖grad L(w_t + eps_t)‖^2 over t <= T falls at least as fast as "
         "(1 + log T) / sqrt(T), lam = 0.1",
         SOURCE,
-        where(found, name),
+        problem_in_words(found, name),
         verdict(estimate(rate - np.array(slopes["0.1"])), MARGIN),
         f"exponent of T in the last decade {by_lam(slopes)}; that of the rate is "
         f"{rate:.2f}",
@@ -177,10 +177,10 @@ def _find_correlation(found: Numbers, name: str) -> Finding:
     return Finding(
         "At a step, the domains of larger loss have larger gradients (DISAM, lam = 0.1)",
         PROOF,
-        where(found, name),
+        problem_in_words(found, name),
         verdict(across, 0.1),
-        f"correlation of L_i and ‖grad L_i‖ over the domains of a step {across.told()}; "
-        f"over the steps of a domain {over_time.told()}",
+        f"correlation of L_i and ‖grad L_i‖ over the domains of a step {across.text()}; "
+        f"over the steps of a domain {over_time.text()}",
     )
 
 
@@ -190,9 +190,9 @@ def _find_cosine(found: Numbers, name: str) -> Finding:
         "The inner product of grad L(w_t + eps_t) and eps_{t+1} - eps_t is 0 on average, "
         "with SAM",
         PROOF,
-        where(found, name),
+        problem_in_words(found, name),
         equal(cosines, MARGIN),
-        f"mean cosine {cosines.told()}; with DISAM {by_lam(found['cosine'])}",
+        f"mean cosine {cosines.text()}; with DISAM {by_lam(found['cosine'])}",
     )
 
 
@@ -202,7 +202,7 @@ def _find_turn(found: Numbers, name: str) -> Finding:
         "DISAM's weights beta move away from large gradients, sum_i (beta_{t+1,i} - "
         "beta_{t,i}) grad L_i · g < 0, at most steps, lam = 0.1",
         PROOF,
-        where(found, name),
+        problem_in_words(found, name),
         verdict(estimate(0.5 - np.array(shares["0.1"])), MARGIN),
         f"per cent of the steps at which they move toward them: {by_lam(shares, 1, 100)}",
     )
@@ -213,7 +213,7 @@ def _find_spread(found: Numbers, name: str) -> Finding:
         "At the end of the run the losses of the domains lie closer together with DISAM "
         "(lam = 0.1) than with SAM",
         "DISAM, section 3.2",
-        where(found, name),
+        problem_in_words(found, name),
         verdict(relative_drop(found["spreads"], "0.1"), MARGIN),
         f"standard deviation below SAM's by {drops_by_lam(found['spreads'])}",
     )
