@@ -11,7 +11,7 @@ from experiments.data.benchmarks import BENCHMARKS
 from experiments.fields import check_known
 from experiments.methods.registry import find_method
 from experiments.results.published import Published, load_published
-from experiments.results.summary import Records, Spread, method_of, over_seeds
+from experiments.results.summary import Records, method_of, over_seeds
 from experiments.results.table import Table
 from experiments.training.numerics import FLAGS
 from experiments.training.run_folder import field_defaults, flatten
@@ -62,7 +62,7 @@ def domain_table(
             cells = [_cell(list(ours.get((row, data, d), {}).values())) for d in domains]
             cells.append(_cell(_averages(ours, row, data, domains)))
             rows.append((row.name, "here", *cells))
-        rows += _published_rows(printed, method, domains)
+        rows += _published_rows(printed, method, (*domains, data))
     return Table(
         _caption(data, rule, part), ("method", "source", *domains, "avg"), tuple(rows)
     )
@@ -95,9 +95,7 @@ def overview_table(
             total = f"{100 * np.mean(of_all):.1f}" if complete else ""
             if any(cells):
                 rows.append((row.name, "here", *cells, total))
-        for (paper, table), found in _by_table(printed, method):
-            cells = [_printed(found.get(data)) for data in (*columns, "average")]
-            rows.append((method, f"{paper}, {table}", *cells))
+        rows += _published_rows(printed, method, (*columns, "average"))
     if records and not any(source == "here" for _, source, *_ in rows):
         raise ValueError(
             "no seed of these results is there on every unseen domain of its data set; "
@@ -226,31 +224,25 @@ def _rows(scores: Scores, method: str) -> list[_Row]:
     return list(dict.fromkeys(row for row, _, _ in scores if row.method == method))
 
 
-def _by_table(printed: Sequence[Published], method: str) -> list[Any]:
-    tables: dict[tuple[str, str], dict[str, Published]] = {}
+def _published_rows(
+    printed: Sequence[Published], method: str, names: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """A row for each table of a paper; names are of domains or data sets."""
+    tables: dict[str, dict[str, Published]] = defaultdict(dict)
     for number in printed:
         if number.method == method:
-            key = (number.paper, f"{number.table}, {number.backbone}")
-            tables.setdefault(key, {})[number.domain or number.data] = number
-    return list(tables.items())
-
-
-def _published_rows(
-    printed: Sequence[Published], method: str, domains: Sequence[str]
-) -> list[tuple[str, ...]]:
-    rows = []
-    for (paper, table), found in _by_table(printed, method):
-        data = next(iter(found.values())).data
-        cells = [_printed(found.get(name)) for name in (*domains, data)]
-        rows.append((method, f"{paper}, {table}", *cells))
-    return rows
+            source = f"{number.paper}, {number.table}, {number.backbone}"
+            tables[source][number.domain or number.data] = number
+    return [
+        (method, source, *(_printed(numbers.get(name)) for name in names))
+        for source, numbers in tables.items()
+    ]
 
 
 def _cell(values: list[float]) -> str:
     if not values:
         return ""
-    spread: Spread = over_seeds(values)
-    return f"{spread.percent()} ({len(values)})"
+    return f"{over_seeds(values).percent()} ({len(values)})"
 
 
 def _printed(number: Published | None) -> str:

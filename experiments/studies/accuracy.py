@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.results.figures import color_of, label, save
 from experiments.results.table import Table
 from experiments.studies import convergence
 from experiments.studies.kit.matrix import Group, Outcome, last, per_seed, run_groups
-from experiments.studies.kit.plots import color_of, label, panels, save
+from experiments.studies.kit.plots import panels
 from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.statistics import (
     estimate,
@@ -157,7 +158,7 @@ def tables(numbers: Numbers) -> list[Table]:
             [
                 where,
                 label(method),
-                *(f"{c.mean:.1f} [{c.low:.1f}, {c.high:.1f}]" for c in cells),
+                *(cell.interval(".1f") for cell in cells),
                 str(values["steps"]),
                 ", ".join(f"{k} {v:g}" for k, v in values["chosen"].items()),
             ]

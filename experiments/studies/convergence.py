@@ -8,18 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from disam_jax import diagnostics
-from experiments.results.figures import DOMAIN_STYLES
+from experiments.results.figures import DOMAIN_STYLES, color_of, legend, save
 from experiments.results.table import Table
 from experiments.studies.kit.matrix import Group, Outcome, mean_loss, run_groups, spread
-from experiments.studies.kit.plots import (
-    band,
-    color_of,
-    legend,
-    legend_below,
-    log_ticks,
-    panels,
-    save,
-)
+from experiments.studies.kit.plots import band, legend_below, log_ticks, panels
 from experiments.studies.kit.runs import Setting, Spec
 from experiments.studies.kit.statistics import (
     Estimate,

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.results.figures import color_of, save
 from experiments.results.table import Table
 from experiments.studies.kit.changes import Change
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups, spread
-from experiments.studies.kit.plots import color_of, errorbars, legend_below, panels, save
+from experiments.studies.kit.plots import errorbars, legend_below, panels
 from experiments.studies.kit.runs import Setting, Spec, load_once
 from experiments.studies.kit.statistics import (
     estimate,
@@ -206,7 +207,7 @@ def tables(numbers: Numbers) -> list[Table]:
                         data,
                         condition,
                         name,
-                        f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]",
+                        found.interval(".1f"),
                         f"{np.mean(run['spread']):.4f}",
                     ]
                 )

@@ -7,10 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 
+from experiments.results.figures import save
 from experiments.results.table import Table
 from experiments.studies.convergence import groups, line
 from experiments.studies.kit.matrix import Group, Outcome, per_seed, run_groups
-from experiments.studies.kit.plots import legend_below, log_ticks, panels, save
+from experiments.studies.kit.plots import legend_below, log_ticks, panels
 from experiments.studies.kit.probes import RADIUS, SURFACE_AXIS
 from experiments.studies.kit.runs import Setting, Spec, load_once
 from experiments.studies.kit.statistics import (
@@ -232,7 +233,7 @@ def _ratio(a: str, b: str, test: Estimate) -> str:
 
 
 def _difference(a: str, b: str, test: Estimate) -> str:
-    return f"{b} - {a} = {test.mean:+.3f} [{test.low:+.3f}, {test.high:+.3f}] nats"
+    return f"{b} - {a} = {test.interval('+.3f')} nats"
 
 
 def tables(numbers: Numbers) -> list[Table]:
@@ -241,10 +242,7 @@ def tables(numbers: Numbers) -> list[Table]:
     rows = []
     for data, runs in numbers.items():
         for name, run in runs.items():
-            cells = []
-            for key in shown:
-                found = estimate(final(run, key))
-                cells.append(f"{found.mean:.4g} [{found.low:.4g}, {found.high:.4g}]")
+            cells = [estimate(final(run, key)).interval(".4g") for key in shown]
             rows.append([data, name, *cells])
     columns = ("data", "run", *shown.values())
     return [Table("At the end, mean over seeds with its 95 % interval", columns, rows)]

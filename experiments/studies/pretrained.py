@@ -4,10 +4,10 @@ import dataclasses
 import functools
 from pathlib import Path
 
+from experiments.results.figures import label
 from experiments.results.table import Table
 from experiments.studies import accuracy, convergence, flatness
 from experiments.studies.kit.matrix import Group, run_groups
-from experiments.studies.kit.plots import label
 from experiments.studies.kit.runs import Setting, Spec
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 from experiments.studies.kit.tuning import Overrides, choose

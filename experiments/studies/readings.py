@@ -12,10 +12,11 @@ import numpy as np
 
 import disam_jax as dj
 from experiments.methods.registry import PAPER, Hyperparameters, Method, climbed
+from experiments.results.figures import color_of, save
 from experiments.results.table import Table
 from experiments.studies.kit.changes import Change
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
-from experiments.studies.kit.plots import color_of, panels, save
+from experiments.studies.kit.plots import panels
 from experiments.studies.kit.runs import Setting, Spec, load_once
 from experiments.studies.kit.statistics import equal, estimate, paired
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
@@ -150,8 +151,7 @@ def tables(numbers: Numbers) -> list[Table]:
     for data, readings in numbers.items():
         for name, values in readings.items():
             found = estimate(100 * np.array(values))
-            interval = f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
-            rows.append([data, name, interval])
+            rows.append([data, name, found.interval()])
     columns = ("data", "reading", "unseen %")
     return [Table("Accuracy, mean over seeds with its 95 % interval", columns, rows)]
 

@@ -5,16 +5,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib import ticker
 
+from experiments.results.figures import color_of, label, save
 from experiments.results.table import Table
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
-from experiments.studies.kit.plots import (
-    color_of,
-    errorbars,
-    label,
-    legend_below,
-    panels,
-    save,
-)
+from experiments.studies.kit.plots import errorbars, legend_below, panels
 from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.statistics import (
     DOES_NOT,
@@ -244,18 +238,14 @@ def tables(numbers: Numbers) -> list[Table]:
     for data, points in numbers.items():
         for point in points:
             found = values(point)
-            kept = (
-                estimate(100 * found[np.isfinite(found)])
-                if np.isfinite(found).any()
-                else None
-            )
+            finite = 100 * found[np.isfinite(found)]
             rows.append(
                 [
                     data,
                     label(point["method"]),
                     f"{point['rho']:g}" if point["rho"] else "",
                     f"{point['lam']:g}" if point["lam"] else "",
-                    f"{kept.mean:.1f} [{kept.low:.1f}, {kept.high:.1f}]" if kept else "",
+                    estimate(finite).interval(".1f") if len(finite) else "",
                     f"{100 * point['negative']:.0f} %" if "negative" in point else "",
                     f"{point['diverged']} of {point['runs']}",
                 ]

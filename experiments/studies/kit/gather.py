@@ -28,7 +28,7 @@ from experiments.studies.kit.statistics import ANSWERS
 from experiments.studies.kit.study import Finding, Study, how_it_was_made, titled
 
 TITLE = "SAM, SAGM and DISAM under domain shift: the papers' claims, tested"
-MARKS = dict(zip(ANSWERS, "✓✗?", strict=True))
+MARKS: dict[str, str] = dict(zip(ANSWERS, "✓✗?", strict=True))
 COLUMNS = ("claim", "source", "answers")
 LEGEND = (
     "Unless a study says otherwise, an answer comes from a difference of two methods, seed "

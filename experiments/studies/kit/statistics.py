@@ -28,21 +28,20 @@ class Estimate:
     p: float
     count: int
 
+    def interval(self, form: str = ".2f", scale: float = 1.0, unit: str = "") -> str:
+        """E.g. `0.31 points [-0.12, 0.74]`; `form` is of the numbers."""
+        mean, low, high = (f"{scale * x:{form}}" for x in (self.mean, self.low, self.high))
+        return f"{mean}{unit and f' {unit}'} [{low}, {high}]"
+
     def text(self, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
         """E.g. `+0.31 points [-0.12, +0.74], p = 0.12`."""
-        mean, low, high = (
-            f"{scale * x:+.{digits}f}" for x in (self.mean, self.low, self.high)
-        )
-        named = f" {unit}" if unit else ""
-        return f"{mean}{named} [{low}, {high}], p {p_text(self.p)}"
+        return f"{self.interval(f'+.{digits}f', scale, unit)}, p {p_text(self.p)}"
 
 
 def ratio_text(log_ratio: Estimate) -> str:
     """E.g. `1.040 [1.019, 1.062]`, of the estimate of a ratio's logarithm."""
-    mean, low, high = (
-        f"{np.exp(x):.3f}" for x in (log_ratio.mean, log_ratio.low, log_ratio.high)
-    )
-    return f"{mean} [{low}, {high}]"
+    mean, low, high = np.exp((log_ratio.mean, log_ratio.low, log_ratio.high))
+    return dataclasses.replace(log_ratio, mean=mean, low=low, high=high).interval(".3f")
 
 
 def p_text(p: float) -> str:

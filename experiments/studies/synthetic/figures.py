@@ -7,7 +7,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.kit.plots import color_of, errorbars, legend, legend_below, save
+from experiments.results.figures import color_of, legend, save
+from experiments.studies.kit.plots import errorbars, legend_below
 from experiments.studies.kit.study import Figure, Numbers
 from experiments.studies.synthetic.findings import MARGIN, NAMES, PERCENT, dials_in_words
 from experiments.studies.synthetic.problem import name_of

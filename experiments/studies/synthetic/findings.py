@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from experiments.results.table import Table
 from experiments.studies.kit.statistics import (
     CANNOT_TELL,
@@ -248,7 +250,7 @@ def tables(numbers: Numbers) -> list[Table]:
     errors = [
         [
             dials_in_words(name),
-            *(f"{_mean(found['tuned'][method]['excess']):.2f}" for method in NAMES),
+            *(f"{np.mean(found['tuned'][method]['excess']):.2f}" for method in NAMES),
             gain(numbers, name, "disam 2", "sam").text(),
             gain_of_lam(numbers, name, "disam 2").text(),
         ]
@@ -266,7 +268,7 @@ def tables(numbers: Numbers) -> list[Table]:
     ablation = [
         [
             *cell.split("/"),
-            *(f"{_mean(found['ablation'][cell]):.2f}" for found in closer.values()),
+            *(f"{np.mean(found['ablation'][cell]):.2f}" for found in closer.values()),
         ]
         for cell in cells
     ]
@@ -289,10 +291,6 @@ def tables(numbers: Numbers) -> list[Table]:
             chosen,
         ),
     ]  # fmt: skip
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _chosen(median: dict[str, float]) -> str:

@@ -7,14 +7,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.kit.plots import (
-    color_of,
-    errorbars,
-    legend,
-    legend_below,
-    panels,
-    save,
-)
+from experiments.results.figures import color_of, legend, save
+from experiments.studies.kit.plots import errorbars, legend_below, panels
 from experiments.studies.kit.study import Figure, Numbers
 from experiments.studies.theorem.findings import DISAM_LAMS, PATHS, TITLES
 

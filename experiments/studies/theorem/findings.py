@@ -57,18 +57,11 @@ def relative_drop(found: dict[str, list[float]], lam: str) -> Estimate:
     return paired(sam / sam, disam / sam)
 
 
-def span(found: Estimate, digits: int = 2, scale: float = 1.0) -> str:
-    """E.g. `1.31 [1.12, 1.50]`."""
-    mean, low, high = (
-        f"{scale * x:.{digits}f}" for x in (found.mean, found.low, found.high)
-    )
-    return f"{mean} [{low}, {high}]"
-
-
 def by_lam(found: dict[str, list[float]], digits: int = 2, scale: float = 1.0) -> str:
     """Every DISAM's mean over seeds with its interval."""
     return "; ".join(
-        f"{span(estimate(found[lam]), digits, scale)} for lam = {lam}" for lam in DISAM_LAMS
+        f"{estimate(found[lam]).interval(f'.{digits}f', scale)} for lam = {lam}"
+        for lam in DISAM_LAMS
     )
 
 
@@ -88,8 +81,8 @@ def _find_angle(found: Numbers, name: str) -> Finding:
         "DISAM, Theorem 1, Eq. 16 and 17",
         problem_in_words(found, name),
         verdict(estimate(1 - np.array(largest)), MARGIN),
-        f"largest phi_t / (eta_t L) {span(estimate(largest))}; above 1 at {above:.1f} % of "
-        "the steps",
+        f"largest phi_t / (eta_t L) {estimate(largest).interval()}; above 1 at "
+        f"{above:.1f} % of the steps",
     )
 
 
@@ -113,8 +106,8 @@ def _find_rate_of_sam(found: Numbers, name: str) -> Finding:
         SOURCE,
         problem_in_words(found, name),
         verdict(estimate(rate - np.array(slopes)), MARGIN),
-        f"exponent of T in the last decade {span(estimate(slopes))}; that of the rate is "
-        f"{rate:.2f}",
+        f"exponent of T in the last decade {estimate(slopes).interval()}; that of the "
+        f"rate is {rate:.2f}",
     )
 
 
@@ -139,8 +132,8 @@ def _find_bound(found: Numbers) -> Finding:
         f"quadratics from rho / 2 off the minimum, rho = {found['rho']:g}, "
         f"{found['shown'][-1]} steps",
         verdict(estimate(1 - sam), MARGIN),
-        f"left side / right side {span(estimate(sam))}; with DISAM, lam = 10, "
-        f"{span(estimate(disam), 4)}",
+        f"left side / right side {estimate(sam).interval()}; with DISAM, lam = 10, "
+        f"{estimate(disam).interval('.4f')}",
     )
 
 
@@ -154,7 +147,7 @@ def _find_rest(found: Numbers) -> Finding:
         OWN,
         f"quadratics, {len(within)} pairs of rho and lam for each seed",
         verdict(estimate(agree - (1 - MARGIN)), 0.0),
-        f"so in {span(estimate(agree), 1, 100)} % of the runs, of which "
+        f"so in {estimate(agree).interval('.1f', 100)} % of the runs, of which "
         f"{100 * at_rest.mean():.0f} % come to rest: ‖grad L(w + eps)‖^2 below "
         f"{AT_REST:g} (rho L)^2",
     )
@@ -167,7 +160,7 @@ def _find_level(found: Numbers, name: str) -> Finding:
         "DISAM, Theorem 1: the term rho^2 L Gamma^2",
         f"{TITLES[name]}, rho = {rhos[0]} to {rhos[-1]}, {found['steps']} steps",
         verdict(exponents, 0.1),
-        f"it grows as rho to the power {span(exponents)}",
+        f"it grows as rho to the power {exponents.interval()}",
     )
 
 
@@ -232,7 +225,7 @@ def _table_of_angles(numbers: Numbers) -> Table:
     for (name, path, lam), drop, p in zip(keys, drops, adjusted, strict=True):
         found = numbers[name]["gamma"][path]
         sizes = [f"{np.mean(found[of][x]):.3g}" for of in found for x in ("0", lam)]
-        less = f"{100 * drop.mean:+.1f} [{100 * drop.low:+.1f}, {100 * drop.high:+.1f}]"
+        less = drop.interval("+.1f", 100)
         rows.append([TITLES[name], PATHS[path], lam, *sizes, less, f"{p:.2g}"])
     return Table(
         "phi_t / (eta_t L), mean and largest over the steps of a run, means over seeds, "

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.kit.plots import color_of, legend_below, panels, save
+from experiments.results.figures import color_of, save
+from experiments.studies.kit.plots import legend_below, panels
 from experiments.studies.kit.study import Figure, Numbers
 from experiments.studies.toy.problem import (
     CENTERS,

@@ -161,10 +161,9 @@ def _find_distance(numbers: Numbers, family: str) -> Finding:
     found = numbers[family]
     length = np.mean(found["erm"]["length"])
     far = {name: np.array(found[name]["distance"]) / length for name in DISAMS}
-    told = "; ".join(
-        f"{name_of(name)}: {100 * mean.mean:.1f} % [{100 * mean.low:.1f}, "
-        f"{100 * mean.high:.1f}]"
-        for name, mean in ((name, estimate(values)) for name, values in far.items())
+    means = "; ".join(
+        f"{name_of(name)}: {estimate(values).interval('.1f', 100, '%')}"
+        for name, values in far.items()
     )
     return Finding(
         "With the paper's lam = 0.1 DISAM takes visibly another path than SAM: they are "
@@ -172,7 +171,7 @@ def _find_distance(numbers: Numbers, family: str) -> Finding:
         "DISAM, Fig. 2",
         toys_in_words(numbers, family),
         verdict(estimate(far["disam 0.1"] - 0.01), 0.0),
-        f"distance at the same step, of the mean length of ERM's paths: {told}",
+        f"distance at the same step, of the mean length of ERM's paths: {means}",
     )
 
 
