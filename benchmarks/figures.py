@@ -1,6 +1,5 @@
 """Figures of what a step costs, as PNG; colours are those of the experiments' figures."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator
 
-from experiments.files import write_bytes
-from experiments.results.figures import COLORS, color_of, label
+from experiments.results.figures import COLORS, color_of, label, save
 
 Records = Sequence[dict[str, Any]]
 
@@ -68,7 +66,7 @@ def step_times(records: Records, path: Path) -> None:
     handles = [plt.Rectangle((0, 0), 1, 1, **styles[method]) for method in methods]  # pyright: ignore[reportPrivateImportUsage]
     names = [method_label(method) for method in methods]
     figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def family_times(records: Records, path: Path) -> None:
@@ -107,7 +105,7 @@ def family_times(records: Records, path: Path) -> None:
         axes.set_xlabel("time of a step / ERM's; tick: operations")
         axes.set_title(group_label(found[0]).replace("\n", "; "), fontsize=9, loc="left")
         axes.margins(y=0.01)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _groups(axes: Any, groups: list[list[dict[str, Any]]], styles: dict[str, Any]) -> None:
@@ -215,7 +213,7 @@ def growth_panels(records: Records, path: Path) -> None:
         axes.set_ylabel(text)
     names = [method_label(method) for method in lines]
     figure.legend(lines.values(), names, loc="outside upper center", ncols=5, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def short(count: int) -> str:
@@ -258,12 +256,3 @@ def _ratio_scale(axes: Any, values: Sequence[float]) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
-
-
-def _save(figure: Any, path: Path) -> None:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    data = io.BytesIO()
-    figure.savefig(data, dpi=150, format="png")
-    plt.close(figure)
-    write_bytes(path, data.getvalue())

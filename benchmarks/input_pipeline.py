@@ -25,7 +25,7 @@ from experiments.data.augment import augment
 from experiments.data.prepare import prepare
 from experiments.data.streams import balanced, iterate
 from experiments.data.transforms import decode, random_resized_crop, resize
-from experiments.files import write_bytes, write_json
+from experiments.files import write_json, write_whole
 from experiments.training.run_folder import environment
 
 SIZE = 224  # pixels along a side of what the model is given
@@ -160,7 +160,7 @@ def stream_cases(
     memory = [[{"image": image, "label": 0} for image in part] for part in parts]
     for domain, part in zip(DOMAINS, parts, strict=True):
         for i, image in enumerate(part):
-            write_bytes(folder / "images" / domain / "photo" / f"{i:04}.jpg", image)
+            write_whole(folder / "images" / domain / "photo" / f"{i:04}.jpg", image)
     prepared = prepare("folder", folder / "images", folder / "prepared")
     disk = [prepared.source(domain) for domain in DOMAINS]
     return {

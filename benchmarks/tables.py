@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experiments.results.table import grid
+
 Record = dict[str, Any]
 
 COLUMNS = {
@@ -42,16 +44,15 @@ def setup_name(record: Record) -> str:
 def markdown(records: Sequence[Record], left_out: Sequence[Record]) -> str:
     """A Markdown table, with a line per model on the methods that were left out."""
     # What is read as a number stands to the right.
-    rule = ["---"] * 3 + ["---:"] * (len(COLUMNS) - 3)
+    rules = [" --- "] * 3 + [" ---: "] * (len(COLUMNS) - 3)
     rows = [[cell(r) for cell in COLUMNS.values()] for r in records]
-    lines = [f"| {' | '.join(cells)} |" for cells in ([*COLUMNS], rule, *rows)]
     missing: dict[str, list[str]] = {}
     for left in left_out:
         missing.setdefault(f"{left['model']}, {left['why']}", []).append(left["method"])
     notes = [
         f"- Not measured on {of}: {'; '.join(names)}." for of, names in missing.items()
     ]
-    return "\n".join([*lines, "", *notes]).rstrip() + "\n"
+    return "\n".join([grid([*COLUMNS], rows, rules), "", *notes]).rstrip() + "\n"
 
 
 def show(records: Sequence[Record]) -> None:

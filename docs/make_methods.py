@@ -13,6 +13,7 @@ from pathlib import Path
 import disam_jax as dj
 from experiments.methods.registry import METHODS
 from experiments.results.summary import summarize
+from experiments.results.table import grid
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
@@ -77,15 +78,13 @@ def _call(name: str) -> str:
     return f"dj.{name}({', '.join(shown)})"
 
 
-def _cost_table() -> list[str]:
+def _cost_table() -> str:
     found = costs()
     models = list(found)
-    lines = [
-        "| method | gradients per step | operations / ERM's | time / ERM's: "
-        + " | ".join(models)
-        + " | unseen style %, 800 gradients | DISAM's objective |",
-        "|---|---|---|" + "---|" * len(models) + "---|---|",
-    ]
+    columns = ["method", "gradients per step", "operations / ERM's"]
+    columns += [f"time / ERM's: {models[0]}", *models[1:]]
+    columns += ["unseen style %, 800 gradients", "DISAM's objective"]
+    lines = []
     rows = {row.method: row for row in summarize(_accuracies()["records"])}
     for name, method in METHODS.items():
         records = [found[model].get(name) for model in models]
@@ -101,21 +100,22 @@ def _cost_table() -> list[str]:
         gradients = method.gradients(method.defaults, 3)
         told = "by the data" if name == "ae_sam" else f"{gradients:.2f}"
         accuracy = rows[name].out_of_domain.percent()
-        cells = [f"`{name}`", told, operations, *cells, accuracy, _takes_objective(name)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        lines.append(
+            [f"`{name}`", told, operations, *cells, accuracy, _takes_objective(name)]
+        )
+    return grid(columns, lines)
 
 
 def _accuracies() -> dict:
     return json.loads(ACCURACY.read_text())
 
 
-def _experiments_table() -> list[str]:
-    lines = ["| name | is | hyperparameters |", "|---|---|---|"]
+def _experiments_table() -> str:
+    lines = []
     for name, method in METHODS.items():
         values = ", ".join(f"{key} {getattr(method.defaults, key)}" for key in method.reads)
-        lines.append(f"| `{name}` | {method.description} | {values} |")
-    return lines
+        lines.append((f"`{name}`", method.description, values))
+    return grid(("name", "is", "hyperparameters"), lines)
 
 
 def _takes_objective(name: str) -> str:
@@ -211,7 +211,7 @@ NOT_HERE = """\
 def page() -> str:
     """The whole page."""
     machine = json.loads(COSTS.read_text())["environment"]
-    lines = [HEAD + "\n".join(_cost_table()), ""]
+    lines = [HEAD + _cost_table(), ""]
     lines.append(
         f"`python -m benchmarks step_cost --family --models patchnet --out {COSTS.relative_to(ROOT)}`, commit "
         f"{machine['commit']}, {machine['cpu_count']} cores of an {machine['processor']}, "
@@ -240,7 +240,7 @@ def page() -> str:
             if own in METHODS:
                 lines.append(f"- In the experiments: `{own}`")
             lines.append(f"- {parts['reference']}\n")
-    lines += ["## By name in the experiments", "", *_experiments_table(), "", NOT_HERE]
+    lines += ["## By name in the experiments", "", _experiments_table(), "", NOT_HERE]
     return "\n".join(lines)
 
 

@@ -127,15 +127,10 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all."""
     with writing(path) as file:
-        file.write(data)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    write_bytes(path, text.encode())
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,7 +9,7 @@ import typer
 from experiments.config.protocols import find_protocol
 from experiments.fields import check_known
 from experiments.files import read_json
-from experiments.results.table import domain_table, overview_table
+from experiments.results.beside_papers import domain_table, overview_table
 
 FORMATS = ("markdown", "csv", "latex")
 

@@ -1,6 +1,5 @@
 """Writes a data set held in memory as a tree of PNG files, OUT/DOMAIN/CLASS/image.png."""
 
-import io
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.domain_data import DomainData
-from experiments.files import UNFINISHED, write_bytes
+from experiments.files import UNFINISHED, writing
 
 
 def export(
@@ -37,9 +36,8 @@ def export(
     missing = images.keys() - _found(data.name, out, images)
     done = len(images) - len(missing)
     for file in sorted(missing):
-        png = io.BytesIO()
-        Image.fromarray(images[file]).save(png, format="PNG", optimize=True)
-        write_bytes(out / file, png.getvalue())
+        with writing(out / file) as png:
+            Image.fromarray(images[file]).save(png, format="PNG", optimize=True)
         done += 1
         progress(done, len(images))
     return len(missing)

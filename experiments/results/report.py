@@ -10,6 +10,7 @@ from experiments.files import write_whole
 from experiments.methods.registry import find_method
 from experiments.results import figures
 from experiments.results.summary import Row, summarize
+from experiments.results.table import grid
 from experiments.training.compare import Comparison
 from experiments.training.run_folder import environment
 
@@ -72,12 +73,8 @@ HEADLINE: tuple[Column, ...] = (
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    lines = [
-        "| " + " | ".join(name for name, _ in columns) + " |",
-        "|" + "---|" * len(columns),
-    ]
-    lines += ["| " + " | ".join(cell(row) for _, cell in columns) + " |" for row in rows]
-    return "\n".join(lines)
+    names, cells = zip(*columns, strict=True)
+    return grid(names, [[cell(row) for cell in cells] for row in rows])
 
 
 def _domain_columns(rows: Sequence[Row]) -> list[Column]:

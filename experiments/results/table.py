@@ -1,24 +1,10 @@
-"""Tables of results beside the papers' numbers, in Markdown, CSV and LaTeX."""
+"""A table of text: in Markdown, CSV and LaTeX."""
 
 import csv
 import dataclasses
 import io
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-
-from experiments.data.benchmarks import BENCHMARKS
-from experiments.fields import check_known
-from experiments.methods.registry import find_method
-from experiments.results.published import Published, load_published
-from experiments.results.summary import Records, Spread, over_seeds
-from experiments.training.numerics import FLAGS
-from experiments.training.run_folder import field_defaults, flatten
-from experiments.training.selection import SELECTION_RULES
-
-RULES = (*SELECTION_RULES, "swad")
 LATEX = {
     **{character: f"\\{character}" for character in "%&_#${}"},
     **{character: f"{{{character}}}" for character in "[]"},  # else of a row's end
@@ -27,34 +13,25 @@ LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
 }
-PARTS = {
-    "in_split": "the part of the unseen domain that was not held out (80 % in DomainBed)",
-    "whole": "all images of the unseen domain",
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Text in rows and columns; the first two columns say which method and whose number.
+    """Text in rows and columns.
 
     Attributes:
-      caption: what the numbers are.
+      caption: what the table shows.
       columns: headings.
       rows: cells; one that is not known is empty.
     """
 
     caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
         """With the caption above."""
-
-        def line(cells: Sequence[str]) -> str:
-            return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
-
-        ruled = [line(self.columns), "|" + "---|" * len(self.columns)]
-        return "\n".join((self.caption, "", *ruled, *map(line, self.rows), ""))
+        return f"{self.caption}\n\n{grid(self.columns, self.rows)}\n"
 
     def csv(self) -> str:
         """A line of headings and a line for each row."""
@@ -63,12 +40,11 @@ class Table:
         return text.getvalue()
 
     def latex(self) -> str:
-        """A table environment; needs the package booktabs."""
+        """A table environment, two columns of names first; needs the package booktabs."""
 
         def line(cells: Sequence[str]) -> str:
             return " & ".join(map(_escape, cells)) + r" \\"
 
-        body = "\n".join(map(line, self.rows))
         return "\n".join(
             (
                 r"\begin{table}",
@@ -78,7 +54,7 @@ class Table:
                 r"\toprule",
                 line(self.columns),
                 r"\midrule",
-                body,
+                *map(line, self.rows),
                 r"\bottomrule",
                 r"\end{tabular}",
                 r"\end{table}",
@@ -87,254 +63,25 @@ class Table:
         )
 
 
-def domain_table(
-    records: Records,
-    data: str,
-    *,
-    rule: str = "training_domain_validation",
-    part: str = "in_split",
-) -> Table:
-    """Methods x unseen domains of one data set, ours and published.
-
-    A cell is of runs that differ in their seed alone. Where a method's runs on a data set
-    differ in more, each configuration is a row that says what it differs in, e.g.
-    `sam (rho 0.1)`. A run that comes twice counts once.
+def grid(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], rules: Sequence[str] = ()
+) -> str:
+    """Columns and rows in Markdown.
 
     Args:
-      records: of finished runs.
-      data: name of the data set.
-      rule: a selection rule, or `swad`.
-      part: `in_split`, as the papers, or `whole`.
+      columns: headings.
+      rows: cells; a bar in one is escaped.
+      rules: what stands below each heading, e.g. `---:` where numbers stand to the right.
 
     Returns:
-      The table; a cell is mean ± standard deviation over seeds (n of them), in percent. The
-      average is over seeds that finished on every domain, and empty where there are none.
-
-    Raises:
-      ValueError: the data, the rule or the part is unknown, or no record has it; or two
-        records of one run differ.
-    """
-    known = tuple(dict.fromkeys(r["data"] for r in records)) or tuple(BENCHMARKS)
-    check_known("data set of these results" if records else "data set", data, known)
-    ours = _scores([r for r in records if r["data"] == data], rule, part)
-    printed = [p for p in load_published() if p.data == data and p.score == "out_of_domain"]
-    domains = _domains(data, ours)
-    rows = []
-    for method in _methods(ours, printed):
-        for row in _rows(ours, method):
-            cells = [_cell(list(ours.get((row, data, d), {}).values())) for d in domains]
-            cells.append(_cell(_averages(ours, row, data, domains)))
-            rows.append((row.name, "here", *cells))
-        rows += _published_rows(printed, method, domains)
-    return Table(
-        _caption(data, rule, part), ("method", "source", *domains, "avg"), tuple(rows)
-    )
-
-
-def overview_table(
-    records: Records, *, rule: str = "training_domain_validation", part: str = "in_split"
-) -> Table:
-    """Methods x benchmarks, each the average over its domains, as the papers' Table 1.
-
-    Arguments, rows and errors are those of `domain_table`; the last column is over all five
-    benchmarks and empty unless all of them are there.
-
-    Raises:
-      ValueError: also where no method has a seed that finished on every unseen domain.
-    """
-    ours = _scores(records, rule, part)
-    averages = [p for p in load_published() if not p.domain and p.score == "out_of_domain"]
-    whole = {(p.paper, p.table) for p in averages if p.data == "average"}
-    printed = [p for p in averages if (p.paper, p.table) in whole]
-    own = [data for data in dict.fromkeys(key[1] for key in ours) if data not in BENCHMARKS]
-    columns = [*own, *BENCHMARKS]
-    rows = []
-    for method in _methods(ours, printed):
-        for row in _rows(ours, method):
-            means = [_averages(ours, row, d, _domains(d, ours)) for d in columns]
-            cells = [_cell(values) for values in means]
-            of_all = [float(np.mean(m)) for m in means[len(own) :] if m]
-            complete = len(of_all) == len(BENCHMARKS)
-            total = f"{100 * np.mean(of_all):.1f}" if complete else ""
-            if any(cells):
-                rows.append((row.name, "here", *cells, total))
-        for (paper, table), found in _by_table(printed, method):
-            cells = [_printed(found.get(data)) for data in (*columns, "average")]
-            rows.append((method, f"{paper}, {table}", *cells))
-    if records and not any(source == "here" for _, source, *_ in rows):
-        raise ValueError(
-            "no seed of these results is there on every unseen domain of its data set; "
-            "--data NAME shows each domain by itself."
-        )
-    caption = _caption("average over unseen domains", rule, part)
-    return Table(caption, ("method", "source", *columns, "avg"), tuple(rows))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """Runs of one method that share a configuration.
-
-    Attributes:
-      method: with the penalty that was added to its losses.
-      differing: what the configuration differs in from the method's others, in words.
+      The lines, no line end after the last.
     """
 
-    method: str
-    differing: str = ""
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
-    @property
-    def name(self) -> str:
-        return f"{self.method} ({self.differing})" if self.differing else self.method
-
-
-Scores = dict[tuple[_Row, str, str], dict[int, float]]  # (row, data, domain) -> by seed
-
-
-def _scores(records: Records, rule: str, part: str) -> Scores:
-    check_known("selection", rule, RULES)
-    check_known("part", part, tuple(PARTS))
-    there = tuple(name for name in RULES if any(name in record for record in records))
-    if records and not there:
-        raise ValueError(
-            "these results are of a version that selected nothing; run their command again."
-        )
-    if records:
-        check_known("selection of these results", rule, there)
-    found: Scores = {}
-    first: dict[Any, Any] = {}
-    for record, row in zip(records, _rows_of(records), strict=True):
-        if rule not in record:
-            continue
-        seed, value = record["seed"], record[rule][part]
-        cell = (row, record["data"], record["unseen_domain"])
-        told = (value, record.get("file", "a record"))
-        before, file = first.setdefault((*cell, seed), told)
-        if before != value:
-            raise ValueError(
-                f"two results of one run differ, {row.name} on {' '.join(cell[1:])} with "
-                f"seed {seed}: {before} in {file}, {value} in {told[1]}; leave one out."
-            )
-        found.setdefault(cell, {})[seed] = value
-    return found
-
-
-def _rows_of(records: Records) -> list[_Row]:
-    """The row of each record: its method, and what its configuration differs in."""
-    methods = [_method(record) for record in records]
-    configs = [_config(record) for record in records]
-    alike = defaultdict(list)
-    for record, method, config in zip(records, methods, configs, strict=True):
-        alike[method, record["data"]].append(config)
-    differing = defaultdict(set)
-    for (method, _), several in alike.items():
-        for name in set().union(*several):
-            if any(c.get(name) != several[0].get(name) for c in several):
-                differing[method].add(name)
-    return [
-        _Row(
-            method,
-            ", ".join(
-                f"{name.rpartition('.')[2]} {config.get(name)}"
-                for name in sorted(differing[method])
-            ),
-        )
-        for method, config in zip(methods, configs, strict=True)
-    ]
-
-
-def _method(record: dict[str, Any]) -> str:
-    penalty = record.get("penalty", "none")
-    return record["method"] + ("" if penalty == "none" else f"+{penalty}")
-
-
-def _config(record: dict[str, Any]) -> dict[str, Any]:
-    """What the numbers of a record depend on beside seed and unseen domain, flat.
-
-    A field that is missing had its default. A hyperparameter that the method does not read
-    changes nothing, and steps that epochs asked for follow from the images.
-    """
-    method = record["method"]
-    try:
-        reads, defaults = find_method(method).reads, field_defaults(method)
-    except ValueError:  # a method of someone's own that is not installed here
-        reads, defaults = None, {}
-    config = flatten(defaults) | flatten(record.get("config", {}))
-    config |= flatten({"flags": FLAGS | record.get("flags", {})})
-    if config.get("preset.epochs"):
-        del config["preset.steps"]
-    return {
-        name: value
-        for name, value in config.items()
-        if not name.startswith("hyperparameters.")
-        or reads is None
-        or name.rpartition(".")[2] in reads
-    }
-
-
-def _averages(scores: Scores, row: _Row, data: str, domains: Sequence[str]) -> list[float]:
-    """Over the domains, one value for each seed that has them all."""
-    found = [scores.get((row, data, domain), {}) for domain in domains]
-    seeds = set.intersection(*map(set, found)) if found else set()
-    return [float(np.mean([by_seed[s] for by_seed in found])) for s in sorted(seeds)]
-
-
-def _domains(data: str, scores: Scores) -> list[str]:
-    if data in BENCHMARKS:
-        return list(BENCHMARKS[data].domains)
-    return list(dict.fromkeys(domain for _, name, domain in scores if name == data))
-
-
-def _methods(scores: Scores, printed: Sequence[Published]) -> list[str]:
-    """Ours first, then those that are only published and known here."""
-    published = [number.method for number in printed if number.method]
-    return list(dict.fromkeys([*(row.method for row, _, _ in scores), *published]))
-
-
-def _rows(scores: Scores, method: str) -> list[_Row]:
-    return list(dict.fromkeys(row for row, _, _ in scores if row.method == method))
-
-
-def _by_table(printed: Sequence[Published], method: str) -> list[Any]:
-    tables: dict[tuple[str, str], dict[str, Published]] = {}
-    for number in printed:
-        if number.method == method:
-            key = (number.paper, f"{number.table}, {number.backbone}")
-            tables.setdefault(key, {})[number.domain or number.data] = number
-    return list(tables.items())
-
-
-def _published_rows(
-    printed: Sequence[Published], method: str, domains: Sequence[str]
-) -> list[tuple[str, ...]]:
-    rows = []
-    for (paper, table), found in _by_table(printed, method):
-        data = next(iter(found.values())).data
-        cells = [_printed(found.get(name)) for name in (*domains, data)]
-        rows.append((method, f"{paper}, {table}", *cells))
-    return rows
-
-
-def _cell(values: list[float]) -> str:
-    if not values:
-        return ""
-    spread: Spread = over_seeds(values)
-    return f"{spread.percent()} ({len(values)})"
-
-
-def _printed(number: Published | None) -> str:
-    if number is None:
-        return ""
-    std = "" if number.std is None else f" ± {number.std}"
-    return f"{number.accuracy}{std}{'*' if number.note else ''}"
-
-
-def _caption(what: str, rule: str, part: str) -> str:
-    return (
-        f"Out-of-domain accuracy in percent, {what}; here: mean ± standard deviation "
-        f"over seeds (their number), selection by {rule.replace('_', ' ')}, on "
-        f"{PARTS[part]}. "
-        "An asterisk marks a published number with a note in experiments/published."
-    )
+    rule = "|".join(rules or ["---"] * len(columns))
+    return "\n".join((line(columns), f"|{rule}|", *map(line, rows)))
 
 
 def _escape(text: str) -> str:

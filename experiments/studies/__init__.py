@@ -1,5 +1,7 @@
 """The papers' figures and claims, tested on real data: one command each.
 
+In kit/:
+
 study.py        what a study is: claims, numbers, figures, a page
 runs.py         trained runs, kept by what they are and shared by all studies
 matrix.py       groups of runs: every seed with every unseen domain
@@ -9,7 +11,8 @@ trajectories.py full-batch runs with all that Theorem 1 speaks of
 statistics.py   intervals, paired tests, verdicts
 plots.py        what the figures share
 tuning.py       the same number of trials for every method
-gather.py       all finished studies as one page
+sections.py     what the finished studies say, section by section and claim by claim
+gather.py       all of it as one page
 
 The others are a study each, in the order of `NAMES`.
 """

@@ -5,18 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.results.figures import color_of, label, save
+from experiments.results.table import Table
 from experiments.studies import convergence
 from experiments.studies.kit.matrix import Group, Outcome, last, per_seed, run_groups
-from experiments.studies.kit.plots import color_of, label, panels, save
+from experiments.studies.kit.plots import panels
 from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.statistics import (
     estimate,
     holm,
+    p_text,
     paired,
-    told_p,
     verdict,
 )
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 from experiments.studies.kit.tuning import Overrides, tuned
 
 METHODS = ("erm", "sam", "disam", "sagm", "disam+sagm")
@@ -57,17 +59,19 @@ def measure(setting: Setting) -> Numbers:
     return {
         data: {
             TUNED: {
-                method: kept(found[data, method], best[data, method]) for method in METHODS
+                method: numbers_of(found[data, method], best[data, method])
+                for method in METHODS
             },
             EQUAL_STEPS: {
-                method: kept(as_printed[data, label(method)], ()) for method in METHODS[:3]
+                method: numbers_of(as_printed[data, label(method)], ())
+                for method in METHODS[:3]
             },
         }
         for data in setting.data
     }
 
 
-def kept(rows: list[list[Outcome]], chosen: Overrides) -> Numbers:
+def numbers_of(rows: list[list[Outcome]], chosen: Overrides) -> Numbers:
     """What is kept of a method's runs: one accuracy per seed, and what was chosen."""
     return {
         "chosen": dict(chosen),
@@ -131,7 +135,7 @@ def _find(where: str, methods: Numbers) -> list[Finding]:
             source,
             where,
             verdict(test, MARGIN, p),
-            f"{test.told(100, 2, 'points')} (Holm p {told_p(p)})",
+            f"{test.text(100, 2, 'points')} (Holm p {p_text(p)})",
         )
         for (a, b, source), test, p in zip(claims, tests, adjusted, strict=True)
     ]
@@ -139,14 +143,14 @@ def _find(where: str, methods: Numbers) -> list[Finding]:
 
 def tables(numbers: Numbers) -> list[Table]:
     """Accuracies and what was chosen."""
-    told = [
+    runs = [
         (f"{data}, {name}", method, values)
         for data, settings in numbers.items()
         for name, methods in settings.items()
         for method, values in methods.items()
     ]
     rows = []
-    for where, method, values in told:
+    for where, method, values in runs:
         cells = [
             estimate(100 * np.array(values[key])) for key in ("out_of_domain", "in_domain")
         ]
@@ -154,7 +158,7 @@ def tables(numbers: Numbers) -> list[Table]:
             [
                 where,
                 label(method),
-                *(f"{c.mean:.1f} [{c.low:.1f}, {c.high:.1f}]" for c in cells),
+                *(cell.interval(".1f") for cell in cells),
                 str(values["steps"]),
                 ", ".join(f"{k} {v:g}" for k, v in values["chosen"].items()),
             ]

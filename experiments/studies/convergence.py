@@ -1,5 +1,6 @@
 """Per-domain convergence of ERM, SAM and DISAM: the paper's Fig. 1b, 3a, 3b, 7 and 8."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -7,26 +8,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from disam_jax import diagnostics
-from experiments.results.figures import DOMAIN_STYLES
+from experiments.results.figures import DOMAIN_STYLES, color_of, legend, save
+from experiments.results.table import Table
 from experiments.studies.kit.matrix import Group, Outcome, mean_loss, run_groups, spread
-from experiments.studies.kit.plots import (
-    band,
-    color_of,
-    legend,
-    legend_below,
-    log_ticks,
-    panels,
-    save,
-)
-from experiments.studies.kit.runs import Setting
+from experiments.studies.kit.plots import band, legend_below, log_ticks, panels
+from experiments.studies.kit.runs import Setting, Spec
 from experiments.studies.kit.statistics import (
     Estimate,
     estimate,
-    told_p,
-    told_ratio,
+    p_text,
+    ratio_text,
     verdict,
 )
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 # name -> (method, overrides, line style)
 RUNS = {
@@ -73,8 +67,9 @@ def groups(setting: Setting) -> dict[tuple[str, str], Group]:
             method,
             overrides,
             equal_steps=True,
-            looks=5,
-            probes=("scores", "unseen_sharpness", "source_sharpness"),
+            spec=functools.partial(
+                Spec, looks=5, probes=("scores", "unseen_sharpness", "source_sharpness")
+            ),
         )
         for data in setting.data
         for name, (method, overrides, _) in RUNS.items()
@@ -203,7 +198,7 @@ def find(numbers: Numbers) -> list[Finding]:
                     source,
                     data,
                     verdict(test, MARGIN),
-                    f"{a} / {b} = {told_ratio(test)}, p {told_p(test.p)}",
+                    f"{a} / {b} = {ratio_text(test)}, p {p_text(test.p)}",
                 )
             )
     return findings

@@ -4,22 +4,25 @@ The paper leaves all of this open; the questions are ours, some of them its revi
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
 
+from experiments.results.figures import color_of, save
+from experiments.results.table import Table
 from experiments.studies.kit.changes import Change
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups, spread
-from experiments.studies.kit.plots import color_of, errorbars, legend_below, panels, save
-from experiments.studies.kit.runs import Setting, load_once
+from experiments.studies.kit.plots import errorbars, legend_below, panels
+from experiments.studies.kit.runs import Setting, Spec, load_once
 from experiments.studies.kit.statistics import (
     estimate,
     holm,
+    p_text,
     paired,
-    told_p,
     verdict,
 )
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 MARGIN = 0.005
 OURS = "DISAM, lam 10"
@@ -87,7 +90,7 @@ def _with_methods(data: str, condition: str, group: Group) -> dict:
 def _changed(data: str) -> dict[str, Group]:
     sources = len(load_once(data).domains) - 1
     return {
-        name: Group(data, "sam", change=change)
+        name: Group(data, "sam", spec=functools.partial(Spec, change=change))
         for name, change in CHANGES.items()
         if change != MERGED or sources > MERGED.amount
     }
@@ -97,7 +100,12 @@ def _unequal(data: str) -> dict[str, Group]:
     in_all = 32 * (len(load_once(data).domains) - 1)
     merged = (("batching", "merged"), ("batch_size", in_all))
     return {
-        f"1 to {ratio}": Group(data, "sam", merged, change=Change("imbalance", ratio))
+        f"1 to {ratio}": Group(
+            data,
+            "sam",
+            merged,
+            spec=functools.partial(Spec, change=Change("imbalance", ratio)),
+        )
         for ratio in RATIOS
     }
 
@@ -111,7 +119,7 @@ def _numbers() -> dict[str, Group]:
             "sam",
             (("batch_size", EXAMPLES // count),),
             unseen=("90",),
-            data_options=(("angles", angles),),
+            spec=functools.partial(Spec, data_options=(("angles", angles),)),
         )
     return groups
 
@@ -181,7 +189,7 @@ def _find(data: str, conditions: Numbers) -> list[Finding]:
             "ours",
             data,
             verdict(test, MARGIN, p),
-            f"{test.told(100, 2, 'points')} (Holm p {told_p(p)})",
+            f"{test.text(100, 2, 'points')} (Holm p {p_text(p)})",
         )
         for (condition, test), p in zip(tests.items(), adjusted, strict=True)
     ]
@@ -199,7 +207,7 @@ def tables(numbers: Numbers) -> list[Table]:
                         data,
                         condition,
                         name,
-                        f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]",
+                        found.interval(".1f"),
                         f"{np.mean(run['spread']):.4f}",
                     ]
                 )

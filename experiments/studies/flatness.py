@@ -1,26 +1,29 @@
 """Flatness on the unseen domain: the paper's Fig. 6a, 6b and 2."""
 
+import functools
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 
+from experiments.results.figures import save
+from experiments.results.table import Table
 from experiments.studies.convergence import groups, line
 from experiments.studies.kit.matrix import Group, Outcome, per_seed, run_groups
-from experiments.studies.kit.plots import legend_below, log_ticks, panels, save
+from experiments.studies.kit.plots import legend_below, log_ticks, panels
 from experiments.studies.kit.probes import RADIUS, SURFACE_AXIS
-from experiments.studies.kit.runs import Setting, load_once
+from experiments.studies.kit.runs import Setting, Spec, load_once
 from experiments.studies.kit.statistics import (
     Estimate,
     estimate,
     holm,
+    p_text,
     paired,
-    told_p,
-    told_ratio,
+    ratio_text,
     verdict,
 )
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 MEASURES = {
     "unseen_gradient_variance": "variance of the gradient",
@@ -72,7 +75,7 @@ def _surface_groups(setting: Setting) -> dict[tuple[str, str], Group]:
             group.overrides,
             equal_steps=True,
             unseen=_last_domain(group.data),
-            probes=("surface",),
+            spec=functools.partial(Spec, probes=("surface",)),
         )
         for key, group in groups(setting).items()
     }
@@ -208,7 +211,7 @@ def find(numbers: Numbers) -> list[Finding]:
 def _find(data: str, runs: Numbers, key: str, what: str) -> list[Finding]:
     # The surface may fall away from its middle, and then a ratio means nothing.
     as_ratio = key != "surface_increase"
-    scale, told = (np.log, _ratio) if as_ratio else (np.asarray, _difference)
+    scale, in_words = (np.log, _ratio) if as_ratio else (np.asarray, _difference)
     tests = [
         paired(scale(final(runs[b], key)), scale(final(runs[a], key))) for a, b, _ in PAIRS
     ]
@@ -219,18 +222,18 @@ def _find(data: str, runs: Numbers, key: str, what: str) -> list[Finding]:
             source,
             data,
             verdict(test, MARGIN if as_ratio else SURFACE_MARGIN, p),
-            f"{told(a, b, test)}, Holm p {told_p(p)}",
+            f"{in_words(a, b, test)}, Holm p {p_text(p)}",
         )
         for (a, b, source), test, p in zip(PAIRS, tests, adjusted, strict=True)
     ]
 
 
 def _ratio(a: str, b: str, test: Estimate) -> str:
-    return f"{b} / {a} = {told_ratio(test)}"
+    return f"{b} / {a} = {ratio_text(test)}"
 
 
 def _difference(a: str, b: str, test: Estimate) -> str:
-    return f"{b} - {a} = {test.mean:+.3f} [{test.low:+.3f}, {test.high:+.3f}] nats"
+    return f"{b} - {a} = {test.interval('+.3f')} nats"
 
 
 def tables(numbers: Numbers) -> list[Table]:
@@ -239,10 +242,7 @@ def tables(numbers: Numbers) -> list[Table]:
     rows = []
     for data, runs in numbers.items():
         for name, run in runs.items():
-            cells = []
-            for key in shown:
-                found = estimate(final(run, key))
-                cells.append(f"{found.mean:.4g} [{found.low:.4g}, {found.high:.4g}]")
+            cells = [estimate(final(run, key)).interval(".4g") for key in shown]
             rows.append([data, name, *cells])
     columns = ("data", "run", *shown.values())
     return [Table("At the end, mean over seeds with its 95 % interval", columns, rows)]

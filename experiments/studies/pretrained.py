@@ -1,13 +1,15 @@
 """The claims with a pretrained backbone: EfficientNet-Lite0, fine-tuned whole."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
+from experiments.results.figures import label
+from experiments.results.table import Table
 from experiments.studies import accuracy, convergence, flatness
 from experiments.studies.kit.matrix import Group, run_groups
-from experiments.studies.kit.plots import label
-from experiments.studies.kit.runs import Setting
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.runs import Setting, Spec
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 from experiments.studies.kit.tuning import Overrides, choose
 
 DATA = "emoji_styles"
@@ -55,8 +57,7 @@ def measure(setting: Setting) -> Numbers:
         (accuracy.EQUAL_STEPS, name): dataclasses.replace(
             group(method, (*best["erm"], *overrides)),
             equal_steps=True,
-            probes=("scores", "unseen_flatness"),
-            log_every=4,
+            spec=functools.partial(Spec, probes=("scores", "unseen_flatness"), log_every=4),
         )
         for name, (method, overrides, _) in convergence.RUNS.items()
     }
@@ -64,11 +65,11 @@ def measure(setting: Setting) -> Numbers:
     runs = {name: found[accuracy.EQUAL_STEPS, name] for name in convergence.RUNS}
     accuracies = {
         accuracy.TUNED: {
-            method: accuracy.kept(found[accuracy.TUNED, method], best[method])
+            method: accuracy.numbers_of(found[accuracy.TUNED, method], best[method])
             for method in accuracy.METHODS
         },
         accuracy.EQUAL_STEPS: {
-            method: accuracy.kept(runs[label(method)], best["erm"])
+            method: accuracy.numbers_of(runs[label(method)], best["erm"])
             for method in accuracy.METHODS[:3]
         },
     }

@@ -5,18 +5,21 @@ pure      Eq. 7: the variance acts on eps alone, SAGM averages with the plain gr
 closure   a branch of the release that cannot run: both gradients of L - lam Var
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
 
 import disam_jax as dj
 from experiments.methods.registry import PAPER, Hyperparameters, Method, climbed
+from experiments.results.figures import color_of, save
+from experiments.results.table import Table
 from experiments.studies.kit.changes import Change
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
-from experiments.studies.kit.plots import color_of, panels, save
-from experiments.studies.kit.runs import Setting, load_once
+from experiments.studies.kit.plots import panels
+from experiments.studies.kit.runs import Setting, Spec, load_once
 from experiments.studies.kit.statistics import equal, estimate, paired
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 MARGIN = 0.005
 LAMS = (0.1, 10.0)
@@ -73,7 +76,7 @@ def measure(setting: Setting) -> Numbers:
                     ("batch_size", in_all),
                 )
                 groups[data, _name(variance, f"lam {lam:g}")] = Group(
-                    data, "disam", changes, change=UNEQUAL
+                    data, "disam", changes, spec=functools.partial(Spec, change=UNEQUAL)
                 )
     numbers: Numbers = {data: {} for data in setting.data}
     for (data, name), rows in run_groups(setting, groups).items():
@@ -136,7 +139,7 @@ def find(numbers: Numbers) -> list[Finding]:
                         source,
                         data,
                         equal(test, MARGIN),
-                        test.told(100, 2, "points"),
+                        test.text(100, 2, "points"),
                     )
                 )
     return findings
@@ -148,8 +151,7 @@ def tables(numbers: Numbers) -> list[Table]:
     for data, readings in numbers.items():
         for name, values in readings.items():
             found = estimate(100 * np.array(values))
-            interval = f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
-            rows.append([data, name, interval])
+            rows.append([data, name, found.interval()])
     columns = ("data", "reading", "unseen %")
     return [Table("Accuracy, mean over seeds with its 95 % interval", columns, rows)]
 

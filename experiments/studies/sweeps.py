@@ -5,15 +5,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib import ticker
 
+from experiments.results.figures import color_of, label, save
+from experiments.results.table import Table
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
-from experiments.studies.kit.plots import (
-    color_of,
-    errorbars,
-    label,
-    legend_below,
-    panels,
-    save,
-)
+from experiments.studies.kit.plots import errorbars, legend_below, panels
 from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.statistics import (
     DOES_NOT,
@@ -21,11 +16,11 @@ from experiments.studies.kit.statistics import (
     equal,
     estimate,
     holm,
+    p_text,
     paired,
-    told_p,
     verdict,
 )
-from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
+from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 RHOS = (0.02, 0.05, 0.1, 0.2, 0.5)
 LAMS = (0.1, 0.7, 10.0, 100.0)
@@ -192,7 +187,7 @@ def _find(data: str, points: list[Numbers]) -> list[Finding]:
             "DISAM, Fig. 1a, on TerraIncognita",
             data,
             verdict(lowest, MARGIN),
-            f"ERM - SAM where it is least sure: {lowest.told(100, 2, 'points')}",
+            f"ERM - SAM where it is least sure: {lowest.text(100, 2, 'points')}",
         ),
         Finding(
             "DISAM is above SAM over a wide range of rho",
@@ -200,7 +195,7 @@ def _find(data: str, points: list[Numbers]) -> list[Finding]:
             data,
             HOLDS if better >= len(apart) / 2 else DOES_NOT,
             f"above at {better}, below at {worse} of {len(apart)} values of rho (Holm); "
-            f"largest difference {widest.told(100, 2, 'points')}",
+            f"largest difference {widest.text(100, 2, 'points')}",
         ),
         Finding(
             "DISAM's largest usable rho is larger than SAM's",
@@ -208,22 +203,22 @@ def _find(data: str, points: list[Numbers]) -> list[Finding]:
             data,
             verdict(wider, 0.5),
             f"median {np.median(of_disam):g} against {np.median(of_sam):g}; log2 of the "
-            f"ratio {wider.told(1, 2)}",
+            f"ratio {wider.text(1, 2)}",
         ),
         Finding(
             "DISAM's accuracy is stable for lam in [0.1, 0.7]",
             "DISAM, Fig. 5c and 5d",
             data,
             equal(stable, 0.01),
-            f"lam 0.1 - lam 0.7: {stable.told(100, 2, 'points')}; stable: within one point",
+            f"lam 0.1 - lam 0.7: {stable.text(100, 2, 'points')}; stable: within one point",
         ),
         Finding(
             "A lam that is tuned makes DISAM more accurate than SAM",
             "ours",
             data,
             verdict(lam_tests[best], MARGIN, adjusted_best),
-            f"best of {len(at)}, lam = {best:g}: {lam_tests[best].told(100, 2, 'points')} "
-            f"(Holm p {told_p(adjusted_best)}); chosen there, so an upper bound",
+            f"best of {len(at)}, lam = {best:g}: {lam_tests[best].text(100, 2, 'points')} "
+            f"(Holm p {p_text(adjusted_best)}); chosen there, so an upper bound",
         ),
         Finding(
             "A larger lam raises the deviation over seeds",
@@ -243,18 +238,14 @@ def tables(numbers: Numbers) -> list[Table]:
     for data, points in numbers.items():
         for point in points:
             found = values(point)
-            kept = (
-                estimate(100 * found[np.isfinite(found)])
-                if np.isfinite(found).any()
-                else None
-            )
+            finite = 100 * found[np.isfinite(found)]
             rows.append(
                 [
                     data,
                     label(point["method"]),
                     f"{point['rho']:g}" if point["rho"] else "",
                     f"{point['lam']:g}" if point["lam"] else "",
-                    f"{kept.mean:.1f} [{kept.low:.1f}, {kept.high:.1f}]" if kept else "",
+                    estimate(finite).interval(".1f") if len(finite) else "",
                     f"{100 * point['negative']:.0f} %" if "negative" in point else "",
                     f"{point['diverged']} of {point['runs']}",
                 ]

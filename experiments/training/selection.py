@@ -63,28 +63,11 @@ def last_step(lines: Lines) -> Selected:
     return _selected(last, last["in_domain_accuracy"])
 
 
-Rule = Callable[[Lines], Selected]
-
-SELECTION_RULES: dict[str, Rule] = {
+SELECTION_RULES: dict[str, Callable[[Lines], Selected]] = {
     "training_domain_validation": training_domain_validation,
     "oracle": oracle,
     "last_step": last_step,
 }
-
-
-def best_run(runs: Sequence[Lines], rule: Rule) -> tuple[int, Selected]:
-    """The run of a sweep that the rule validates best.
-
-    Args:
-      runs: the metrics of runs that differ in their configuration.
-      rule: a value of `SELECTION_RULES`.
-
-    Returns:
-      Its position, and what the rule chose of it; the first on ties.
-    """
-    found = [rule(lines) for lines in runs]
-    best = max(range(len(found)), key=lambda i: found[i].validation)
-    return best, found[best]
 
 
 def evaluations(lines: Lines) -> list[dict[str, Any]]:

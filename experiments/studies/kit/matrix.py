@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from disam_jax import diagnostics
-from experiments.config.run import make_config
-from experiments.studies.kit.changes import Change
+from experiments.config.run import RunConfig, make_config
 from experiments.studies.kit.runs import Setting, Spec, load_once
 from experiments.training.feed import with_steps
 
@@ -30,11 +29,7 @@ class Group:
       unseen: the domains to leave out; empty is each in turn.
       first_seed: seeds count from here.
       seeds: how many; None is the setting's.
-      looks: as `Spec`'s.
-      probes: as `Spec`'s.
-      log_every: as `Spec`'s.
-      data_options: as `Spec`'s.
-      change: as `Spec`'s.
+      spec: the config of a run -> the run; says what is measured, and on what data.
     """
 
     data: str
@@ -45,41 +40,31 @@ class Group:
     unseen: tuple[str, ...] = ()
     first_seed: int = 0
     seeds: int | None = None
-    looks: int = 1
-    probes: tuple[str, ...] = ("scores",)
-    data_options: tuple[tuple[str, Any], ...] = ()
-    change: Change | None = None
-    log_every: int = 10
+    spec: Callable[[RunConfig], Spec] = Spec
 
     def specs(self, setting: Setting) -> list[list[Spec]]:
         """The runs, a row per seed and a column per unseen domain."""
-        data = load_once(self.data, options=self.data_options)
         gradients = self.gradients or setting.gradients[self.data]
-        rows = []
-        for seed in range(self.first_seed, self.first_seed + (self.seeds or setting.seeds)):
-            row = []
-            for unseen in self.unseen or data.domains:
-                config = make_config(
-                    data=self.data,
-                    method=self.method,
-                    unseen=unseen,
-                    seed=seed,
-                    overrides={"steps": gradients // 2, **dict(self.overrides)},
-                )
-                if not self.equal_steps:
-                    config = with_steps(config, data, gradients)
-                row.append(
-                    Spec(
-                        config,
-                        self.looks,
-                        self.probes,
-                        self.data_options,
-                        self.change,
-                        self.log_every,
-                    )
-                )
-            rows.append(row)
-        return rows
+        base = self.spec(
+            make_config(
+                data=self.data,
+                method=self.method,
+                unseen="",
+                seed=self.first_seed,
+                overrides={"steps": gradients // 2, **dict(self.overrides)},
+            )
+        )
+        data = load_once(self.data, options=base.data_options)
+
+        def run(seed: int, unseen: str) -> Spec:
+            config = dataclasses.replace(base.config, seed=seed, unseen=unseen)
+            if not self.equal_steps:
+                config = with_steps(config, data, gradients)
+            return dataclasses.replace(base, config=config)
+
+        seeds = range(self.first_seed, self.first_seed + (self.seeds or setting.seeds))
+        domains = self.unseen or data.domains
+        return [[run(seed, unseen) for unseen in domains] for seed in seeds]
 
 
 def run_groups(
@@ -121,7 +106,7 @@ def per_seed(
 
 
 def last(name: str) -> Callable[[Outcome], float]:
-    """Reads what the last look found under this name."""
+    """Reads what was measured last under this name."""
     return lambda outcome: outcome["looks"][-1][name]
 
 

@@ -1,4 +1,4 @@
-"""What the studies' figures share: colours, bands, and how a file is written."""
+"""What the studies' figures share beside colours and legends: panels, bands, bars."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,20 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 
-from experiments.results.figures import color_of, label, legend, save
+from experiments.results.figures import legend
 from experiments.studies.kit.statistics import estimate
-
-__all__ = [
-    "band",
-    "color_of",
-    "errorbars",
-    "label",
-    "legend",
-    "legend_below",
-    "log_ticks",
-    "panels",
-    "save",
-]
 
 
 def panels(

@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
-HOLDS, DOES_NOT, CANNOT_TELL = "holds", "does not hold", "cannot be told"
+ANSWERS = HOLDS, DOES_NOT, CANNOT_TELL = "holds", "does not hold", "cannot be told"
 CONFIDENCE = 0.95
 
 
@@ -29,22 +28,23 @@ class Estimate:
     p: float
     count: int
 
-    def told(self, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
+    def interval(self, form: str = ".2f", scale: float = 1.0, unit: str = "") -> str:
+        """E.g. `0.31 points [-0.12, 0.74]`; `form` is of the numbers."""
+        mean, low, high = (f"{scale * x:{form}}" for x in (self.mean, self.low, self.high))
+        return f"{mean}{unit and f' {unit}'} [{low}, {high}]"
+
+    def text(self, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
         """E.g. `+0.31 points [-0.12, +0.74], p = 0.12`."""
-        mean, low, high = (
-            f"{scale * x:+.{digits}f}" for x in (self.mean, self.low, self.high)
-        )
-        named = f" {unit}" if unit else ""
-        return f"{mean}{named} [{low}, {high}], p {told_p(self.p)}"
+        return f"{self.interval(f'+.{digits}f', scale, unit)}, p {p_text(self.p)}"
 
 
-def told_ratio(found: Estimate) -> str:
+def ratio_text(log_ratio: Estimate) -> str:
     """E.g. `1.040 [1.019, 1.062]`, of the estimate of a ratio's logarithm."""
-    mean, low, high = (f"{np.exp(x):.3f}" for x in (found.mean, found.low, found.high))
-    return f"{mean} [{low}, {high}]"
+    mean, low, high = np.exp((log_ratio.mean, log_ratio.low, log_ratio.high))
+    return dataclasses.replace(log_ratio, mean=mean, low=low, high=high).interval(".3f")
 
 
-def told_p(p: float) -> str:
+def p_text(p: float) -> str:
     """E.g. `= 0.123`, or `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
@@ -99,7 +99,7 @@ def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> 
     return estimate(np.asarray(a, float) - np.asarray(b, float))
 
 
-def verdict(found: Estimate, margin: float, adjusted: float | None = None) -> str:
+def verdict(difference: Estimate, margin: float, adjusted: float | None = None) -> str:
     """Whether a claim that something is larger holds.
 
     It does not hold where the whole interval is below `margin`, the smallest difference
@@ -108,7 +108,7 @@ def verdict(found: Estimate, margin: float, adjusted: float | None = None) -> st
     cannot be told.
 
     Args:
-      found: the estimate of what the claim says is positive.
+      difference: the estimate of what the claim says is positive.
       margin: the smallest difference that would matter, >= 0.
       adjusted: its p-value, adjusted for the claims that are tested beside it; None where
         there are none.
@@ -116,26 +116,26 @@ def verdict(found: Estimate, margin: float, adjusted: float | None = None) -> st
     Returns:
       One of the three answers.
     """
-    if found.high < margin:
+    if difference.high < margin:
         return DOES_NOT
     by_chance = adjusted is not None and adjusted >= 1 - CONFIDENCE
-    return HOLDS if found.low > 0 and not by_chance else CANNOT_TELL
+    return HOLDS if difference.low > 0 and not by_chance else CANNOT_TELL
 
 
-def equal(found: Estimate, margin: float) -> str:
+def equal(difference: Estimate, margin: float) -> str:
     """Whether a claim that two things are equal holds.
 
     Args:
-      found: the estimate of their difference.
+      difference: the estimate of their difference.
       margin: the smallest difference that would matter, > 0.
 
     Returns:
       One of the three answers: it holds where the whole interval lies within the margin of
       0, and does not where all of it lies outside.
     """
-    if -margin < found.low and found.high < margin:
+    if -margin < difference.low and difference.high < margin:
         return HOLDS
-    outside = found.low > margin or found.high < -margin
+    outside = difference.low > margin or difference.high < -margin
     return DOES_NOT if outside else CANNOT_TELL
 
 
@@ -156,11 +156,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, (len(p_values) - rank) * p_values[index])
         adjusted[index] = min(1.0, largest)
     return [float(p) for p in adjusted]
-
-
-def as_dict(found: Estimate) -> dict[str, Any]:
-    """For a file of numbers; an interval without end is null there."""
-    return {
-        name: value if np.isfinite(value) else None
-        for name, value in dataclasses.asdict(found).items()
-    }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.files import read_json, write_json, write_whole
+from experiments.results.table import Table, grid
 from experiments.studies.kit.runs import Setting
 from experiments.training.run_folder import environment
 
@@ -50,31 +51,6 @@ class Figure:
     file: str
     title: str
     caption: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table of a page.
-
-    Attributes:
-      title: what it shows.
-      columns: their names.
-      rows: of strings.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def markdown(self) -> str:
-        """The table, its title above it."""
-        names, *rows = [
-            [cell.replace("|", "\\|") for cell in row] for row in (self.columns, *self.rows)
-        ]
-        lines = [names, ["---"] * len(names), *rows]
-        return f"{self.title}:\n\n" + "\n".join(
-            "| " + " | ".join(line) + " |" for line in lines
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,17 +117,20 @@ def write_page(study: Study, out: Path) -> list[Finding]:
     """
     made, numbers = read_numbers(out)
     figures, findings = study.draw(numbers, out), study.find(numbers)
-    parts = [f"# {study.title}", study.protocol, "## Answers", findings_table(findings)]
+    parts = [f"# {study.title}", study.protocol, "## Answers"]
+    parts += [titled(findings_table(findings))]
     parts.append("## Figures")
     parts += [f"![{f.title}]({f.file})\n\n*{f.caption}*" for f in figures]
     tables = study.tables(numbers)
     if tables:
-        parts += ["## Numbers", *(table.markdown() for table in tables)]
-    parts += ["## How it was made", how(made)]
+        parts += ["## Numbers", *map(titled, tables)]
+    parts += ["## How it was made", how_it_was_made(made)]
     write_whole(out / "page.md", "\n\n".join(parts) + "\n")
-    listed = [dataclasses.asdict(f) for f in figures]
-    kept = [dataclasses.asdict(f) for f in findings]
-    write_json(out / "page.json", {"figures": listed, "findings": kept})
+    page = {
+        "figures": [dataclasses.asdict(figure) for figure in figures],
+        "findings": [dataclasses.asdict(finding) for finding in findings],
+    }
+    write_json(out / "page.json", page)
     return findings
 
 
@@ -170,22 +149,32 @@ def read_numbers(out: Path) -> tuple[dict[str, Any], Numbers]:
     return found["made"], found["numbers"]
 
 
-def findings_table(findings: Sequence[Finding]) -> str:
-    """The claims and their answers, in Markdown."""
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """The claims and their answers."""
     rows = [
         [f"{f.claim} ({f.source})", f.where, f"**{f.answer}**", f.because] for f in findings
     ]
-    return Table("Claims", ("claim", "on", "answer", "because"), rows).markdown()
+    return Table("Claims", ("claim", "on", "answer", "because"), rows)
 
 
-def how(made: dict[str, Any]) -> str:
+def titled(table: Table) -> str:
+    """A table in Markdown, its caption above it as a title."""
+    rules = [" --- "] * len(table.columns)
+    return f"{table.caption}:\n\n{grid(table.columns, table.rows, rules)}"
+
+
+def how_it_was_made(made: dict[str, Any]) -> str:
     """Command, commits, machine and time."""
-    machine = made["environment"]
-    spent = max(made["seconds"], made["seconds_of_runs"])
+    machine, minutes = made["environment"], seconds_spent(made) / 60
     return (
         f"    {made['command']}\n\n"
         f"Commits {', '.join(made['commits'])}; {machine['cpu_count']} cores of "
-        f"{machine['processor']}, jax {machine['packages']['jax']}; "
-        f"{spent / 60:.1f} minutes of one process. Every number is in `numbers.json`; the "
-        "figures and this page are made from it alone."
+        f"{machine['processor']}, jax {machine['packages']['jax']}; {minutes:.1f} minutes "
+        "of one process. Every number is in `numbers.json`; the figures and this page are "
+        "made from it alone."
     )
+
+
+def seconds_spent(made: dict[str, Any]) -> float:
+    """On a study, its runs included whichever call trained them."""
+    return max(made["seconds"], made["seconds_of_runs"])

@@ -121,14 +121,13 @@ def _follow(
     descend = dj.value_and_grad(dj.vmap_domains(loss), method)
     climbed = jnp.append(lam, compared)
 
-    def look(w: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vmap(jax.value_and_grad(loss), (None, 0))(w, batch)
+    losses_and_gradients = jax.vmap(jax.value_and_grad(loss), (None, 0))
 
     def step(carry: Any, t: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         w, state, here = carry
-        (seen, gradient), state = descend(w, state, batch)
+        (evaluation, gradient), state = descend(w, state, batch)
         w = w - first_step / jnp.sqrt(t) * gradient
-        there = look(w)
+        there = losses_and_gradients(w, batch)
         now, then = (jax.vmap(ascent, (None, 0))(at, climbed) for at in (here, there))
         betas, next_betas = (ascent_weights(at[0], lam) for at in (here, there))
         found = {
@@ -136,8 +135,8 @@ def _follow(
             "losses": here[0],
             "norms": jnp.linalg.norm(here[1], axis=1),
             "gradient": jnp.linalg.norm(jnp.mean(here[1], axis=0)),
-            "ascended": seen.perturbed_gradient_norm,
-            "ascended_loss": jnp.mean(seen.perturbed_losses),
+            "ascended": evaluation.perturbed_gradient_norm,
+            "ascended_loss": jnp.mean(evaluation.perturbed_losses),
             "cosine": _cosine(gradient, _unit(then[0]) - _unit(now[0])),
             "turn": (next_betas - betas) @ (here[1] @ now[0]) / jnp.vdot(now[0], now[0]),
         }
@@ -147,7 +146,7 @@ def _follow(
         carry, found = jax.lax.scan(step, carry, times)
         return carry, (found, carry[0])
 
-    carry = start, method.init(start), look(start)
+    carry = start, method.init(start), losses_and_gradients(start, batch)
     _, (found, visited) = jax.lax.scan(part, carry, times)
     joined = {name: x.reshape(-1, *x.shape[2:]) for name, x in found.items()}
     return Trace(**joined, visited=visited)
@@ -159,9 +158,9 @@ def ascent_weights(losses: jax.Array, lam: float | jax.Array) -> jax.Array:
     return jax.grad(objective)(losses, jnp.full_like(losses, 1 / len(losses)))
 
 
-def ascent(look: tuple[jax.Array, jax.Array], lam: float | jax.Array) -> jax.Array:
+def ascent(at: tuple[jax.Array, jax.Array], lam: float | jax.Array) -> jax.Array:
     """The gradient that is climbed, sum_i beta_i grad L_i, of (losses, gradients)."""
-    losses, gradients = look
+    losses, gradients = at
     return ascent_weights(losses, lam) @ gradients
 
 
@@ -228,13 +227,14 @@ def _lowest_within(
     center: jax.Array,
     eta: jax.Array,
 ) -> jax.Array:
-    look = jax.vmap(jax.value_and_grad(loss), (None, 0))
+    losses_and_gradients = jax.vmap(jax.value_and_grad(loss), (None, 0))
 
     def distance(
         lam: jax.Array, batch: Any, center: jax.Array, eta: jax.Array
     ) -> jax.Array:
         def step(_: int, away: jax.Array) -> jax.Array:
-            away = away - eta * ascent(look(center + away, batch), lam)
+            at = losses_and_gradients(center + away, batch)
+            away = away - eta * ascent(at, lam)
             return away * jnp.minimum(1.0, radius / jnp.linalg.norm(away))
 
         away = jax.lax.fori_loop(0, DESCENT_STEPS, step, jnp.zeros_like(center))

@@ -7,9 +7,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.kit.plots import color_of, errorbars, legend, legend_below, save
+from experiments.results.figures import color_of, legend, save
+from experiments.studies.kit.plots import errorbars, legend_below
 from experiments.studies.kit.study import Figure, Numbers
-from experiments.studies.synthetic.findings import MARGIN, NAMES, PERCENT, where
+from experiments.studies.synthetic.findings import MARGIN, NAMES, PERCENT, dials_in_words
 from experiments.studies.synthetic.problem import name_of
 
 AXES = {
@@ -136,7 +137,7 @@ def _draw_parts(numbers: Numbers, folder: Path) -> Figure:
         sam = numbers["settings"][name]["as_sam"]["sam"]
         _draw_cells(upper, found["ablation"])
         _draw_weights(lower, found["weights"], sam)
-        upper.set_title(where(name).replace(" labels", " labels\n"), fontsize=9)
+        upper.set_title(dials_in_words(name).replace(" labels", " labels\n"), fontsize=9)
     grid[0, 0].set_ylabel("excess error (points)")
     grid[1, 0].set_ylabel("fewer errors than SAM (points)")
     small = {"fontsize": 8, "title_fontsize": 8}

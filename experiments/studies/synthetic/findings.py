@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from experiments.results.table import Table
 from experiments.studies.kit.statistics import (
     CANNOT_TELL,
     DOES_NOT,
@@ -12,7 +15,7 @@ from experiments.studies.kit.statistics import (
     paired,
     verdict,
 )
-from experiments.studies.kit.study import Finding, Numbers, Table
+from experiments.studies.kit.study import Finding, Numbers
 from experiments.studies.synthetic.problem import name_of
 
 MARGIN = 0.25  # points of error: the smallest difference that would matter
@@ -65,7 +68,7 @@ def find(numbers: Numbers) -> list[Finding]:
     ]
 
 
-def where(name: str) -> str:
+def dials_in_words(name: str) -> str:
     """A setting of the dials in words."""
     dial, _, value = name.partition(" ")
     if dial == "default":
@@ -90,8 +93,8 @@ def _last(numbers: Numbers, dial: str) -> str:
     return name_of(dial, numbers["sweeps"][dial][-1])
 
 
-def _told(found: Estimate) -> str:
-    return found.told(unit="points")
+def _points(found: Estimate) -> str:
+    return found.text(unit="points")
 
 
 def _find_one_domain(numbers: Numbers) -> Finding:
@@ -112,9 +115,9 @@ def _find_sam(numbers: Numbers) -> Finding:
     return Finding(
         "SAM errs less than ERM at equal cost",
         "Foret et al.; DISAM, Table 1",
-        where("default"),
+        dials_in_words("default"),
         verdict(found, MARGIN),
-        f"fewer errors on a new domain: {_told(found)}",
+        f"fewer errors on a new domain: {_points(found)}",
     )
 
 
@@ -128,10 +131,10 @@ def _find_disam(numbers: Numbers, name: str, lam: str, reason: str, source: str)
     return Finding(
         f"DISAM errs less than SAM{reason}, lam = {lam}",
         source,
-        where(name),
+        dials_in_words(name),
         answers.pop() if len(answers) == 1 else CANNOT_TELL,
-        f"fewer errors on a new domain, both tuned: {_told(compared[0])}; with SAM's "
-        f"learning rate and rho: {_told(compared[1])}",
+        f"fewer errors on a new domain, both tuned: {_points(compared[0])}; with SAM's "
+        f"learning rate and rho: {_points(compared[1])}",
     )
 
 
@@ -148,7 +151,7 @@ def _find_growth(numbers: Numbers) -> Finding:
         OWN,
         f"domain gap {values[0]:g} to {values[-1]:g}",
         verdict(found, MARGIN),
-        f"the gain grows by {_told(found)}",
+        f"the gain grows by {_points(found)}",
     )
 
 
@@ -177,7 +180,7 @@ def _find_nowhere_worse(numbers: Numbers) -> Finding:
 def _significant(names: Sequence[str], gains: Sequence[Estimate], sign: int) -> list[str]:
     adjusted = holm([found.p for found in gains])
     return [
-        f"{where(name)}: {found.mean:+.2f}"
+        f"{dials_in_words(name)}: {found.mean:+.2f}"
         for name, found, p in zip(names, gains, adjusted, strict=True)
         if p < LEVEL and sign * found.mean > 0
     ]
@@ -193,10 +196,10 @@ def _find_spread(numbers: Numbers, name: str) -> Finding:
     return Finding(
         "DISAM keeps the domains' training losses closer together than SAM, lam = 2",
         "DISAM, Fig. 1b and section 3",
-        where(name),
+        dials_in_words(name),
         verdict(narrower, SPREAD_MARGIN),
         "SAM's standard deviation less DISAM's, mean over the run: "
-        f"{narrower.told(digits=4, unit='nats')}; SAM's learning rate and rho",
+        f"{narrower.text(digits=4, unit='nats')}; SAM's learning rate and rho",
     )
 
 
@@ -205,13 +208,13 @@ def _find_place(numbers: Numbers, name: str, lam: str) -> Finding:
     excess = {cell: by_lam[lam] for cell, by_lam in weights.items()}
     found = paired(excess["L/L-V"], excess["L-V/L"])
     sam = numbers["settings"][name]["as_sam"]["sam"]
-    gains = [_told(paired(sam, excess[cell])) for cell in ("L-V/L", "L/L-V")]
+    gains = [_points(paired(sam, excess[cell])) for cell in ("L-V/L", "L/L-V")]
     return Finding(
         f"L - lam V is better climbed than descended, lam = {lam}",
         "DISAM, Eq. 7",
-        where(name),
+        dials_in_words(name),
         verdict(found, MARGIN),
-        f"fewer errors: {_told(found)}; than SAM, if climbed: {gains[0]}, if descended: "
+        f"fewer errors: {_points(found)}; than SAM, if climbed: {gains[0]}, if descended: "
         f"{gains[1]}; SAM's learning rate and rho",
     )
 
@@ -223,9 +226,10 @@ def _find_v_rex(numbers: Numbers) -> Finding:
     return Finding(
         "V-REx errs less than ERM where the domains lie far apart",
         "Krueger et al.",
-        where(name),
+        dials_in_words(name),
         verdict(found, MARGIN),
-        f"fewer errors on a new domain: {_told(found)}; the sources chose beta = {beta:g}",
+        f"fewer errors on a new domain: {_points(found)}; the sources chose beta = "
+        f"{beta:g}",
     )
 
 
@@ -235,9 +239,9 @@ def _find_stable(numbers: Numbers, name: str) -> Finding:
     return Finding(
         f"DISAM's error does not change between lam = {STABLE[0]} and {STABLE[1]}",
         "DISAM, Fig. 5c and d",
-        where(name),
+        dials_in_words(name),
         equal(found, MARGIN),
-        f"lam = {STABLE[1]} makes fewer errors by {_told(found)}",
+        f"lam = {STABLE[1]} makes fewer errors by {_points(found)}",
     )
 
 
@@ -245,15 +249,18 @@ def tables(numbers: Numbers) -> list[Table]:
     """Errors and what was chosen at every setting, and the ablation."""
     errors = [
         [
-            where(name),
-            *(f"{_mean(found['tuned'][method]['excess']):.2f}" for method in NAMES),
-            gain(numbers, name, "disam 2", "sam").told(),
-            gain_of_lam(numbers, name, "disam 2").told(),
+            dials_in_words(name),
+            *(f"{np.mean(found['tuned'][method]['excess']):.2f}" for method in NAMES),
+            gain(numbers, name, "disam 2", "sam").text(),
+            gain_of_lam(numbers, name, "disam 2").text(),
         ]
         for name, found in numbers["settings"].items()
     ]
     chosen = [
-        [where(name), *(_chosen(found["tuned"][method]["median"]) for method in NAMES)]
+        [
+            dials_in_words(name),
+            *(_chosen(found["tuned"][method]["median"]) for method in NAMES),
+        ]
         for name, found in numbers["settings"].items()
     ]
     closer = numbers["closer"]
@@ -261,7 +268,7 @@ def tables(numbers: Numbers) -> list[Table]:
     ablation = [
         [
             *cell.split("/"),
-            *(f"{_mean(found['ablation'][cell]):.2f}" for found in closer.values()),
+            *(f"{np.mean(found['ablation'][cell]):.2f}" for found in closer.values()),
         ]
         for cell in cells
     ]
@@ -275,7 +282,7 @@ def tables(numbers: Numbers) -> list[Table]:
         Table(
             "Excess error in points with the variance V, of weight 2, in the ascent and in "
             "the descent",
-            ("climbed", "descended", *map(where, closer)),
+            ("climbed", "descended", *map(dials_in_words, closer)),
             ablation,
         ),
         Table(
@@ -284,10 +291,6 @@ def tables(numbers: Numbers) -> list[Table]:
             chosen,
         ),
     ]  # fmt: skip
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _chosen(median: dict[str, float]) -> str:

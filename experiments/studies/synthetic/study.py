@@ -15,9 +15,9 @@ from experiments.studies.synthetic.problem import BEST, Dials, name_of
 from experiments.studies.synthetic.training import (
     Lab,
     Make,
-    Method,
-    Outcome,
+    Result,
     Trial,
+    TunedMethod,
     as_arrays,
     one_each,
 )
@@ -42,23 +42,23 @@ RADII = (0.05, 0.1, 0.2, 0.3)  # from 0.4 on, SAM shrinks some networks to nothi
 BETAS = (0.1, 0.3, 1.0, 3.0)
 
 
-def ascending_method(climbed: float, descended: float = 0.0) -> Method:
+def ascending_method(climbed: float, descended: float = 0.0) -> TunedMethod:
     """Of two gradients a step: 4 learning rates x 4 radii."""
     trials = (Trial(rate, rho, climbed, descended) for rate in RATES for rho in RADII)
-    return Method(True, tuple(trials))
+    return TunedMethod(True, tuple(trials))
 
 
-def plain_method(descended: float = 0.0) -> Method:
+def plain_method(descended: float = 0.0) -> TunedMethod:
     """Of one gradient a step and no radius: 16 learning rates."""
     # Twice the steps: learning rates around half of SAM's.
     rates = np.geomspace(RATES[0] / 3, RATES[-1] * 0.75, len(RATES) * len(RADII))
-    return Method(False, tuple(Trial(float(r), 0.0, 0.0, descended) for r in rates))
+    return TunedMethod(False, tuple(Trial(float(r), 0.0, 0.0, descended) for r in rates))
 
 
-def v_rex() -> Method:
+def v_rex() -> TunedMethod:
     """V-REx: 4 learning rates x 4 weights of the variance."""
     trials = (Trial(rate / 2, 0.0, 0.0, beta) for rate in RATES for beta in BETAS)
-    return Method(False, tuple(trials))
+    return TunedMethod(False, tuple(trials))
 
 
 METHODS = {
@@ -150,7 +150,7 @@ def measure_all(
     return found
 
 
-def _measure(outcome: Outcome, trials: Sequence[Trial]) -> Numbers:
+def _measure(outcome: Result, trials: Sequence[Trial]) -> Numbers:
     medians = Trial(*np.median(np.array(trials), axis=0).tolist())
     return {
         "excess": _points(outcome),
@@ -181,11 +181,11 @@ def _put(trials: Sequence[Trial], climbed: float, descended: float) -> list[Tria
     return [t._replace(climbed=climbed, descended=descended) for t in trials]
 
 
-def _points(outcome: Outcome) -> list[float]:
+def _points(outcome: Result) -> list[float]:
     return [round(100 * float(x), 3) for x in outcome.excess]
 
 
-def _spread(outcome: Outcome) -> list[float]:
+def _spread(outcome: Result) -> list[float]:
     return [round(float(x), 5) for x in outcome.spread]
 
 

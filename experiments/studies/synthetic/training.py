@@ -38,7 +38,7 @@ from experiments.studies.synthetic.problem import (
 Number = float | jax.Array
 Objective = Callable[[Any, Any], Any]  # (losses, weights) -> scalar
 
-LOOKS = 10
+MEASUREMENTS = 10
 FIRST_TUNING_SEED = 1_000_000  # no reported seed is as large
 
 
@@ -59,7 +59,7 @@ class Trial(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class TunedMethod:
     """A way to train, and the trials it is tuned over.
 
     Attributes:
@@ -71,14 +71,14 @@ class Method:
     trials: tuple[Trial, ...]
 
 
-class Outcome(NamedTuple):
+class Result(NamedTuple):
     """What a run ends with.
 
     Attributes:
       network: (hidden, output).
       excess: error on a new domain, less the best predictor's.
       source_error: the sources' mean error on an endless held-out set, by their shares.
-      spread: standard deviation of the domains' training losses, mean over LOOKS moments.
+      spread: standard deviation of the domains' training losses, mean of MEASUREMENTS.
     """
 
     network: tuple[jax.Array, jax.Array]
@@ -112,12 +112,12 @@ def not_ascending(trial: Trial) -> Transformation:
     return dj.erm(descent=with_variance(trial.descended))
 
 
-def train(make: Make, steps: int, problem: Problem, trial: Trial) -> Outcome:
+def train(make: Make, steps: int, problem: Problem, trial: Trial) -> Result:
     """Trains by SGD on the first `steps` batches.
 
     Args:
       make: of the method.
-      steps: a multiple of LOOKS.
+      steps: a multiple of MEASUREMENTS.
       problem: to train on.
       trial: learning rate and the method's numbers.
 
@@ -143,16 +143,16 @@ def train(make: Make, steps: int, problem: Problem, trial: Trial) -> Outcome:
         )
         return (optax.apply_updates(network, updates), state), None
 
-    def look(carried, batches):
+    def part(carried, batches):
         (network, state), _ = jax.lax.scan(step, carried, batches)
         losses, shares = losses_of(network, jnp.arange(EXAMPLES))
         return (network, state), jnp.sqrt(dj.domain_variance(losses, shares))
 
     network: Any = (problem.hidden, problem.output)
-    batches = problem.batches[:steps].reshape(LOOKS, steps // LOOKS, -1)
-    (network, _), spreads = jax.lax.scan(look, (network, tx.init(network)), batches)
+    batches = problem.batches[:steps].reshape(MEASUREMENTS, steps // MEASUREMENTS, -1)
+    (network, _), spreads = jax.lax.scan(part, (network, tx.init(network)), batches)
     w = network[0] @ network[1]
-    return Outcome(
+    return Result(
         network,
         new_domain_error(w, problem.gap) - BEST,
         jnp.sum(problem.shares * source_errors(w, problem)),
@@ -166,7 +166,7 @@ def as_arrays(trials: Sequence[Trial]) -> Trial:
 
 
 @functools.cache
-def every_pair(make: Make, steps: int) -> Callable[[Problem, Trial], Outcome]:
+def every_pair(make: Make, steps: int) -> Callable[[Problem, Trial], Result]:
     """(problems [P, ...], trials [T]) -> outcomes [P, T]."""
     over_trials = jax.vmap(functools.partial(train, make, steps), (None, 0))
     # A few problems at a time stay in the cache.
@@ -178,7 +178,7 @@ def every_pair(make: Make, steps: int) -> Callable[[Problem, Trial], Outcome]:
 
 
 @functools.cache
-def one_each(make: Make, steps: int) -> Callable[[Problem, Trial], Outcome]:
+def one_each(make: Make, steps: int) -> Callable[[Problem, Trial], Result]:
     """(problems [P, ...], trials [P]) -> outcomes [P]."""
     return jax.jit(jax.vmap(functools.partial(train, make, steps)))
 
@@ -213,7 +213,7 @@ class Lab:
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.seeds * self.tunings)
         return draw_problems(self.dials, seeds, self.gradients)
 
-    def tune(self, method: Method) -> list[Trial]:
+    def tune(self, method: TunedMethod) -> list[Trial]:
         """For each reported seed, the trial of the least held-out error of the sources.
 
         Args:
@@ -227,7 +227,7 @@ class Lab:
         mean = np.reshape(errors, (self.seeds, self.tunings, -1)).mean(axis=1)
         return [method.trials[i] for i in mean.argmin(axis=1)]
 
-    def run(self, ascends: bool, trials: Sequence[Trial]) -> Outcome:
+    def run(self, ascends: bool, trials: Sequence[Trial]) -> Result:
         """Trains on the reported problems.
 
         Args:

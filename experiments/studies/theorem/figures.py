@@ -7,14 +7,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.kit.plots import (
-    color_of,
-    errorbars,
-    legend,
-    legend_below,
-    panels,
-    save,
-)
+from experiments.results.figures import color_of, legend, save
+from experiments.studies.kit.plots import errorbars, legend_below, panels
 from experiments.studies.kit.study import Figure, Numbers
 from experiments.studies.theorem.findings import DISAM_LAMS, PATHS, TITLES
 
@@ -120,7 +114,7 @@ def _draw_rate(axes: Any, found: Numbers) -> None:
 
 def _draw_levels(numbers: Numbers, folder: Path) -> Figure:
     figure, (left, right) = panels(2, width=4.1, height=3.5)
-    for within, told in ((True, "a minimum within rho"), (False, "none")):
+    for within, name in ((True, "a minimum within rho"), (False, "none")):
         kept = [
             (shift, max(level, FLOOR))
             for cell in numbers["settling"]["cells"]
@@ -131,7 +125,7 @@ def _draw_levels(numbers: Numbers, folder: Path) -> Figure:
         ]
         x, y = np.reshape(kept, (-1, 2)).T
         style = {"color": color_of("sam" if within else "disam"), "mfc": "none", "ms": 4}
-        left.loglog(x, y, "o" if within else "x", label=told, linestyle="none", **style)
+        left.loglog(x, y, "o" if within else "x", label=name, linestyle="none", **style)
     left.set_xlabel(r"$\lambda\,|H^{-1}\nabla$Var$|\,/\,\rho$")
     left.set_ylabel(r"$|\nabla L(w+\epsilon)|^2\,/\,(\rho L)^2$")
     title = r"$L-\lambda\,$Var has"
@@ -172,10 +166,10 @@ def _draw_heuristics(numbers: Numbers, folder: Path) -> Figure:
         "over domains": ("correlation_of_domains", "o"),
         "over steps": ("correlation_over_time", "D"),
     }
-    for i, (told, (key, marker)) in enumerate(correlations.items()):
+    for i, (name, (key, marker)) in enumerate(correlations.items()):
         values = [numbers[name][key] for name in TITLES]
         style = {"fmt": marker, "color": "#000000", "mfc": ("#000000", "#ffffff")[i]}
-        errorbars(axes[0], (at + 0.2 * i - 0.1).tolist(), values, ms=5, label=told, **style)
+        errorbars(axes[0], (at + 0.2 * i - 0.1).tolist(), values, ms=5, label=name, **style)
     for panel, key in zip(axes[1:], ("cosine", "turns_up"), strict=True):
         for i, lam in enumerate(STYLES if key == "cosine" else DISAM_LAMS):
             values = [numbers[name][key][lam] for name in TITLES]

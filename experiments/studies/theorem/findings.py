@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from experiments.results.table import Table
 from experiments.studies.kit.statistics import (
     Estimate,
     equal,
@@ -10,7 +11,7 @@ from experiments.studies.kit.statistics import (
     paired,
     verdict,
 )
-from experiments.studies.kit.study import Finding, Numbers, Table
+from experiments.studies.kit.study import Finding, Numbers
 
 DISAM_LAMS = ("0.1", "1", "10")
 TITLES = {
@@ -45,7 +46,7 @@ def find(numbers: Numbers) -> list[Finding]:
     ]
 
 
-def where(found: Numbers, name: str) -> str:
+def problem_in_words(found: Numbers, name: str) -> str:
     """The data of a finding."""
     return f"{TITLES[name]}, rho = {found['rho']:g}, {found['steps']} steps"
 
@@ -56,25 +57,18 @@ def relative_drop(found: dict[str, list[float]], lam: str) -> Estimate:
     return paired(sam / sam, disam / sam)
 
 
-def span(found: Estimate, digits: int = 2, scale: float = 1.0) -> str:
-    """E.g. `1.31 [1.12, 1.50]`."""
-    mean, low, high = (
-        f"{scale * x:.{digits}f}" for x in (found.mean, found.low, found.high)
-    )
-    return f"{mean} [{low}, {high}]"
-
-
 def by_lam(found: dict[str, list[float]], digits: int = 2, scale: float = 1.0) -> str:
     """Every DISAM's mean over seeds with its interval."""
     return "; ".join(
-        f"{span(estimate(found[lam]), digits, scale)} for lam = {lam}" for lam in DISAM_LAMS
+        f"{estimate(found[lam]).interval(f'.{digits}f', scale)} for lam = {lam}"
+        for lam in DISAM_LAMS
     )
 
 
 def drops_by_lam(found: dict[str, list[float]]) -> str:
     """By how many per cent each DISAM is below SAM."""
     return "; ".join(
-        f"{relative_drop(found, lam).told(100, 1, '%')} for lam = {lam}"
+        f"{relative_drop(found, lam).text(100, 1, '%')} for lam = {lam}"
         for lam in DISAM_LAMS
     )
 
@@ -85,10 +79,10 @@ def _find_angle(found: Numbers, name: str) -> Finding:
     return Finding(
         "With SAM the ascent direction turns by phi_t <= eta_t L in a step",
         "DISAM, Theorem 1, Eq. 16 and 17",
-        where(found, name),
+        problem_in_words(found, name),
         verdict(estimate(1 - np.array(largest)), MARGIN),
-        f"largest phi_t / (eta_t L) {span(estimate(largest))}; above 1 at {above:.1f} % of "
-        "the steps",
+        f"largest phi_t / (eta_t L) {estimate(largest).interval()}; above 1 at "
+        f"{above:.1f} % of the steps",
     )
 
 
@@ -98,7 +92,7 @@ def _find_gamma(found: Numbers, name: str, path: str) -> Finding:
         "The mean of phi_t / eta_t is smaller with DISAM (lam = 0.1) than with SAM, "
         + PATHS[path],
         "DISAM, Theorem 1: Gamma <= L for DISAM",
-        where(found, name),
+        problem_in_words(found, name),
         verdict(relative_drop(means, "0.1"), MARGIN),
         f"below SAM's by {drops_by_lam(means)}",
     )
@@ -110,10 +104,10 @@ def _find_rate_of_sam(found: Numbers, name: str) -> Finding:
         "SAM's mean of ‖grad L(w_t + eps_t)‖^2 over t <= T falls at least as fast as "
         "(1 + log T) / sqrt(T)",
         SOURCE,
-        where(found, name),
+        problem_in_words(found, name),
         verdict(estimate(rate - np.array(slopes)), MARGIN),
-        f"exponent of T in the last decade {span(estimate(slopes))}; that of the rate is "
-        f"{rate:.2f}",
+        f"exponent of T in the last decade {estimate(slopes).interval()}; that of the "
+        f"rate is {rate:.2f}",
     )
 
 
@@ -123,7 +117,7 @@ def _find_rate_of_disam(found: Numbers, name: str) -> Finding:
         "DISAM's mean of ‖grad L(w_t + eps_t)‖^2 over t <= T falls at least as fast as "
         "(1 + log T) / sqrt(T), lam = 0.1",
         SOURCE,
-        where(found, name),
+        problem_in_words(found, name),
         verdict(estimate(rate - np.array(slopes["0.1"])), MARGIN),
         f"exponent of T in the last decade {by_lam(slopes)}; that of the rate is "
         f"{rate:.2f}",
@@ -138,8 +132,8 @@ def _find_bound(found: Numbers) -> Finding:
         f"quadratics from rho / 2 off the minimum, rho = {found['rho']:g}, "
         f"{found['shown'][-1]} steps",
         verdict(estimate(1 - sam), MARGIN),
-        f"left side / right side {span(estimate(sam))}; with DISAM, lam = 10, "
-        f"{span(estimate(disam), 4)}",
+        f"left side / right side {estimate(sam).interval()}; with DISAM, lam = 10, "
+        f"{estimate(disam).interval('.4f')}",
     )
 
 
@@ -153,7 +147,7 @@ def _find_rest(found: Numbers) -> Finding:
         OWN,
         f"quadratics, {len(within)} pairs of rho and lam for each seed",
         verdict(estimate(agree - (1 - MARGIN)), 0.0),
-        f"so in {span(estimate(agree), 1, 100)} % of the runs, of which "
+        f"so in {estimate(agree).interval('.1f', 100)} % of the runs, of which "
         f"{100 * at_rest.mean():.0f} % come to rest: ‖grad L(w + eps)‖^2 below "
         f"{AT_REST:g} (rho L)^2",
     )
@@ -166,7 +160,7 @@ def _find_level(found: Numbers, name: str) -> Finding:
         "DISAM, Theorem 1: the term rho^2 L Gamma^2",
         f"{TITLES[name]}, rho = {rhos[0]} to {rhos[-1]}, {found['steps']} steps",
         verdict(exponents, 0.1),
-        f"it grows as rho to the power {span(exponents)}",
+        f"it grows as rho to the power {exponents.interval()}",
     )
 
 
@@ -176,10 +170,10 @@ def _find_correlation(found: Numbers, name: str) -> Finding:
     return Finding(
         "At a step, the domains of larger loss have larger gradients (DISAM, lam = 0.1)",
         PROOF,
-        where(found, name),
+        problem_in_words(found, name),
         verdict(across, 0.1),
-        f"correlation of L_i and ‖grad L_i‖ over the domains of a step {across.told()}; "
-        f"over the steps of a domain {over_time.told()}",
+        f"correlation of L_i and ‖grad L_i‖ over the domains of a step {across.text()}; "
+        f"over the steps of a domain {over_time.text()}",
     )
 
 
@@ -189,9 +183,9 @@ def _find_cosine(found: Numbers, name: str) -> Finding:
         "The inner product of grad L(w_t + eps_t) and eps_{t+1} - eps_t is 0 on average, "
         "with SAM",
         PROOF,
-        where(found, name),
+        problem_in_words(found, name),
         equal(cosines, MARGIN),
-        f"mean cosine {cosines.told()}; with DISAM {by_lam(found['cosine'])}",
+        f"mean cosine {cosines.text()}; with DISAM {by_lam(found['cosine'])}",
     )
 
 
@@ -201,7 +195,7 @@ def _find_turn(found: Numbers, name: str) -> Finding:
         "DISAM's weights beta move away from large gradients, sum_i (beta_{t+1,i} - "
         "beta_{t,i}) grad L_i · g < 0, at most steps, lam = 0.1",
         PROOF,
-        where(found, name),
+        problem_in_words(found, name),
         verdict(estimate(0.5 - np.array(shares["0.1"])), MARGIN),
         f"per cent of the steps at which they move toward them: {by_lam(shares, 1, 100)}",
     )
@@ -212,7 +206,7 @@ def _find_spread(found: Numbers, name: str) -> Finding:
         "At the end of the run the losses of the domains lie closer together with DISAM "
         "(lam = 0.1) than with SAM",
         "DISAM, section 3.2",
-        where(found, name),
+        problem_in_words(found, name),
         verdict(relative_drop(found["spreads"], "0.1"), MARGIN),
         f"standard deviation below SAM's by {drops_by_lam(found['spreads'])}",
     )
@@ -231,7 +225,7 @@ def _table_of_angles(numbers: Numbers) -> Table:
     for (name, path, lam), drop, p in zip(keys, drops, adjusted, strict=True):
         found = numbers[name]["gamma"][path]
         sizes = [f"{np.mean(found[of][x]):.3g}" for of in found for x in ("0", lam)]
-        less = f"{100 * drop.mean:+.1f} [{100 * drop.low:+.1f}, {100 * drop.high:+.1f}]"
+        less = drop.interval("+.1f", 100)
         rows.append([TITLES[name], PATHS[path], lam, *sizes, less, f"{p:.2g}"])
     return Table(
         "phi_t / (eta_t L), mean and largest over the steps of a run, means over seeds, "

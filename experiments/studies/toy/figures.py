@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.studies.kit.plots import color_of, legend_below, panels, save
+from experiments.results.figures import color_of, save
+from experiments.studies.kit.plots import legend_below, panels
 from experiments.studies.kit.study import Figure, Numbers
 from experiments.studies.toy.problem import (
     CENTERS,
@@ -46,7 +47,7 @@ def draw(numbers: Numbers, folder: Path) -> list[Figure]:
     ]
 
 
-def where(numbers: Numbers, family: str) -> str:
+def toys_in_words(numbers: Numbers, family: str) -> str:
     """The toys of a family, and how many starts there are."""
     return FAMILIES[family].format(numbers["starts"])
 
@@ -162,8 +163,8 @@ def _draw_gaps(numbers: Numbers, folder: Path) -> Figure:
     right.set_ylabel("$|L_1-L_2|$ at $w+\\epsilon$,\nagainst SAM's (%)")
     for j, (family, marker) in enumerate(families.items()):
         style = {"mfc": "none" if j else "#000000", "color": "#000000", "ms": 5}
-        told = where(numbers, family)
-        left.plot([], [], marker, label=told, linestyle="none", **style)
+        toys = toys_in_words(numbers, family)
+        left.plot([], [], marker, label=toys, linestyle="none", **style)
     legend_below(figure, left, 2)
     save(figure, folder / "gaps.png")
     return Figure(

@@ -107,8 +107,8 @@ def follow(method: Any, toys: Toys, steps: int = STEPS) -> Paths:
     def path(centers: jax.Array, curvatures: jax.Array, start: jax.Array) -> Paths:
         def step(carry: Any, _: None) -> tuple[Any, Paths]:
             w, state = carry
-            (seen, gradient), state = descend(w, state, centers, curvatures)
-            found = Paths(w, seen.losses, seen.perturbed_losses)
+            (evaluation, gradient), state = descend(w, state, centers, curvatures)
+            found = Paths(w, evaluation.losses, evaluation.perturbed_losses)
             return (w - STEP_SIZE * gradient, state), found
 
         return jax.lax.scan(step, (start, method.init(start)), length=steps)[1]

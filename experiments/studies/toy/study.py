@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from experiments.results.table import Table
 from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.statistics import Estimate, estimate, paired, verdict
-from experiments.studies.kit.study import Finding, Numbers, Study, Table
-from experiments.studies.toy.figures import ARROWS, FAMILIES, SHOWN, draw, where
+from experiments.studies.kit.study import Finding, Numbers, Study
+from experiments.studies.toy.figures import ARROWS, FAMILIES, SHOWN, draw, toys_in_words
 from experiments.studies.toy.problem import (
     CLIMBED,
     DISAMS,
@@ -109,9 +110,9 @@ def _closer(found: Numbers, key: str, name: str) -> Estimate:
     return paired(sam / sam, disam / sam)
 
 
-def _told(found: Numbers, key: str) -> str:
+def _closer_by(found: Numbers, key: str) -> str:
     return "; ".join(
-        f"{_closer(found, key, name).told(100, 1, '%')} for {name_of(name)}"
+        f"{_closer(found, key, name).text(100, 1, '%')} for {name_of(name)}"
         for name in DISAMS
     )
 
@@ -124,10 +125,10 @@ def _find_dominance(numbers: Numbers, family: str) -> Finding:
         "DISAM's perturbation (lam = 0.1) follows the domain of the larger gradient less "
         "than SAM's does",
         "DISAM, section 3.2 and Fig. 2",
-        where(numbers, family),
+        toys_in_words(numbers, family),
         verdict(paired(sam, disam), MARGIN),
         "cosine with the larger gradient less that with the smaller, along SAM's path: "
-        f"{means}; SAM less DISAM, lam = 0.1: {paired(sam, disam).told()}",
+        f"{means}; SAM less DISAM, lam = 0.1: {paired(sam, disam).text()}",
     )
 
 
@@ -137,9 +138,9 @@ def _find_gap(numbers: Numbers, family: str) -> Finding:
         "DISAM (lam = 0.1) keeps the losses of the two domains closer together along its "
         "path than SAM",
         "DISAM, section 3.2 and Fig. 2",
-        where(numbers, family),
+        toys_in_words(numbers, family),
         verdict(_closer(found, "gap", "disam 0.1"), MARGIN),
-        f"their difference is below SAM's by {_told(found, 'gap')}",
+        f"their difference is below SAM's by {_closer_by(found, 'gap')}",
     )
 
 
@@ -149,9 +150,10 @@ def _find_gap_ascended(numbers: Numbers, family: str) -> Finding:
         "DISAM (lam = 0.1) keeps the losses of the two domains at w + eps closer together "
         "than SAM",
         "DISAM, Eq. 7, where the variance is subtracted",
-        where(numbers, family),
+        toys_in_words(numbers, family),
         verdict(_closer(found, "gap_ascended", "disam 0.1"), MARGIN),
-        f"their difference at w + eps is below SAM's by {_told(found, 'gap_ascended')}",
+        "their difference at w + eps is below SAM's by "
+        f"{_closer_by(found, 'gap_ascended')}",
     )
 
 
@@ -159,18 +161,17 @@ def _find_distance(numbers: Numbers, family: str) -> Finding:
     found = numbers[family]
     length = np.mean(found["erm"]["length"])
     far = {name: np.array(found[name]["distance"]) / length for name in DISAMS}
-    told = "; ".join(
-        f"{name_of(name)}: {100 * mean.mean:.1f} % [{100 * mean.low:.1f}, "
-        f"{100 * mean.high:.1f}]"
-        for name, mean in ((name, estimate(values)) for name, values in far.items())
+    means = "; ".join(
+        f"{name_of(name)}: {estimate(values).interval('.1f', 100, '%')}"
+        for name, values in far.items()
     )
     return Finding(
         "With the paper's lam = 0.1 DISAM takes visibly another path than SAM: they are "
         "more than 1 % of a path's length apart",
         "DISAM, Fig. 2",
-        where(numbers, family),
+        toys_in_words(numbers, family),
         verdict(estimate(far["disam 0.1"] - 0.01), 0.0),
-        f"distance at the same step, of the mean length of ERM's paths: {told}",
+        f"distance at the same step, of the mean length of ERM's paths: {means}",
     )
 
 
@@ -185,7 +186,7 @@ def tables(numbers: Numbers) -> list[Table]:
     }
     return [
         Table(
-            f"Means over starts on {where(numbers, family)}",
+            f"Means over starts on {toys_in_words(numbers, family)}",
             ("method", *columns.values()),
             [
                 [name_of(name), *(f"{np.mean(found[key]):.3f}" for key in columns)]

@@ -1,268 +1,33 @@
-import collections
 import csv
 import io
-import json
 
-import numpy as np
-import pytest
-
-from experiments.cli.table import read_records
-from experiments.data.benchmarks import BENCHMARKS
-from experiments.results.published import load_published
-from experiments.results.table import domain_table, overview_table
-
-PUBLISHED = load_published()
-
-
-def record(method, data, domain, seed, accuracy, penalty="none"):
-    chosen = {"step": 1, "validation": 0.5, "in_split": accuracy, "whole": accuracy / 2}
-    return {
-        "method": method,
-        "penalty": penalty,
-        "data": data,
-        "unseen_domain": domain,
-        "seed": seed,
-        "training_domain_validation": chosen,
-        "last_step": {**chosen, "in_split": 0.25},
-    }
-
-
-def row(table, method, source="here"):
-    found = [r for r in table.rows if r[0] == method and r[1] == source]
-    return dict(zip(table.columns, found[0], strict=True)) if found else None
-
-
-def test_published_numbers_are_counted():
-    counts = collections.Counter((p.paper, p.table, p.score) for p in PUBLISHED)
-    zhang, wang = "Zhang et al. 2024", "Wang et al. 2023"
-    assert counts[zhang, "Table 1", "out_of_domain"] == 9 * 6
-    assert counts[zhang, "Table 1", "in_domain"] == 7 * 6
-    assert counts[zhang, "Table 2", "out_of_domain"] == 9 * 6
-    assert counts[zhang, "Table 5", "out_of_domain"] == 4 * 6
-    assert counts[wang, "Table 1", "out_of_domain"] == 23 * 6
-    assert [counts[zhang, f"Table {i}", "out_of_domain"] for i in range(6, 11)] == [
-        40, 40, 40, 40, 56,
-    ]  # fmt: skip
-    assert len(PUBLISHED) == 588
-
-
-def test_published_domains_and_data_are_ours():
-    for number in PUBLISHED:
-        assert number.data in (*BENCHMARKS, "average")
-        assert not number.domain or number.domain in BENCHMARKS[number.data].domains
-        assert 0 < number.accuracy < 100
-
-
-def test_printed_averages_are_those_of_the_domains_or_have_a_note():
-    tables = collections.defaultdict(dict)
-    for number in PUBLISHED:
-        if number.table in {f"Table {i}" for i in range(6, 11)}:
-            tables[number.table, number.printed][number.domain] = number
-    assert len(tables) == 8 * 5
-    for found in tables.values():
-        average = found.pop("")
-        mean = np.mean([number.accuracy for number in found.values()])
-        assert abs(mean - average.accuracy) < 0.11 or average.note
-
-
-def test_rows_that_a_paper_quotes_are_equal_to_the_quoted():
-    by_key = {
-        (p.paper, p.table, p.printed, p.data, p.score): p for p in PUBLISHED if not p.domain
-    }
-    for method in ("SAM", "GSAM", "SAGM"):
-        for data in BENCHMARKS:
-            quoted = by_key["Zhang et al. 2024", "Table 1", method, data, "out_of_domain"]
-            own = by_key["Wang et al. 2023", "Table 1", method, data, "out_of_domain"]
-            assert (quoted.accuracy, quoted.std) == (own.accuracy, own.std)
-            assert quoted.note.startswith("quoted")
-
-
-def test_domains_by_hand():
-    records = [
-        record("disam", "pacs", domain, seed, accuracy)
-        for seed, accuracies in enumerate(((0.8, 0.6, 0.9, 0.7), (0.9, 0.7, 0.9, 0.9)))
-        for domain, accuracy in zip(BENCHMARKS["pacs"].domains, accuracies, strict=True)
-    ]
-    table = domain_table(records, "pacs")
-    assert table.columns == ("method", "source", *BENCHMARKS["pacs"].domains, "avg")
-    ours = row(table, "disam")
-    assert ours["art_painting"] == "85.0 ± 7.1 (2)"
-    assert ours["avg"] == "80.0 ± 7.1 (2)"  # of 75 and 85
-    theirs = row(table, "disam", "Zhang et al. 2024, Table 6, ResNet-50")
-    assert theirs["sketch"] == "83.1 ± 0.7" and theirs["avg"] == "87.1"
-    whole = row(domain_table(records, "pacs", part="whole"), "disam")
-    assert whole["avg"] == "40.0 ± 3.5 (2)"
-    last = row(domain_table(records, "pacs", rule="last_step"), "disam")
-    assert last["photo"] == "25.0 ± 0.0 (2)"
-
-
-def test_what_is_missing_stays_empty():
-    records = [
-        record("sam", "pacs", "photo", 0, 0.5),
-        record("sam", "pacs", "sketch", 1, 0.5),
-    ]
-    ours = row(domain_table(records, "pacs"), "sam")
-    assert ours["photo"] == "50.0 (1)"
-    assert ours["cartoon"] == "" and ours["avg"] == ""
-    assert row(domain_table([], "pacs"), "sam") is None
-
-
-@pytest.mark.parametrize(
-    "table", [overview_table, lambda r, **k: domain_table(r, "pacs", **k)]
-)
-def test_what_no_record_has_is_refused_and_what_there_is_listed(table):
-    with pytest.raises(
-        ValueError, match="'swad'; there are: training_domain_validation, l"
-    ):
-        table([record("sam", "pacs", "photo", 0, 0.5)], rule="swad")
-
-
-def test_unknown_data_lists_what_there_is():
-    with pytest.raises(ValueError, match=r"of these results 'vlcs'; .*: pacs"):
-        domain_table([record("sam", "pacs", "photo", 0, 0.5)], "vlcs")
-    with pytest.raises(ValueError, match="unknown data set 'pcas'; there are: pacs, vlcs"):
-        domain_table([], "pcas")
-
-
-def test_overview_without_a_whole_seed_is_refused():
-    with pytest.raises(ValueError, match=r"no seed .* --data NAME shows each domain"):
-        overview_table([record("sam", "pacs", "photo", 0, 0.5)])
-
-
-def of(config, accuracy, *, method="sam", seed=0, flags=None, **more):
-    found = record(method, "digits", "0", seed, accuracy)
-    return found | {"config": config, "flags": flags or {}} | more
-
-
-def test_configurations_stand_in_rows_of_their_own():
-    preset = {"steps": 10}
-    records = [
-        of({"hyperparameters": {"rho": 0.05}, "preset": preset}, 0.1),
-        of({"hyperparameters": {"rho": 0.2}, "preset": preset}, 0.3),
-        of({"preset": preset}, 0.2, seed=1),  # an older one, whose rho had its default
-        of({"hyperparameters": {"rho": 0.05}, "preset": preset}, 0.5, method="erm"),
-        of({"hyperparameters": {"rho": 0.2}, "preset": preset}, 0.7, method="erm", seed=1),
-    ]
-    for several in (records, records[::-1]):
-        table = domain_table(several, "digits")
-        cells = {cells[0]: cells[2] for cells in table.rows}
-        assert cells == {
-            "sam (rho 0.05)": "15.0 ± 7.1 (2)",
-            "sam (rho 0.2)": "30.0 (1)",
-            "erm": "60.0 ± 14.1 (2)",  # which reads no rho
-        }
-    overview = overview_table(records)
-    assert row(overview, "sam (rho 0.2)")["digits"] == "30.0 (1)"
-
-
-def test_runs_under_other_flags_of_jax_stand_in_rows_of_their_own():
-    records = [of({}, 0.1), of({}, 0.3, seed=1, flags={"jax_enable_x64": True})]
-    names = {cells[0] for cells in domain_table(records, "digits").rows}
-    assert names == {"sam (jax_enable_x64 False)", "sam (jax_enable_x64 True)"}
-
-
-def test_steps_that_follow_from_epochs_are_no_other_configuration():
-    records = [
-        of({"preset": {"epochs": 2.0, "steps": steps}}, 0.1, seed=seed)
-        for seed, steps in enumerate((10, 12))
-    ]
-    assert [cells[:3] for cells in domain_table(records, "digits").rows] == [
-        ("sam", "here", "10.0 ± 0.0 (2)")
-    ]
-
-
-def test_a_run_that_comes_twice_counts_once():
-    cells = domain_table([of({}, 0.1), of({}, 0.1)], "digits").rows
-    assert cells == (("sam", "here", "10.0 (1)", "10.0 (1)"),)
-
-
-def test_two_results_of_one_run_are_refused():
-    records = [of({}, 0.1, file="A/results.json"), of({}, 0.2, file="B/results.json")]
-    with pytest.raises(ValueError, match=r"seed 0: 0.1 in A/results.json, 0.2 in B/res"):
-        domain_table(records, "digits")
-
-
-def test_records_of_an_older_version_get_the_config_that_their_file_says(tmp_path):
-    old = record("sam", "emoji_styles", "mono", 0, 0.5) | {"steps": 7}
-    presets = [{"steps": 6, "shift": 1}, {"steps": 7, "shift": 2}]
-    told = {"presets": presets, "hyperparameters": {"sam": {"rho": 0.3}}, "records": [old]}
-    (tmp_path / "results.json").write_text(json.dumps(told))
-    (found,) = read_records(tmp_path)
-    assert found["config"]["preset"] == presets[1]
-    assert found["config"]["hyperparameters"] == {"rho": 0.3}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", r"results.json cannot be read as JSON: .* line 1 column 2"),
-        ("[]", "results.json must hold a JSON object, not a list"),
-        ("{}", "results.json holds no records"),
-        ('{"records": [1]}', "results.json holds no records"),
-    ],
-)
-def test_a_file_of_something_else_is_named(tmp_path, text, message):
-    (tmp_path / "results.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_records(tmp_path)
-
-
-def test_overview_averages_over_domains_and_then_over_benchmarks():
-    records = [
-        record("disam", data, domain, 0, 0.1 * (i + 1))
-        for i, (data, benchmark) in enumerate(BENCHMARKS.items())
-        for domain in benchmark.domains
-    ]
-    ours = row(overview_table(records), "disam")
-    assert ours["pacs"] == "10.0 (1)" and ours["domain_net"] == "50.0 (1)"
-    assert ours["avg"] == "30.0"
-    fewer = row(overview_table(records[4:]), "disam")
-    assert fewer["pacs"] == "" and fewer["avg"] == ""
-    theirs = row(overview_table([]), "disam", "Zhang et al. 2024, Table 1, ResNet-50")
-    assert theirs["avg"] == "66.4*"
-
-
-def test_a_penalty_is_part_of_the_method_s_name():
-    records = [record("disam+sagm", "pacs", "photo", 0, 0.5, penalty="coral")]
-    table = domain_table(records, "pacs")
-    assert row(table, "disam+sagm+coral")["photo"] == "50.0 (1)"
-    theirs = row(table, "disam+sagm+coral", "Zhang et al. 2024, Table 6, ResNet-50")
-    assert theirs["photo"] == "97.4 ± 0.2"
+from experiments.results.table import Table, grid
 
 
 def test_the_three_forms_hold_the_same_cells():
-    table = domain_table([record("erm", "folder", "a_b", 0, 0.5)], "folder")
-    assert table.columns == ("method", "source", "a_b", "avg")
-    assert list(csv.reader(io.StringIO(table.csv())))[1] == [
-        "erm",
-        "here",
-        "50.0 (1)",
-    ] * 1 + ["50.0 (1)"]
-    assert "| erm | here | 50.0 (1) | 50.0 (1) |" in table.markdown()
+    columns, cells = ("method", "source", "a_b", "avg"), ("erm", "here", "50.0 (1)", "")
+    table = Table("Accuracy in %", columns, [cells])
+    assert list(csv.reader(io.StringIO(table.csv()))) == [list(columns), list(cells)]
+    assert table.markdown() == (
+        "Accuracy in %\n\n"
+        "| method | source | a_b | avg |\n|---|---|---|---|\n| erm | here | 50.0 (1) |  |\n"
+    )
     latex = table.latex()
-    assert r"erm & here & 50.0 (1) & 50.0 (1) \\" in latex
+    assert r"\caption{Accuracy in \%}" in latex and r"\begin{tabular}{llcc}" in latex
+    assert r"erm & here & 50.0 (1) &  \\" in latex
     assert r"method & source & a\_b & avg \\" in latex
     assert latex.count(r"\toprule") == latex.count(r"\end{table}") == 1
 
 
 def test_names_of_all_kinds_come_out_as_they_are():
-    table = domain_table([record("[x]|y", "digits", "a^b~{c}$\\", 0, 0.5)], "digits")
+    table = Table("", ("method", "source", "a^b~{c}$\\"), [("[x]|y", "here", "50.0 (1)")])
     assert r"| [x]\|y | here | 50.0 (1) |" in table.markdown()
     latex = table.latex()
     assert r"{[}x{]}|y & here &" in latex
     assert r"a\textasciicircum{}b\textasciitilde{}\{c\}\$\textbackslash{}" in latex
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            {"rule": "best"},
-            "unknown selection 'best'; there are: training_domain_validation",
-        ),
-        ({"part": "half"}, "unknown part 'half'; there are: in_split, whole"),
-    ],
-)
-def test_unknown_choices_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        domain_table([], "pacs", **arguments)
+def test_a_rule_says_where_a_column_stands():
+    assert grid(["a", "b"], [["x", "1"]], ["---", "---:"]) == (
+        "| a | b |\n|---|---:|\n| x | 1 |"
+    )

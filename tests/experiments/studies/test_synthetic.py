@@ -13,7 +13,7 @@ from experiments.studies.kit.runs import Setting, Store
 from experiments.studies.kit.statistics import CANNOT_TELL, DOES_NOT, HOLDS
 from experiments.studies.kit.study import run_study
 from experiments.studies.synthetic import study as synthetic
-from experiments.studies.synthetic.findings import find, where
+from experiments.studies.synthetic.findings import dials_in_words, find
 from experiments.studies.synthetic.problem import (
     BEST,
     DIMENSIONS,
@@ -140,8 +140,8 @@ def test_noise_turns_labels_around():
 def test_names_of_settings():
     assert name_of("gap", 3.0) == "gap 3"
     assert name_of("domains", 4) == "default"
-    assert where("extra_noise 0.35") == "35% more wrong labels in one domain"
-    assert where("default") == "the default dials"
+    assert dials_in_words("extra_noise 0.35") == "35% more wrong labels in one domain"
+    assert dials_in_words("default") == "the default dials"
 
 
 # Training.

@@ -85,7 +85,7 @@ def test_holm_by_hand():
 
 def test_what_is_told():
     found = Estimate(0.0031, -0.0012, 0.0074, 0.1234, 5)
-    assert found.told(100, 2, "points") == "+0.31 points [-0.12, +0.74], p = 0.123"
+    assert found.text(100, 2, "points") == "+0.31 points [-0.12, +0.74], p = 0.123"
 
 
 def test_errors():

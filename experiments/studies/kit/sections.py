@@ -1,0 +1,205 @@
+"""The finished studies as their report tells them: sections, claims, answers."""
+
+import dataclasses
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.files import read_json
+from experiments.results.table import Table
+from experiments.studies.kit.statistics import ANSWERS
+from experiments.studies.kit.study import (
+    Figure,
+    Finding,
+    Study,
+    read_numbers,
+    seconds_spent,
+)
+
+UNKNOWN = (
+    "The code that made this report does not have this study; its question, its protocol "
+    "and its tables are in `page.md` in its folder."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A finished study, as the report tells it.
+
+    Attributes:
+      number: of the section.
+      folder: of the study; it has the study's name and holds its figures.
+      title: the question.
+      protocol: what is measured and how.
+      made: how the numbers were made.
+      findings: what they answer.
+      figures: that were drawn.
+      tables: of the numbers.
+    """
+
+    number: int
+    folder: Path
+    title: str
+    protocol: str
+    made: dict[str, Any]
+    findings: Sequence[Finding]
+    figures: Sequence[Figure]
+    tables: Sequence[Table]
+
+    @property
+    def anchor(self) -> str:
+        """What links to the section point to; those to its findings end in `-1`, `-2`."""
+        return "study-" + re.sub(r"[^\w-]+", "-", self.folder.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A claim, and what it was answered on all data by all studies.
+
+    Attributes:
+      text: the claim.
+      source: who claims it.
+      section: the study that answers it first.
+      answers: (anchor, finding).
+    """
+
+    text: str
+    source: str
+    section: Section
+    answers: list[tuple[str, Finding]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What is told, in its order.
+
+    Attributes:
+      sections: the finished studies.
+      waiting: name -> title of the others.
+    """
+
+    sections: Sequence[Section]
+    waiting: Mapping[str, str]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Of all sections."""
+        return [finding for section in self.sections for finding in section.findings]
+
+    @property
+    def claims(self) -> list[tuple[Section, list[Claim]]]:
+        """Each claim once, with the study that answers it first."""
+        claims: dict[tuple[str, str], Claim] = {}
+        for section in self.sections:
+            for i, finding in enumerate(section.findings, start=1):
+                key = (finding.claim, finding.source)
+                claim = claims.setdefault(key, Claim(*key, section, []))
+                claim.answers.append((f"{section.anchor}-{i}", finding))
+        by_section = itertools.groupby(claims.values(), key=lambda claim: claim.section)
+        return [(section, list(group)) for section, group in by_section]
+
+    @property
+    def abstract(self) -> str:
+        """How much was tested, and in what time; the answers' counts come after it."""
+        finished = len(self.sections)
+        claims = sum(len(claims) for _, claims in self.claims)
+        waiting = f" Not run yet: {len(self.waiting)} of {finished + len(self.waiting)}."
+        return (
+            f"{_count(finished, 'study', 'studies')} put "
+            f"{_count(claims, 'claim', 'claims')} to "
+            f"{_count(len(self.findings), 'test', 'tests')}, in {self.time} "
+            f"of one process.{waiting if self.waiting else ''} The answers:"
+        )
+
+    @property
+    def time(self) -> str:
+        """Of all studies, added up."""
+        seconds = sum(seconds_spent(section.made) for section in self.sections)
+        if seconds < 7200:
+            return f"{seconds / 60:.1f} minutes"
+        return f"{seconds / 3600:.1f} hours"
+
+    @property
+    def machines(self) -> list[str]:
+        """That the studies were run on, each once."""
+        return _once(_machine(section.made["environment"]) for section in self.sections)
+
+    @property
+    def commits(self) -> list[str]:
+        """That anything was made with, each once."""
+        return _once(c for section in self.sections for c in section.made["commits"])
+
+
+def read_report(studies: Path, registry: Mapping[str, Study]) -> Report:
+    """What the folders of the studies hold.
+
+    Args:
+      studies: the folder of their folders.
+      registry: name -> study, in the order of the report; finished studies that it does
+        not have follow by name.
+
+    Returns:
+      The report.
+
+    Raises:
+      ValueError: no study is finished.
+    """
+    finished = sorted(file.parent.name for file in studies.glob("*/page.json"))
+    if not finished:
+        raise ValueError(
+            f"{studies} holds no finished study; make one: {command_of('NAME')}, "
+            f"where NAME is one of {', '.join(registry)}."
+        )
+    known = [name for name in registry if name in finished]
+    unknown = [name for name in finished if name not in registry]
+    sections = [
+        _read_section(number, studies / name, registry.get(name))
+        for number, name in enumerate([*known, *unknown], start=1)
+    ]
+    waiting = {name: s.title for name, s in registry.items() if name not in finished}
+    return Report(sections, waiting)
+
+
+def _read_section(number: int, folder: Path, study: Study | None) -> Section:
+    made, numbers = read_numbers(folder)
+    page = read_json(folder / "page.json")
+    return Section(
+        number,
+        folder,
+        study.title if study else folder.name,
+        study.protocol if study else UNKNOWN,
+        made,
+        [Finding(**finding) for finding in page["findings"]],
+        [Figure(**figure) for figure in page["figures"]],
+        study.tables(numbers) if study else [],
+    )
+
+
+def tally(findings: Iterable[Finding]) -> list[tuple[str, int]]:
+    """How often each of the three answers was given."""
+    counts = Counter(finding.answer for finding in findings)
+    return [(answer, counts[answer]) for answer in ANSWERS]
+
+
+def command_of(name: str) -> str:
+    """What makes the study of this name."""
+    return f"python -m experiments study {name}"
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    packages = environment["packages"]
+    return (
+        f"{environment['cpu_count']} cores of {environment['processor']}, "
+        f"Python {environment['python']}, jax {packages['jax']}"
+    )
+
+
+def _once(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

@@ -1,0 +1,76 @@
+"""Methods that take the domains one by one, as micro-batches, beside NumPy loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import disam_jax as dj
+from tests import family
+from tests.family import RATE, unit
+from tests.problems import LAM, RHO, WEIGHTS, start, stream
+from tests.steps import STEPS, by_domain, gradient, run
+
+pytestmark = pytest.mark.usefixtures("x64")
+CLIMB = dj.variance_penalized(LAM)
+
+
+def dgsam_step(problem, w, order):
+    """The mean of the gradients met on the way, the losses there, and the last eps."""
+    eps, met, losses = np.zeros(5), [], np.zeros(3)
+    for i in [*order, order[0]]:
+        if len(met) < len(order):
+            losses[i] = problem.losses(w + eps)[i]
+        met.append(problem.grads(w + eps)[i])
+        last = eps
+        eps = eps + RHO * unit(met[-1])
+    return sum(met) / len(met), losses, last
+
+
+@pytest.mark.parametrize("absent", [None, 0, 2])
+def test_dgsam_walks_from_domain_to_domain(absent):
+    """Against a plain loop over the order that the method's seed and count give."""
+    weights = np.ones(3)
+    if absent is not None:
+        weights[absent] = 0.0
+    tx, batch = dj.dgsam(RHO, seed=7), by_domain(weights)
+    path, evaluations = run(tx, jnp.asarray(start()), batch, record=True)
+    w = start()
+    for t, problem in enumerate(stream(STEPS)):
+        key = jax.random.fold_in(jax.random.key(7), t)
+        order = [i for i in np.asarray(jax.random.permutation(key, 3)) if i != absent]
+        mean, losses, eps = dgsam_step(problem, w, order)
+        w = w - RATE * mean
+        np.testing.assert_allclose(path[t], w, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(evaluations[t].losses, losses, rtol=1e-10)
+        norm = evaluations[t].perturbation_norm
+        np.testing.assert_allclose(norm, np.linalg.norm(eps), rtol=1e-10)
+
+
+def test_one_pass_by_domain_is_one_pass_of_the_whole_batch():
+    """The domains' own gradients, weighed: against `last_gradient`, the NumPy loop."""
+    tx = dj.one_pass_by_domain(dj.ascend(RHO), ascent=CLIMB)
+    path, _ = run(tx, jnp.asarray(start()), by_domain(WEIGHTS))
+    expected = family.last_gradient(stream(STEPS), start())
+    np.testing.assert_allclose(path, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("tx", [dj.dgsam(), dj.one_pass_by_domain(dj.ascend())])
+def test_pieces_are_asked_for(tx):
+    with pytest.raises(ValueError, match="micro_batches is missing"):
+        gradient(tx, jnp.ones(2), loss_fn=lambda w: w)
+
+
+def test_a_piece_at_the_perturbed_point_is_of_the_perturbed_loss():
+    """With micro-batches, `perturbed_loss_fn` is the loss at w + eps."""
+    (problem,) = stream(1)
+    options = by_domain(None)(problem)
+    loss = options["loss_fn"]
+
+    def thrice(w, piece):
+        return 3.0 * loss(w, piece)
+
+    tx, w = dj.one_pass_by_domain(dj.ascend(RHO)), jnp.asarray(start())
+    plain = gradient(tx, w, **options)
+    found = gradient(tx, w, **options, perturbed_loss_fn=thrice)
+    np.testing.assert_allclose(found, 3.0 * plain, rtol=1e-12)

@@ -1,0 +1,29 @@
+import numpy as np
+
+from experiments.results import figures
+from tests.experiments.results.records import curves_of
+
+
+def test_convergence_curves_are_means_over_seeds():
+    curves = {
+        **curves_of("disam/-90%/seed0", ["+90%", "+80%"], loss=1.0),
+        **curves_of("disam/-90%/seed1", ["+90%", "+80%"], loss=2.0),
+        **curves_of("disam/+90%/seed0", ["-90%", "+80%"], loss=7.0),
+        **curves_of("erm/-90%/seed0", ["+90%", "+80%"], loss=8.0),
+    }
+    steps, losses = figures.mean_losses(curves, "disam", "-90%")
+    np.testing.assert_array_equal(steps, [1, 2, 3])
+    assert losses.keys() == {"+90%", "+80%"}
+    np.testing.assert_array_equal(losses["+80%"], [1.5] * 3)
+
+
+def test_a_figure_in_which_nothing_is_labelled_has_no_legend(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: shown.append(figure))
+    figures.spread({}, ["erm"], ["a"], tmp_path / "spread.png")
+    figures.convergence({}, ["erm"], "a", tmp_path / "convergence.png")
+    assert [axes.get_legend() for figure in shown for axes in figure.axes] == [None] * 3
+
+
+def test_every_method_has_a_colour_of_its_own():
+    assert len(set(figures.COLORS.values())) == len(figures.COLORS)

@@ -1,0 +1,42 @@
+from experiments.config.run import make_config
+from experiments.methods.registry import METHODS
+from experiments.results import figures
+from experiments.results.report import write_report
+from experiments.training.compare import Comparison
+from tests.experiments.results.records import curves_of, record
+
+CONFIG = make_config(data="colored_digits", method="erm", unseen="+90%", seed=0)
+
+
+def test_many_methods_are_ranked_and_draw_no_curves(tmp_path):
+    some = list(METHODS)[:9]
+    records = [
+        {**record(name, domain, seed, 0.5 + 0.01 * i), "commit": "0"}
+        for i, name in enumerate(some)
+        for domain in ("a", "b")
+        for seed in (0, 1)
+    ]
+    comparison = Comparison([CONFIG], records, [], {})
+    rows = write_report(comparison, tmp_path, "the command")
+    assert [row.method for row in rows] == some
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    text = (tmp_path / "report.md").read_text()
+    assert "convergence" not in text and "spread.png" not in text
+    assert "| DISAM+GSAM | 90.0" in text and "| 6 x 2.00 |" in text
+    assert "step |" not in text  # times of runs that did not run together tell nothing
+
+
+def test_a_penalty_s_runs_are_in_the_table_and_in_the_figures(tmp_path, monkeypatch):
+    """Their curves are kept under the name with the penalty, as the row's must be."""
+    shown = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: shown.append(figure))
+    found = {**record("erm", "a", 0, 0.5), "penalty": "coral", "commit": "0"}
+    curves = curves_of("erm+coral/a/seed0", ["b"])
+    comparison = Comparison([CONFIG], [found], [], curves)
+    (row,) = write_report(comparison, tmp_path, "the command")
+    assert row.method == "erm+coral"
+    assert "| ERM+CORAL | 90.0 | 50.0 |" in (tmp_path / "report.md").read_text()
+    told = [
+        [text.get_text() for text in f.axes[0].get_legend().get_texts()] for f in shown[1:]
+    ]
+    assert told == [["ERM+CORAL"], ["b"]]

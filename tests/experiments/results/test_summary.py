@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from experiments.results.summary import over_seeds, summarize
+from tests.experiments.results.records import record
+
+RECORDS = [
+    record("erm", "a", 0, 0.5),
+    record("erm", "b", 0, 0.7),
+    record("erm", "a", 1, 0.6),
+    record("erm", "b", 1, 1.0),
+    record("sam", "a", 0, 0.4),
+    record("sam", "b", 0, 0.2),
+    record("sam", "a", 1, 0.9),  # seed 1 did not finish on b
+]
+
+
+def test_summary_by_hand():
+    erm, sam = summarize(RECORDS)
+    assert (erm.method, erm.seeds, sam.method, sam.seeds) == ("erm", 2, "sam", 1)
+    assert erm.out_of_domain.mean == pytest.approx(0.7)  # seeds 0.6 and 0.8
+    assert erm.out_of_domain.std == pytest.approx(np.sqrt(0.02))
+    assert erm.out_of_domain.percent() == "70.0 ± 14.1"
+    assert erm.by_domain["b"].mean == pytest.approx(0.85)
+    assert erm.worst_domain[0] == "a"
+    assert erm.worst_domain[1].mean == pytest.approx(0.55)
+    assert erm.loss_spread.mean == pytest.approx(0.15)
+    assert sam.out_of_domain.percent() == "30.0"
+    assert sam.out_of_domain_heldout.mean == pytest.approx(0.15)
+    assert sam.worst_domain[0] == "b"
+
+
+def test_over_seeds_divides_by_n_minus_one():
+    assert over_seeds([0.0, 2.0]).std == pytest.approx(2**0.5)
+    assert over_seeds([0.3]).std is None
