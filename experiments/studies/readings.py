@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import disam_jax as dj
-from experiments.methods.registry import PAPER, Hyperparameters, Method, climbed
+from experiments.methods import Method
 from experiments.studies.kit.changes import Change
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
 from experiments.studies.kit.plots import color_of, panels, save
@@ -20,19 +20,21 @@ from experiments.studies.kit.study import Figure, Finding, Numbers, Study, Table
 
 MARGIN = 0.005
 LAMS = (0.1, 10.0)
-READS = ("rho", "alpha", "lam", "variance")
 
 
-def _closure(h: Hyperparameters):
-    return dj.sagm(h.rho, h.alpha, ascent=climbed(h), descent=climbed(h))
+def closure(rho: float, alpha: float, lam: float, variance: str):
+    """Both gradients of L - lam Var."""
+    penalized = dj.variance_penalized(lam, variance=variance)
+    return dj.sagm(rho, alpha, ascent=penalized, descent=penalized)
 
 
-def _pure(h: Hyperparameters):
-    return dj.sagm(h.rho, h.alpha, ascent=climbed(h), combine_with="descent")
+def pure(rho: float, alpha: float, lam: float, variance: str):
+    """The variance acts on eps alone."""
+    penalized = dj.variance_penalized(lam, variance=variance)
+    return dj.sagm(rho, alpha, ascent=penalized, combine_with="descent")
 
 
-CLOSURE = Method("closure", _closure, PAPER, READS, "both gradients of L - lam Var")
-PURE = Method("pure", _pure, PAPER, READS, "the variance acts on eps alone")
+CLOSURE, PURE = Method(closure), Method(pure)
 
 READINGS = {
     "listing": "disam+sagm",
