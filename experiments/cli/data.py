@@ -14,8 +14,7 @@ from experiments.data import DATASETS, DomainData, load
 from experiments.data.benchmarks import BENCHMARKS
 from experiments.data.export import export
 from experiments.data.prepare import Prepared, open_prepared, prepare
-
-LARGEST = {"emoji_styles": 64}  # pixels; the other data sets come in their largest size
+from experiments.fields import check_known
 
 
 def open_for(
@@ -119,7 +118,8 @@ def export_command(
     ] = None,
 ) -> None:
     """Write a data set of this package as a tree OUT/DOMAIN/CLASS/image.png."""
-    images = load(data, image_size=image_size or LARGEST.get(data))
+    check_known("data set", data, tuple(DATASETS))
+    images = load(data, image_size=image_size or DATASETS[data].largest_size)
     total = sum(map(len, images.images))
     written = export(images, out)
     console.print(f"{total} images in {out}, {written} of them written now.")
