@@ -28,7 +28,7 @@ import numpy as np
 
 from experiments.config.run import RunConfig
 from experiments.data import DATASETS, DomainData, load, split_groups
-from experiments.data.batches import stack_sources
+from experiments.data.batches import stack_domains
 from experiments.files import read_json, write_json
 from experiments.studies.kit.changes import Change, apply_change
 from experiments.studies.kit.probes import PROBES, Trained
@@ -93,7 +93,7 @@ def train_spec(spec: Spec) -> dict[str, Any]:
     program = make_program(
         common.method, common.hyperparameters, common.preset, classes, len(sources)
     )
-    lane = jax.device_put(make_lane(config, stack_sources(train, sources)))
+    lane = jax.device_put(make_lane(config, stack_domains(train, sources)))
     state = program.init(init_key(config))
     marks = {round(preset.steps * (i + 1) / spec.looks) for i in range(spec.looks)}
     found: dict[str, Any] = {
