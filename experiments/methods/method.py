@@ -88,7 +88,7 @@ class Method:
         """The hyperparameters it runs with unless told otherwise."""
         own = hyperparameters(self.function)
         there = {name: p.default for name, p in own.items() if p.default is not p.empty}
-        return Hyperparameters(**there | self.overrides)
+        return Hyperparameters(**{**there, **self.overrides})
 
     def make(self, h: Hyperparameters) -> optax.GradientTransformationExtraArgs:
         """The transformation."""
@@ -106,7 +106,7 @@ class Method:
         return self.cost(h, num_domains) if callable(self.cost) else self.cost
 
 
-def disam_ascent(lam: float, variance: str) -> Callable[..., Any]:
+def disam_ascent(lam: float, variance: str) -> Any:
     """DISAM's ascent objective."""
     return dj.variance_penalized(lam, variance=variance)
 
