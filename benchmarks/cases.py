@@ -101,7 +101,7 @@ def classifier(
     """A model of the experiments with its linear head, BatchNorm's statistics frozen.
 
     Args:
-      model: a key of the experiments' `MODELS`.
+      model: a key of the experiments' `BACKBONES`.
       dtype: of the backbone's arithmetic.
       image_size: pixels along a side.
       per_domain: images of each of the three domains.

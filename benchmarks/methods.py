@@ -15,15 +15,15 @@ from optax import contrib
 
 import disam_jax as dj
 from benchmarks.cases import Batch, Case
-from experiments.methods.registry import GSAM, PAPER, Method
-from experiments.methods.registry import METHODS as LIBRARY
+from experiments.methods import METHODS as LIBRARY
+from experiments.methods import Hyperparameters, Method
 from experiments.results.figures import COLORS
 
 Step = Callable[[Any, Any, Batch], tuple[Any, Any]]
 Source = optax.GradientTransformationExtraArgs
 
 OPTIMIZER = optax.sgd(1e-3, momentum=0.9)
-RHO, LAM = PAPER.rho, PAPER.lam
+RHO, LAM = Hyperparameters.rho, Hyperparameters.lam
 
 
 def chained(method: Method, case: Case) -> tuple[Step, Any]:
@@ -38,32 +38,11 @@ def recorded(method: Method, case: Case) -> tuple[Step, Any]:
 
 def of_source(source: Source, case: Case) -> tuple[Step, Any]:
     """The step of a transformation that no method of the experiments is."""
-    return chained(Method("", lambda h: source, PAPER, (), ""), case)
+    return chained(Method(lambda: source), case)
 
 
 def _chained(method: Method, case: Case, record: bool) -> tuple[Step, Any]:
     tx = optax.chain(method.make(method.defaults), OPTIMIZER)
-    examples = method.examples(method.defaults)
-
-    def arguments(params: Any, batch: Batch) -> dict[str, Any]:
-        if method.pieces:
-            ids = jnp.arange(case.num_domains)
-            pieces = jax.tree.map(lambda x: x.reshape(len(ids), -1, *x.shape[1:]), batch)
-            return {"loss_fn": case.mean_loss, "micro_batches": pieces, "unroll": True}
-        chosen = examples(
-            batch,
-            case.num_domains,
-            lambda batch: case.example_losses(params, batch.inputs, batch.labels),
-        )
-        ids = chosen.descended.domains
-        given: dict[str, Any] = {
-            "loss_fn": lambda params: case.domain_losses(params, chosen.descended),
-            "domain_weights": dj.domain_shares(ids, case.num_domains),
-        }
-        climbed = chosen.climbed
-        if climbed is not None:
-            given["ascent_loss_fn"] = lambda params: case.domain_losses(params, climbed)
-        return given
 
     def step(params: Any, state: Any, batch: Batch) -> tuple[Any, Any]:
         updates, state = tx.update(
@@ -71,7 +50,7 @@ def _chained(method: Method, case: Case, record: bool) -> tuple[Step, Any]:
             state[0] if record else state,
             params,
             record=record,
-            **arguments(params, batch),
+            **_arguments(method, case, params, batch),
         )
         if record:
             seen, state = dj.pop_evaluation(state)
@@ -83,6 +62,32 @@ def _chained(method: Method, case: Case, record: bool) -> tuple[Step, Any]:
         return step, first
     seen = jax.eval_shape(step, case.params, (first, None), case.batch)[1][1]
     return step, (first, optax.tree.zeros_like(seen))
+
+
+def _arguments(method: Method, case: Case, params: Any, batch: Batch) -> dict[str, Any]:
+    """What the method's update is told of the batch."""
+    if method.micro_batches:
+        domains = by_domain(case, batch)
+        return {"loss_fn": case.mean_loss, "micro_batches": domains, "unroll": True}
+
+    def losses(batch: Batch | None) -> Callable[[Any], jax.Array] | None:
+        return None if batch is None else lambda p: case.domain_losses(p, batch)
+
+    descended, climbed = method.chooser(method.defaults)(
+        batch,
+        case.num_domains,
+        lambda batch: case.example_losses(params, batch.inputs, batch.labels),
+    )
+    return {
+        "loss_fn": losses(descended),
+        "ascent_loss_fn": losses(climbed),
+        "domain_weights": dj.domain_shares(descended.domains, case.num_domains),
+    }
+
+
+def by_domain(case: Case, batch: Batch) -> Batch:
+    """The batch with arrays [M, B / M, ...]."""
+    return jax.tree.map(lambda x: x.reshape(case.num_domains, -1, *x.shape[1:]), batch)
 
 
 def cycle_of(name: str) -> int:
@@ -151,10 +156,7 @@ def naive_vmap(case: Case) -> tuple[Step, Any]:
     of_domain = jax.vmap(jax.value_and_grad(case.mean_loss), in_axes=(None, 0))
 
     def losses_and_grads(params: Any, batch: Batch) -> tuple[jax.Array, Any]:
-        stacked = jax.tree.map(
-            lambda x: x.reshape(case.num_domains, -1, *x.shape[1:]), batch
-        )
-        return of_domain(params, stacked)
+        return of_domain(params, by_domain(case, batch))
 
     return _from_domain_gradients(losses_and_grads, case)
 
@@ -191,7 +193,7 @@ METHODS: dict[str, Callable[[Case], tuple[Step, Any]]] = {
     **{name: functools.partial(chained, method) for name, method in LIBRARY.items()},
     "disam+sagm (descent)": functools.partial(of_source, _pure(dj.sagm)),
     "disam+gsam (descent)": functools.partial(
-        of_source, _pure(dj.gsam, GSAM.rho, GSAM.alpha)
+        of_source, _pure(dj.gsam, RHO, LIBRARY["gsam"].defaults.alpha)
     ),
     "disam (recorded)": functools.partial(recorded, LIBRARY["disam"]),
     "erm by hand": erm_by_hand,

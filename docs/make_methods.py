@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import disam_jax as dj
-from experiments.methods.registry import METHODS
+from experiments.methods import METHODS
 from experiments.results.summary import summarize
 from experiments.results.table import grid
 
@@ -35,7 +35,8 @@ GROUPS = {
     ),
     "More points": ("multi_step_sam", "bilateral_sam", "gam"),
 }  # fmt: skip
-IN_EXPERIMENTS = {"asam": "asam_eta"}  # where the name there is another
+# What a method was called when the costs and the accuracies were recorded.
+RECORDED = {"adaptive_sam": "asam", "asam": "asam_eta"}
 
 
 def costs() -> dict[str, dict[str, dict]]:
@@ -87,7 +88,8 @@ def _cost_table() -> str:
     lines = []
     rows = {row.method: row for row in summarize(_accuracies()["records"])}
     for name, method in METHODS.items():
-        records = [found[model].get(name) for model in models]
+        recorded = RECORDED.get(name, name)
+        records = [found[model].get(recorded) for model in models]
         first = records[0]
         cells = [
             f"{r['time_ratio']:.2f} ({r['time_ratio_low']:.2f}-{r['time_ratio_high']:.2f})"
@@ -99,7 +101,7 @@ def _cost_table() -> str:
         # AE-SAM's is what the data made of it here.
         gradients = method.gradients(method.defaults, 3)
         told = "by the data" if name == "ae_sam" else f"{gradients:.2f}"
-        accuracy = rows[name].out_of_domain.percent()
+        accuracy = rows[recorded].out_of_domain.percent()
         lines.append(
             [f"`{name}`", told, operations, *cells, accuracy, _takes_objective(name)]
         )
@@ -121,7 +123,7 @@ def _experiments_table() -> str:
 def _takes_objective(name: str) -> str:
     if name.startswith("disam"):
         return "is one"
-    makers = {"part_sam": "sam", "ksam": "sam", "asam_eta": "asam"}
+    makers = {"part_sam": "sam", "ksam": "sam", "adaptive_sam": "sam"}
     make = getattr(dj, makers.get(name, name))
     if name == "momentum_sam":
         return "`one_pass(..., ascent=...)`, 1.67"
@@ -223,22 +225,22 @@ def page() -> str:
     lines.append(CONVOLUTIONS)
     lines.append(
         f"Accuracies: `{_accuracies()['command']}`; commits, figure and all columns in [the "
-        f"report]({ACCURACY.parent.relative_to(PAGE.parent)}/report.md).\n"
+        f"report]({ACCURACY.parent.relative_to(PAGE.parent)}/report.md). Costs and accuracies "
+        "were recorded when `adaptive_sam` was called asam, and `asam` asam_eta.\n"
     )
     lines.append(FINDINGS)
     for title, names in GROUPS.items():
         lines.append(f"## {title}\n")
         for name in names:
             parts = parts_of(name)
-            own = IN_EXPERIMENTS.get(name, name)
             lines.append(f"### `{_call(name)}`\n")
             lines.append(f"{_line(parts['head'])}\n")
             if parts["text"]:
                 lines.append(f"{parts['text']}\n")
             bullets = {"Slots": parts["slots"], "When": parts["when"]}
             lines += [f"- {key}: {value}" for key, value in bullets.items() if value]
-            if own in METHODS:
-                lines.append(f"- In the experiments: `{own}`")
+            if name in METHODS:
+                lines.append(f"- In the experiments: `{name}`")
             lines.append(f"- {parts['reference']}\n")
     lines += ["## By name in the experiments", "", _experiments_table(), "", NOT_HERE]
     return "\n".join(lines)

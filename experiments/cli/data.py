@@ -8,26 +8,25 @@ from typing import Annotated, Any
 import typer
 
 from experiments.cli.console import bars, console, line_without_bars, tell
-from experiments.cli.options import Where, with_options
+from experiments.cli.options import TrainedOn, Where, with_options
 from experiments.config.protocols import find_protocol
+from experiments.config.run import RunConfig
 from experiments.data import DATASETS, DomainData, load
 from experiments.data.benchmarks import BENCHMARKS
 from experiments.data.export import export
 from experiments.data.prepare import Prepared, open_prepared, prepare
-
-LARGEST = {"emoji_styles": 64}  # pixels; the other data sets come in their largest size
+from experiments.fields import check_known
 
 
 def open_for(
-    data: str, protocol: str | None, image_size: int | None, where: dict[str, Any]
+    asked: TrainedOn, image_size: int | None, where: Where
 ) -> DomainData | Prepared:
-    """The data set of this name, prepared if it has to be.
+    """The data set that is asked for, prepared if it has to be.
 
     Args:
-      data: a data set's name.
-      protocol: whose image size is taken where `image_size` is None.
+      asked: names it, and the protocol whose image size is taken where none is given.
       image_size: pixels along a side, for data sets held in memory.
-      where: the options of `Where`.
+      where: its images are.
 
     Returns:
       The data set, in memory or on the disk.
@@ -35,35 +34,41 @@ def open_for(
     Raises:
       ValueError: there is no such data set, or its images are missing.
     """
-    _, found = find_protocol(data, protocol)
-    if data in DATASETS:
-        if where["data_dir"] is not None:
-            raise ValueError(
-                f"data_dir is not read for {data}, which comes with the package"
-            )
-        return load(data, image_size=image_size or found.preset.image_size)
-    return _prepared(data, where)
+    _, found = find_protocol(asked.data, asked.protocol)
+    if asked.data not in DATASETS:
+        return _prepared(asked.data, where)
+    if where.data_dir is not None:
+        raise ValueError(
+            f"data_dir is not read for {asked.data}, which comes with the package"
+        )
+    return load(asked.data, image_size=image_size or found.preset.image_size)
 
 
-def _prepared(data: str, where: dict[str, Any]) -> Prepared:
-    if where["data_dir"] is None and data == "folder":
+def protocol_line(config: RunConfig) -> str:
+    """How a run is trained, in a line."""
+    preset = config.preset
+    return (
+        f"Protocol {config.protocol}: {preset.model}, weights {preset.weights}, "
+        f"{preset.trained} trained, BatchNorm {preset.batch_norm}, {preset.dtype}."
+    )
+
+
+def _prepared(data: str, where: Where) -> Prepared:
+    if where.data_dir is None and data == "folder":
         raise ValueError(
             "--data folder needs --data-dir DIR, a tree DIR/DOMAIN/CLASS/image"
         )
-    options = {
-        "skip_corrupt": bool(where["skip_corrupt"]),
-        "allow_missing": bool(where["allow_missing"]),
-    }
-    if where["data_dir"] is None:
-        return open_prepared(data, where["prepared_dir"], split_dir=where["split_dir"])
+    if where.data_dir is None:
+        return open_prepared(data, where.prepared_dir, split_dir=where.split_dir)
     with preparing() as progress:
         opened = prepare(
             data,
-            where["data_dir"],
-            where["prepared_dir"],
-            split_dir=where["split_dir"],
+            where.data_dir,
+            where.prepared_dir,
+            split_dir=where.split_dir,
+            skip_corrupt=where.skip_corrupt,
+            allow_missing=where.allow_missing,
             progress=progress,
-            **options,
         )
     for warning in opened.warnings:
         tell("warning", warning, "yellow")
@@ -97,9 +102,9 @@ def add_to(app: typer.Typer) -> None:
     app.command("datasets")(datasets_command)
 
 
-@with_options("where", Where)
+@with_options(where=Where)
 def prepare_command(
-    where: dict,
+    where: Where,
     data: Annotated[str, typer.Option(help="A benchmark's name, or folder.")] = "folder",
 ) -> None:
     """Check a folder of images and prepare it for training; go on where it was stopped."""
@@ -119,7 +124,8 @@ def export_command(
     ] = None,
 ) -> None:
     """Write a data set of this package as a tree OUT/DOMAIN/CLASS/image.png."""
-    images = load(data, image_size=image_size or LARGEST.get(data))
+    check_known("data set", data, tuple(DATASETS))
+    images = load(data, image_size=image_size or DATASETS[data].largest_size)
     total = sum(map(len, images.images))
     written = export(images, out)
     console.print(f"{total} images in {out}, {written} of them written now.")

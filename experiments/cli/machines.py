@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from experiments.cli.console import stderr, tell
+from experiments.cli.options import Machines
 from experiments.devices import PARAMETERS, Layout, all_devices
 from experiments.fields import check_known
 from experiments.files import locked
@@ -18,11 +19,8 @@ from experiments.training.metrics import RunDivergedError
 ONE_FAILED = 3  # exit status
 
 
-def start(machines: dict[str, Any]) -> Layout:
+def start(machines: Machines) -> Layout:
     """Joins the other processes, where there are any, and takes the devices.
-
-    Args:
-      machines: the options of `Machines`.
 
     Returns:
       The layout.
@@ -30,30 +28,33 @@ def start(machines: dict[str, Any]) -> Layout:
     Raises:
       ValueError: an option cannot be, or one of several that belong together is missing.
     """
-    parameters = machines["parameters"] or "replicated"
-    check_known("parameters", parameters, PARAMETERS)
-    named = {name: machines[name] for name in ("coordinator", "processes", "process")}
+    check_known("parameters", machines.parameters, PARAMETERS)
+    named = {
+        "coordinator": machines.coordinator,
+        "processes": machines.processes,
+        "process": machines.process,
+    }
     given = [name for name, value in named.items() if value is not None]
     if given and len(given) < len(named):
         missing = ", ".join(f"--{name}" for name in named if name not in given)
         raise ValueError(f"--{given[0]} needs {missing} beside it.")
-    if given or machines["distributed"]:
+    if given or machines.distributed:
         jax.distributed.initialize(*named.values())
         # It has taken TERM, to tell of a preemption those who ask; nobody asks here.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-    layout = all_devices(machines["devices"], parameters)
+    layout = all_devices(machines.devices, machines.parameters)
     # Now, while they are together: devices that meet for the first time wait 30 s at most.
     layout.wait("all processes have come")
     return layout
 
 
-def fit(layout: Layout, machines: dict[str, Any], size: int) -> Layout:
+def fit(layout: Layout, machines: Machines, size: int) -> Layout:
     """The layout for batches of that size, and a line about devices left idle.
 
     One process that was not told how many devices to take leaves out those that cannot
     have as many examples as the others.
     """
-    if machines["devices"] is not None or layout.process_count > 1:
+    if machines.devices is not None or layout.process_count > 1:
         return layout
     taken = layout.dividing(size)
     if len(taken.devices) < len(layout.devices):

@@ -3,16 +3,17 @@
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import typer
 
 from experiments.config.preset import CHOICES, Preset
 from experiments.config.run import RunConfig
 from experiments.fields import option
-from experiments.methods.registry import Hyperparameters
+from experiments.methods import Hyperparameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,34 +42,51 @@ class Machines:
 TRAINING = (Hyperparameters, Preset, RunConfig)
 
 
-def with_options(name: str, *owners: type) -> Callable[[Callable], Callable]:
-    """Gives a command an option for every field of `owners` that has a help.
+@dataclasses.dataclass(frozen=True)
+class TrainedOn:
+    """What `train` and `compare` begin with."""
+
+    data: Annotated[str, typer.Option(help="Data set; `datasets` lists them.")] = (
+        "emoji_styles"
+    )
+    protocol: Annotated[
+        str | None, typer.Option(help="Preset of the data set (default: its first).")
+    ] = None
+
+
+def with_options(
+    **groups: type | tuple[type, ...],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command an option for every field of dataclasses that is one.
+
+    A field is an option if it is made with `fields.option`, or annotated as Typer has it.
 
     Args:
-      name: of the command's keyword that takes them all, as a dict; what was not given on
-        the command line is None there.
-      owners: dataclasses whose fields are made with `presets.option`.
+      **groups: name of an argument of the command -> a dataclass, an instance of which it
+        gets, or several, of whose fields it gets as a dict those that were given.
 
     Returns:
       A decorator.
     """
-    added = [
-        _parameter(field)
-        for owner in owners
-        for field in dataclasses.fields(owner)
-        if "help" in field.metadata
-    ]
+    options = {
+        name: [_parameter(field) for owner in _owners(group) for field in _options(owner)]
+        for name, group in groups.items()
+    }
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command)
-        kept = [p for p in own.parameters.values() if p.name != name]
+        kept = [p for p in own.parameters.values() if p.name not in groups]
+        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in kept]
+        parameters += itertools.chain.from_iterable(options.values())
 
         @functools.wraps(command)
-        def wrapper(**kwargs: Any) -> None:
-            given = {p.name: kwargs.pop(p.name) for p in added}
-            command(**kwargs, **{name: given})
+        def wrapper(**arguments: Any) -> None:
+            for name, group in groups.items():
+                found = {p.name: arguments.pop(p.name) for p in options[name]}
+                given = {k: value for k, value in found.items() if value is not None}
+                arguments[name] = given if isinstance(group, tuple) else group(**given)
+            command(**arguments)
 
-        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in kept] + added
         wrapper.__signature__ = own.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
         wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
         return wrapper
@@ -76,14 +94,27 @@ def with_options(name: str, *owners: type) -> Callable[[Callable], Callable]:
     return decorate
 
 
+def _owners(group: type | tuple[type, ...]) -> tuple[type, ...]:
+    return group if isinstance(group, tuple) else (group,)
+
+
+def _options(owner: type) -> list[dataclasses.Field]:
+    return [f for f in dataclasses.fields(owner) if "help" in f.metadata or _of_typer(f)]
+
+
+def _of_typer(field: dataclasses.Field) -> bool:
+    return get_origin(field.type) is Annotated
+
+
 def _parameter(field: dataclasses.Field) -> inspect.Parameter:
-    text = field.metadata["help"]
-    choices = f" ({', '.join(CHOICES[field.name])})" if field.name in CHOICES else ""
-    made = typer.Option(help=text[0].upper() + text[1:] + choices, show_default=False)
     kind: Any = field.type
+    if _of_typer(field):
+        default, annotation = field.default, kind
+    else:
+        text = field.metadata["help"]
+        choices = f" ({', '.join(CHOICES[field.name])})" if field.name in CHOICES else ""
+        made = typer.Option(help=text[0].upper() + text[1:] + choices, show_default=False)
+        default, annotation = None, Annotated[kind | None, made]
     return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[kind | None, made],
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
     )

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from experiments.cli.console import bars, console, line_without_bars
+from experiments.data import DATASETS
 from experiments.devices import one_device
 from experiments.fields import check_known
 from experiments.files import locked
@@ -46,7 +47,7 @@ def study_command(
     ] = False,
 ) -> None:
     """Answer one question of the papers; run again, it trains only what is missing."""
-    from experiments.studies.kit.runs import GRADIENTS, Setting, Store
+    from experiments.studies.kit.runs import Setting, Store
     from experiments.studies.kit.study import run_study, write_page
 
     study = find_study(name)
@@ -56,7 +57,7 @@ def study_command(
     else:
         names = tuple(n.strip() for n in data.split(",") if n.strip()) or study.data
         for given in names:
-            check_known("data set", given, tuple(GRADIENTS))
+            check_known("data set", given, tuple(DATASETS))
         command = "python -m experiments " + shlex.join(sys.argv[1:])
         one_device()  # where there is none, that is said before anything is begun
         with locked(folder, wait=False, what="studying"), bars() as progress:
@@ -73,7 +74,7 @@ def study_command(
                 store=Store(runs, jobs),
                 seeds=seeds,
                 data=names,
-                gradients={n: gradients or GRADIENTS[n] for n in names},
+                gradients={n: gradients or DATASETS[n].gradients for n in names},
                 watch=watch,
             )
             findings = run_study(study, setting, folder, command)

@@ -5,11 +5,11 @@ import dataclasses
 from experiments.devices import PARAMETERS
 from experiments.fields import check_at_least, check_known, option
 from experiments.methods.penalties import PENALTIES
-from experiments.models.classifier import MODELS
+from experiments.models.backbones import BACKBONES
 
 # What a field may be, where that is a name.
 CHOICES = {
-    "model": tuple(MODELS),
+    "model": tuple(BACKBONES),
     "trained": ("all", "head"),
     "batch_norm": ("frozen", "live"),
     "dtype": ("float32", "bfloat16", "float16"),
@@ -98,7 +98,7 @@ class Preset:
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0; got {self.learning_rate}.")
-        multiple = MODELS[self.model].size_multiple
+        multiple = BACKBONES[self.model].size_multiple
         if self.image_size % multiple:
             raise ValueError(
                 f"image_size must be a multiple of {multiple} for {self.model}; "

@@ -22,10 +22,10 @@ import dataclasses
 from collections.abc import Mapping
 
 from experiments.config.preset import Preset
+from experiments.data import DATASETS
+from experiments.data.benchmarks import BENCHMARKS
 from experiments.fields import check_known
-from experiments.methods.registry import METHODS, Hyperparameters, find_method
-
-BENCHMARK_NAMES = ("pacs", "vlcs", "office_home", "terra_incognita", "domain_net")
+from experiments.methods import METHODS, Hyperparameters, find_method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,6 @@ IN_MEMORY = Preset(
     shift=4,
     split="groups",
 )
-DIGITS = dataclasses.replace(IN_MEMORY, steps=200, image_size=16, shift=1)
 HERE = "this project's own, see the README"
 
 # A laptop's protocol for a folder of images: a small pretrained network, small images.
@@ -141,13 +140,16 @@ def _release(data: str) -> Protocol:
 
 
 PROTOCOLS: dict[str, dict[str, Protocol]] = {
-    "emoji_styles": {"default": Protocol(IN_MEMORY, 200, HERE)},
-    "rotated_digits": {"default": Protocol(DIGITS, 200, HERE)},
-    "colored_digits": {"default": Protocol(DIGITS, 200, HERE)},
+    **{
+        name: {
+            "default": Protocol(dataclasses.replace(IN_MEMORY, **data.preset), 200, HERE)
+        }
+        for name, data in DATASETS.items()
+    },
     "folder": {"default": Protocol(FOLDER, 50, HERE)},
     **{
         name: {"disam": _disam(name), "sagm": _sagm(name), "disam_release": _release(name)}
-        for name in BENCHMARK_NAMES
+        for name in BENCHMARKS
     },
 }
 

@@ -99,21 +99,6 @@ def luma(image: jax.Array) -> jax.Array:
     return jnp.sum(image * jnp.array(LUMA, image.dtype), axis=-1, keepdims=True)
 
 
-def adjust_brightness(image: jax.Array, factor: jax.Array | float) -> jax.Array:
-    """Toward black: factor * image, clipped to [0, 1]."""
-    return _blend(image, 0.0, factor)
-
-
-def adjust_contrast(image: jax.Array, factor: jax.Array | float) -> jax.Array:
-    """Toward, or above 1 away from, the mean gray of [H, W, 3]; clipped to [0, 1]."""
-    return _blend(image, jnp.mean(luma(image)), factor)
-
-
-def adjust_saturation(image: jax.Array, factor: jax.Array | float) -> jax.Array:
-    """Toward, or above 1 away from, each pixel's own gray; clipped to [0, 1]."""
-    return _blend(image, luma(image), factor)
-
-
 def _blend(
     image: jax.Array, base: jax.Array | float, factor: jax.Array | float
 ) -> jax.Array:

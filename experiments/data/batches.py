@@ -17,7 +17,7 @@ from experiments.devices import Layout
 Array = jax.Array | np.ndarray
 
 
-class Sources(NamedTuple):
+class TrainingImages(NamedTuple):
     """The training images of M source domains, one after another.
 
     Attributes:
@@ -55,10 +55,10 @@ def batch_shardings(layout: Layout) -> Batch:
     return Batch(spread, spread, spread, layout.replicated)  # pyright: ignore[reportArgumentType]
 
 
-def stack_sources(data: DomainData, domains: list[int]) -> Sources:
+def stack_domains(data: DomainData, domains: list[int]) -> TrainingImages:
     """Returns the images of the domains with these indices, one after another."""
     counts = np.array([len(data.labels[d]) for d in domains], np.int32)
-    return Sources(
+    return TrainingImages(
         images=np.concatenate([data.images[d] for d in domains]),
         labels=np.concatenate([data.labels[d] for d in domains]).astype(np.int32),
         starts=(np.cumsum(counts) - counts).astype(np.int32),
@@ -67,7 +67,7 @@ def stack_sources(data: DomainData, domains: list[int]) -> Sources:
 
 
 def draw_batch(
-    sources: Sources,
+    training: TrainingImages,
     key: jax.Array,
     step: int | jax.Array,
     batch_size: int,
@@ -77,7 +77,7 @@ def draw_batch(
     """Draws batch_size examples of every domain, with replacement, and augments them.
 
     Args:
-      sources: the training images.
+      training: the images to draw from.
       key: of the run.
       step: of the batch; the same key and step give the same batch.
       batch_size: examples per domain, B.
@@ -88,15 +88,15 @@ def draw_batch(
       The batch, N = M * batch_size, domain after domain.
     """
     picked, *others = _keys(key, step)
-    shape = (len(sources.counts), batch_size)
-    within = jax.random.randint(picked, shape, 0, sources.counts[:, None])
-    index = (sources.starts[:, None] + within).reshape(-1)
+    shape = (len(training.counts), batch_size)
+    within = jax.random.randint(picked, shape, 0, training.counts[:, None])
+    index = (training.starts[:, None] + within).reshape(-1)
     domains = jnp.repeat(jnp.arange(shape[0]), batch_size)
-    return _augmented(sources, index, domains, others, shift, flip)
+    return _augmented(training, index, domains, others, shift, flip)
 
 
 def draw_merged(
-    sources: Sources,
+    training: TrainingImages,
     key: jax.Array,
     step: int | jax.Array,
     batch_size: int,
@@ -108,7 +108,7 @@ def draw_merged(
     A domain has as many of them as its share of the images gives it, and may be absent.
 
     Args:
-      sources: the training images.
+      training: the images to draw from.
       key: of the run.
       step: of the batch; the same key and step give the same batch.
       batch_size: examples in all, N.
@@ -119,10 +119,10 @@ def draw_merged(
       The batch, in the order drawn.
     """
     picked, *others = _keys(key, step)
-    ends = jnp.asarray(sources.starts + sources.counts)
+    ends = jnp.asarray(training.starts + training.counts)
     index = jax.random.randint(picked, (batch_size,), 0, ends[-1])
     domains = jnp.searchsorted(ends, index, side="right")
-    return _augmented(sources, index, domains, others, shift, flip)
+    return _augmented(training, index, domains, others, shift, flip)
 
 
 DRAWS = {"balanced": draw_batch, "merged": draw_merged}
@@ -134,7 +134,7 @@ def _keys(key: jax.Array, step: int | jax.Array) -> jax.Array:
 
 
 def _augmented(
-    sources: Sources,
+    training: TrainingImages,
     index: Array,
     domains: jax.Array,
     keys: list[jax.Array],
@@ -142,13 +142,13 @@ def _augmented(
     flip: bool,
 ) -> Batch:
     flipped, shifted, kept = keys
-    images = scale_pixels(sources.images[index])
+    images = scale_pixels(training.images[index])
     if flip:
         mirror = jax.random.bernoulli(flipped, shape=(len(images), 1, 1, 1))
         images = jnp.where(mirror, images[:, :, ::-1], images)
     if shift:
         images = random_shift(shifted, images, shift)
-    return Batch(images, sources.labels[index], domains, kept)
+    return Batch(images, training.labels[index], domains, kept)
 
 
 def random_shift(key: jax.Array, images: jax.Array, shift: int) -> jax.Array:

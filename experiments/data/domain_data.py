@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from experiments.fields import check_known
+
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single truth value for ==
 class DomainData:
@@ -52,9 +54,7 @@ class DomainData:
         Raises:
           ValueError: if there is no such domain; the message lists those there are.
         """
-        if name not in self.domains:
-            known = ", ".join(self.domains)
-            raise ValueError(f"unknown domain '{name}' of {self.name}; it has: {known}")
+        check_known(f"domain of {self.name}", name, self.domains)
         return self.domains.index(name)
 
     @property

@@ -9,15 +9,9 @@ import tensorflow_datasets as tfds
 
 from experiments.data.benchmarks import BENCHMARKS
 from experiments.data.builder import BUILDERS, RELEASE, DomainConfig
+from experiments.data.check_benchmark import check_benchmark, find_benchmark
 from experiments.data.check_images import Checked, check_images
-from experiments.data.folders import (
-    Listing,
-    check_benchmark,
-    find_benchmark,
-    in_lines,
-    list_folder,
-    partial_classes,
-)
+from experiments.data.folders import Listing, in_lines, list_folder, partial_classes
 from experiments.data.prepared import (
     DATA,
     Prepared,

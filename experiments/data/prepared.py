@@ -26,6 +26,7 @@ from experiments.data.benchmarks import BENCHMARKS
 from experiments.data.builder import RELEASE, SPLIT
 from experiments.data.check_images import content_of
 from experiments.data.folders import class_of
+from experiments.fields import check_known
 from experiments.files import read_json
 
 DATA = "data.json"
@@ -70,9 +71,7 @@ class Prepared:
         Raises:
           ValueError: if there is no such domain; the message lists those there are.
         """
-        if name not in self.domains:
-            known = ", ".join(self.domains)
-            raise ValueError(f"unknown domain '{name}' of {self.name}; it has: {known}")
+        check_known(f"domain of {self.name}", name, self.domains)
         return self.domains.index(name)
 
     def filenames(self, domain: str) -> list[str]:

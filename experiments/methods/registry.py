@@ -1,392 +1,195 @@
-"""The methods an experiment can train with, each one value made of disam_jax's parts.
+"""The methods an experiment can train with, and those that others bring.
 
-A method of one's own is a `Method` too, or a function without arguments that returns a
-transformation: give its place, `package.module:NAME`, wherever a name is asked for, or
-announce it under the entry point group `disam_jax.methods`.
+A method of one's own is a `Method` too, or a function that returns a transformation: give
+its place, `package.module:NAME`, wherever a name is asked for, or announce it under the
+entry point group `disam_jax.methods`.
 """
 
 import dataclasses
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
 import optax
 
 import disam_jax as dj
-from disam_jax.testing import count_evaluations
-from experiments.fields import check_known, option
-from experiments.methods.examples import Examples, all_examples, climb_fewer, only_hardest
+from experiments.fields import check_known
+from experiments.methods.examples import climb_fewer, only_hardest
+from experiments.methods.method import Hyperparameters, Method
 
 ENTRY_POINTS = "disam_jax.methods"
-
-
-@dataclasses.dataclass(frozen=True)
-class Hyperparameters:
-    """The papers' symbols; a method reads those it has.
-
-    rho and lam default to the DISAM paper's, alpha to SAGM's on PACS.
-    """
-
-    rho: float = option(0.05, "radius of the perturbation")
-    alpha: float = option(1e-3, "SAGM's step back; GSAM's, LookSAM's, GNP's weight")
-    lam: float = option(0.1, "DISAM's weight of the variance of the domain losses")
-    variance: str = option("uniform", "DISAM's variance, uniform or count_weighted")
-    period: int = option(5, "steps from one ascent to the next")
-    fraction: float = option(0.25, "of the examples, for the ascent or as the hardest")
-    start: int = option(200, "first step of a late ascent")
-    probability: float = option(0.5, "that a step ascends")
-    threshold: float = option(0.0, "AE-SAM's, in standard deviations")
-    ascent_steps: int = option(2, "steps of an ascent")
-    gamma: float = option(0.9, "WSAM's weight of the sharpness; GAM's")
-    theta: float = option(0.9, "VaSSO's weight of the new gradient")
-    sigma: float = option(1.0, "how much of the mean gradient F-SAM takes away")
-    decay: float = option(0.9, "of a mean or a momentum over steps")
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A method by name.
-
-    Attributes:
-      name: what the command line and the tables call it.
-      make: hyperparameters -> transformation.
-      defaults: the hyperparameters it runs with unless told otherwise.
-      reads: the hyperparameters that change it.
-      description: one line, for `python -m experiments methods`.
-      gradients: (hyperparameters, source domains) -> gradients of the whole batch per
-        step, on average.
-      examples: hyperparameters -> which examples it looks at.
-      pieces: whether it is given the domains as pieces of the batch.
-    """
-
-    name: str
-    make: Callable[[Hyperparameters], optax.GradientTransformationExtraArgs]
-    defaults: Hyperparameters
-    reads: tuple[str, ...]
-    description: str
-    gradients: Callable[[Hyperparameters, int], float] = lambda h, domains: 2.0
-    examples: Callable[[Hyperparameters], Examples] = lambda h: all_examples
-    pieces: bool = False
-
-
-# No DG paper states GSAM's alpha; 0.2 lies between its two ImageNet values. ASAM's radius
-# counts in units of the weights' size, about ten times SAM's, momentum SAM's as much.
-PAPER = Hyperparameters()
-
-
-def _with(**changes: Any) -> Hyperparameters:
-    return dataclasses.replace(PAPER, **changes)
-
-
-GSAM = _with(alpha=0.2)
-LOOK = _with(alpha=0.7)
-TEN_TIMES = _with(rho=0.5)
 BACKWARD = 2 / 3  # of a gradient: a second way back through one forward pass
 
-
-def climbed(h: Hyperparameters):
-    """DISAM's ascent objective."""
-    return dj.variance_penalized(h.lam, variance=h.variance)
+Transformation = optax.GradientTransformationExtraArgs
 
 
-def _once_in(h: Hyperparameters, domains: int) -> float:
+def adaptive_sam(rho: float = 0.5) -> Transformation:
+    """Kwon et al., ICML 2021: a radius relative to each weight."""
+    return dj.sam(rho, adaptive=True)
+
+
+def multi_step_sam(rho: float = 0.05, ascent_steps: int = 2) -> Transformation:
+    """Several ascent steps of rho in all."""
+    return dj.multi_step_sam(rho, ascent_steps)
+
+
+def bilateral_sam(rho: float = 0.05) -> Transformation:
+    """Deng et al., 2024: looks down too, as far as up (rho_min = rho)."""
+    return dj.bilateral_sam(rho, rho_min=rho)
+
+
+def gam(rho: float = 0.2, gamma: float = 0.03) -> Transformation:
+    """Zhang et al., CVPR 2023: first-order flatness (inner_rho = 0.1 * rho)."""
+    return dj.gam(rho, inner_rho=0.1 * rho, gamma=gamma)
+
+
+def one_pass(rho: float = 0.05, ascent: Any = None) -> Transformation:
+    """SAM's ascent gradient of the step before."""
+    return dj.one_pass(dj.ascend(rho), ascent=ascent)
+
+
+def one_pass_by_domain(rho: float = 0.05, ascent: Any = None) -> Transformation:
+    """SAM's ascent gradient of the step before, from the domains' own passes."""
+    return dj.one_pass_by_domain(dj.ascend(rho), ascent=ascent)
+
+
+def once_in_a_period(h: Hyperparameters, num_domains: int) -> float:
+    """A second gradient at every period-th step."""
     return 1 + 1 / h.period
 
 
-def _fewer(h: Hyperparameters) -> Examples:
-    return climb_fewer(h.fraction)
+def of_a_fraction(h: Hyperparameters, num_domains: int) -> float:
+    """A second gradient on a fraction of the batch."""
+    return 1 + h.fraction
 
 
-def _hardest(h: Hyperparameters) -> Examples:
-    return only_hardest(h.fraction)
+def of_the_hardest(h: Hyperparameters, num_domains: int) -> float:
+    """A forward pass, and two gradients on a fraction of the batch."""
+    return 1 / 3 + 2 * h.fraction
 
 
-DISAM = ("lam", "variance")
+def on_disam(method: Method, name: str, description: str) -> Method:
+    """The method on DISAM's ascent objective."""
+    return dataclasses.replace(method, name=name, description=description, disam=True)
+
+
+# An override is a default that is not the library's. No DG paper states GSAM's alpha; 0.2
+# lies between its two ImageNet values. Momentum SAM's radius is about ten times SAM's.
+SAGM = Method(dj.sagm, "Wang et al., CVPR 2023")
+GSAM = Method(dj.gsam, "Zhuang et al., ICLR 2022", overrides={"alpha": 0.2})
+INTERVAL = Method(dj.interval_sam, "SAM at every period-th step", cost=once_in_a_period)
+LOOKSAM = Method(
+    dj.looksam,
+    "Liu et al., CVPR 2022: SAM's turn is used again between",
+    cost=once_in_a_period,
+)
+PART = Method(
+    dj.sam,
+    "SAM whose ascent is on a fraction of the examples",
+    name="part_sam",
+    cost=of_a_fraction,
+    examples=climb_fewer,
+)
+KSAM = Method(
+    dj.sam,
+    "Ni et al., 2022: both gradients on the hardest examples of every domain",
+    name="ksam",
+    cost=of_the_hardest,
+    examples=only_hardest,
+)
 _LIST = (
-    Method(
-        "erm",
-        lambda h: dj.erm(),
-        PAPER,
-        (),
-        "the weighted mean loss, no perturbation",
-        lambda h, domains: 1.0,
-    ),
-    Method("sam", lambda h: dj.sam(h.rho), PAPER, ("rho",), "Foret et al., ICLR 2021"),
-    Method(
-        "asam",
-        lambda h: dj.sam(h.rho, adaptive=True),
-        TEN_TIMES,
-        ("rho",),
-        "Kwon et al., ICML 2021: a radius relative to each weight",
-    ),
-    Method(
-        "gsam",
-        lambda h: dj.gsam(h.rho, h.alpha),
-        GSAM,
-        ("rho", "alpha"),
-        "Zhuang et al., ICLR 2022",
-    ),
-    Method(
-        "sagm",
-        lambda h: dj.sagm(h.rho, h.alpha),
-        PAPER,
-        ("rho", "alpha"),
-        "Wang et al., CVPR 2023",
-    ),
-    Method(
-        "disam",
-        lambda h: dj.disam(h.rho, h.lam, variance=h.variance),
-        PAPER,
-        ("rho", *DISAM),
-        "Zhang et al., ICLR 2024",
-    ),
-    Method(
-        "disam+sagm",
-        lambda h: dj.sagm(h.rho, h.alpha, ascent=climbed(h)),
-        PAPER,
-        ("rho", "alpha", *DISAM),
-        "SAGM on DISAM's ascent objective, the papers' listing",
-    ),
-    Method(
-        "disam+gsam",
-        lambda h: dj.gsam(h.rho, h.alpha, ascent=climbed(h)),
-        GSAM,
-        ("rho", "alpha", *DISAM),
-        "GSAM on DISAM's ascent objective, the papers' listing",
-    ),
+    Method(dj.erm, "the weighted mean loss, no perturbation", cost=1),
+    Method(dj.sam, "Foret et al., ICLR 2021"),
+    Method(dj.asam, "Kwon et al., ICML 2021, as released: |w| + 0.01, biases unscaled"),
+    GSAM,
+    SAGM,
+    Method(dj.disam, "Zhang et al., ICLR 2024"),
+    on_disam(SAGM, "disam+sagm", "SAGM on DISAM's ascent objective, the papers' listing"),
+    on_disam(GSAM, "disam+gsam", "GSAM on DISAM's ascent objective, the papers' listing"),
     # Less than two gradients per step.
+    INTERVAL,
+    LOOKSAM,
     Method(
-        "interval_sam",
-        lambda h: dj.interval_sam(h.rho, h.period),
-        PAPER,
-        ("rho", "period"),
-        "SAM at every period-th step",
-        _once_in,
-    ),
-    Method(
-        "looksam",
-        lambda h: dj.looksam(h.rho, h.alpha, h.period),
-        LOOK,
-        ("rho", "alpha", "period"),
-        "Liu et al., CVPR 2022: SAM's turn is used again between",
-        _once_in,
-    ),
-    Method(
-        "late_sam",
-        lambda h: dj.late_sam(h.rho, h.start),
-        PAPER,
-        ("rho", "start"),
+        dj.late_sam,
         "SAM from a step on; 1 gradient before it",
-        lambda h, domains: 1.5,
+        overrides={"start": 200},
+        cost=1.5,
     ),
     Method(
-        "randomized_sam",
-        lambda h: dj.randomized_sam(h.rho, h.probability),
-        PAPER,
-        ("rho", "probability"),
+        dj.rst,
         "Zhao et al., 2022 (RST): SAM with a probability",
-        lambda h, domains: 1 + h.probability,
+        cost=lambda h, num_domains: 1 + h.probability,
     ),
     Method(
-        "ae_sam",
-        lambda h: dj.ae_sam(h.rho, h.threshold, decay=h.decay),
-        PAPER,
-        ("rho", "threshold", "decay"),
+        dj.ae_sam,
         "Jiang et al., ICLR 2023: SAM where the gradient is large; cost by the data",
-        lambda h, domains: 1.5,
+        cost=1.5,
     ),
+    PART,
+    KSAM,
     Method(
-        "part_sam",
-        lambda h: dj.sam(h.rho),
-        PAPER,
-        ("rho", "fraction"),
-        "SAM whose ascent is on a fraction of the examples",
-        lambda h, domains: 1 + h.fraction,
-        _fewer,
-    ),
-    Method(
-        "ksam",
-        lambda h: dj.sam(h.rho),
-        PAPER,
-        ("rho", "fraction"),
-        "Ni et al., 2022: both gradients on the hardest examples of every domain",
-        lambda h, domains: 1 / 3 + 2 * h.fraction,
-        _hardest,
-    ),
-    Method(
-        "momentum_sam",
-        lambda h: dj.momentum_sam(h.rho, h.decay),
-        TEN_TIMES,
-        ("rho", "decay"),
+        dj.momentum_sam,
         "Becker et al., 2024: ahead along the momentum",
-        lambda h, domains: 1.0,
+        overrides={"rho": 0.5},
+        cost=1,
     ),
+    Method(dj.noise_sam, "a random direction, the control", cost=1),
     Method(
-        "random_sam",
-        lambda h: dj.random_sam(h.rho),
-        PAPER,
-        ("rho",),
-        "a random direction, the control",
-        lambda h, domains: 1.0,
-    ),
-    Method(
-        "dgsam",
-        lambda h: dj.dgsam(h.rho),
-        PAPER,
-        ("rho",),
+        dj.dgsam,
         "Song et al., 2025: from domain to domain; 1 + 1 / domains gradients",
-        lambda h, domains: 1 + 1 / domains,
-        pieces=True,
+        cost=lambda h, num_domains: 1 + 1 / num_domains,
+        micro_batches=True,
     ),
     # Another eps, another use of the gradients, more points.
+    Method(adaptive_sam),
+    Method(dj.layerwise_sam, "a radius relative to each layer's norm"),
     Method(
-        "asam_eta",
-        lambda h: dj.asam(h.rho),
-        TEN_TIMES,
-        ("rho",),
-        "Kwon et al., ICML 2021, as released: |w| + 0.01, biases unscaled",
-    ),
-    Method(
-        "layerwise_sam",
-        lambda h: dj.layerwise_sam(h.rho),
-        PAPER,
-        ("rho",),
-        "a radius relative to each layer's norm",
-    ),
-    Method(
-        "linf_sam",
-        lambda h: dj.linf_sam(h.rho),
-        _with(rho=1e-4),
-        ("rho",),
+        dj.linf_sam,
         "Foret et al., ICLR 2021, p = inf: the gradient's sign",
+        overrides={"rho": 1e-4},
     ),
     Method(
-        "sam_on",
-        lambda h: dj.sam_on(h.rho),
-        PAPER,
-        ("rho",),
+        dj.sam_on,
         "Mueller et al., NeurIPS 2023: normalization layers alone",
+        overrides={"rho": 0.05},
     ),
     Method(
-        "unnormalized_sam",
-        lambda h: dj.unnormalized_sam(h.rho),
-        PAPER,
-        ("rho",),
+        dj.unnormalized_sam,
         "Andriushchenko and Flammarion, ICML 2022: eps = rho * gradient",
     ),
+    Method(dj.friendly_sam, "Li et al., CVPR 2024: climbs the batch's noise"),
+    Method(dj.vasso, "Li and Giannakis, NeurIPS 2023: climbs a mean over steps"),
     Method(
-        "friendly_sam",
-        lambda h: dj.friendly_sam(h.rho, h.sigma, h.decay),
-        PAPER,
-        ("rho", "sigma", "decay"),
-        "Li et al., CVPR 2024: climbs the batch's noise",
-    ),
-    Method(
-        "vasso",
-        lambda h: dj.vasso(h.rho, h.theta),
-        PAPER,
-        ("rho", "theta"),
-        "Li and Giannakis, NeurIPS 2023: climbs a mean over steps",
-    ),
-    Method(
-        "gradient_norm_penalty",
-        lambda h: dj.gradient_norm_penalty(h.rho, h.alpha),
-        _with(alpha=0.8),
-        ("rho", "alpha"),
+        dj.gradient_norm_penalty,
         "Zhao et al., ICML 2022: a mean of both gradients",
+        overrides={"rho": 0.05},
     ),
-    Method(
-        "wsam",
-        lambda h: dj.wsam(h.rho, h.gamma),
-        PAPER,
-        ("rho", "gamma"),
-        "Yue et al., KDD 2023: extrapolates, coupled",
-    ),
-    Method(
-        "stable_sam",
-        lambda h: dj.stable_sam(h.rho),
-        PAPER,
-        ("rho",),
-        "Tan et al., JMLR 2025: with the plain gradient's length",
-    ),
-    Method(
-        "multi_step_sam",
-        lambda h: dj.multi_step_sam(h.rho, h.ascent_steps),
-        PAPER,
-        ("rho", "ascent_steps"),
-        "several ascent steps of rho in all",
-        lambda h, domains: 1.0 + h.ascent_steps,
-    ),
-    Method(
-        "bilateral_sam",
-        lambda h: dj.bilateral_sam(h.rho, h.rho),
-        PAPER,
-        ("rho",),
-        "Deng et al., 2024: looks down too",
-        lambda h, domains: 3.0,
-    ),
-    Method(
-        "gam",
-        lambda h: dj.gam(h.rho, 0.1 * h.rho, gamma=h.gamma),
-        _with(rho=0.2, gamma=0.03),
-        ("rho", "gamma"),
-        "Zhang et al., CVPR 2023: first-order flatness",
-        lambda h, domains: 4.0,
-    ),
+    Method(dj.wsam, "Yue et al., KDD 2023: extrapolates, coupled"),
+    Method(dj.stable_sam, "Tan et al., JMLR 2025: with the plain gradient's length"),
+    Method(multi_step_sam, cost=lambda h, num_domains: 1 + h.ascent_steps),
+    Method(bilateral_sam, cost=3),
+    Method(gam, cost=4),
     # DISAM's objective in the cheap ones.
+    on_disam(INTERVAL, "disam+interval", "DISAM at every period-th step"),
+    on_disam(LOOKSAM, "disam+looksam", "LookSAM on DISAM's ascent objective"),
+    on_disam(PART, "disam+part", "DISAM whose ascent is on a fraction of the examples"),
+    on_disam(KSAM, "disam+ksam", "DISAM on the hardest examples of every domain"),
     Method(
-        "disam+interval",
-        lambda h: dj.interval_sam(h.rho, h.period, ascent=climbed(h)),
-        PAPER,
-        ("rho", "period", *DISAM),
-        "DISAM at every period-th step",
-        _once_in,
-    ),
-    Method(
-        "disam+looksam",
-        lambda h: dj.looksam(h.rho, h.alpha, h.period, ascent=climbed(h)),
-        LOOK,
-        ("rho", "alpha", "period", *DISAM),
-        "LookSAM on DISAM's ascent objective",
-        _once_in,
-    ),
-    Method(
-        "disam+part",
-        lambda h: dj.disam(h.rho, h.lam, variance=h.variance),
-        PAPER,
-        ("rho", "fraction", *DISAM),
-        "DISAM whose ascent is on a fraction of the examples",
-        lambda h, domains: 1 + h.fraction,
-        _fewer,
-    ),
-    Method(
-        "disam+ksam",
-        lambda h: dj.disam(h.rho, h.lam, variance=h.variance),
-        PAPER,
-        ("rho", "fraction", *DISAM),
-        "DISAM on the hardest examples of every domain",
-        lambda h, domains: 1 / 3 + 2 * h.fraction,
-        _hardest,
-    ),
-    Method(
-        "disam+one_pass",
-        lambda h: dj.one_pass_by_domain(dj.ascend(h.rho), ascent=climbed(h)),
-        PAPER,
-        ("rho", *DISAM),
+        one_pass_by_domain,
         "DISAM's ascent gradient of the step before, from the domains' own passes",
-        lambda h, domains: 1.0,
-        pieces=True,
+        name="disam+one_pass",
+        cost=1,
+        disam=True,
+        micro_batches=True,
     ),
     Method(
-        "disam+stale",
-        lambda h: dj.one_pass(dj.ascend(h.rho), ascent=climbed(h)),
-        PAPER,
-        ("rho", *DISAM),
+        one_pass,
         "the same from the whole batch, for one more backward pass",
-        lambda h, domains: 1 + BACKWARD,
+        name="disam+stale",
+        cost=1 + BACKWARD,
+        disam=True,
     ),
 )
 METHODS = {method.name: method for method in _LIST}
@@ -417,11 +220,12 @@ def find_method(name: str) -> Method:
     except (ImportError, AttributeError) as error:
         raise ValueError(f"method '{name}' cannot be loaded: {error}") from None
     if inspect.isfunction(found):
-        found = of_function(attribute, found)
+        found = Method(found, name=attribute, cost=None)
     if not isinstance(found, Method):
         raise ValueError(
-            f"method '{name}' must be an experiments.methods.Method, or a function without "
-            f"arguments that returns a transformation; {place} is a {type(found).__name__}."
+            f"method '{name}' must be an experiments.methods.Method, or a function of "
+            "hyperparameters that returns a transformation; "
+            f"{place} is a {type(found).__name__}."
         )
     if found.name in METHODS:
         raise ValueError(
@@ -429,25 +233,6 @@ def find_method(name: str) -> Method:
             "give it another name."
         )
     return found
-
-
-def of_function(
-    name: str, make: Callable[[], optax.GradientTransformationExtraArgs]
-) -> Method:
-    """The method of a function that returns a transformation, its cost counted.
-
-    Args:
-      name: of the method.
-      make: () -> transformation.
-
-    Returns:
-      The method; it reads no hyperparameters.
-    """
-    gradients = count_evaluations(make(), steps=60)  # whole periods of most lengths
-    description = (make.__doc__ or "").strip().partition("\n")[0]
-    return Method(
-        name, lambda h: make(), PAPER, (), description, lambda h, domains: gradients
-    )
 
 
 def known_methods() -> dict[str, Method]:

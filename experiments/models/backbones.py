@@ -15,6 +15,7 @@ from experiments.models.efficientnet_lite import (
 )
 from experiments.models.pretrained import PathOf, from_torch
 from experiments.models.resnet import BasicBlock, Bottleneck, ResNet, resnet_path
+from experiments.models.small import PatchNet, SmallResNet
 from experiments.models.vit import VisionTransformer, vit_path
 from experiments.models.weight_files import read_weights
 
@@ -22,6 +23,7 @@ Color = tuple[float, float, float]
 
 IMAGENET_MEAN: Color = (0.485, 0.456, 0.406)
 IMAGENET_STD: Color = (0.229, 0.224, 0.225)
+HALF: Color = (0.5, 0.5, 0.5)  # brings [0, 1] to [-1, 1]
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
@@ -76,6 +78,8 @@ def _vit(width: int, heads: int) -> Backbone:
 
 
 BACKBONES = {
+    "patchnet": Backbone(PatchNet, size_multiple=16, mean=HALF, std=HALF),
+    "resnet": Backbone(SmallResNet, size_multiple=4, mean=HALF, std=HALF),
     "resnet18": _resnet(BasicBlock, (2, 2, 2, 2)),
     "resnet34": _resnet(BasicBlock, (3, 4, 6, 3)),
     "resnet50": _resnet(Bottleneck, (3, 4, 6, 3)),
@@ -91,11 +95,14 @@ BACKBONES = {
 }
 
 
+PRETRAINED = tuple(name for name, backbone in BACKBONES.items() if backbone.path_of)
+
+
 def load_pretrained(name: str, path: Path | None, variables: Any) -> Any:
     """The backbone's variables with the weights of a file; its classifier is left out.
 
     Args:
-      name: a key of `BACKBONES`.
+      name: one of `PRETRAINED`.
       path: a `.safetensors` or PyTorch file; None is the one that a package ships.
       variables: of the module, for the shapes.
 
@@ -105,11 +112,11 @@ def load_pretrained(name: str, path: Path | None, variables: Any) -> Any:
     Raises:
       ValueError: there are no such weights, or they do not fit; the message says how.
     """
-    backbone = BACKBONES.get(name)
-    if backbone is None or backbone.path_of is None:
+    backbone = BACKBONES[name]
+    if backbone.path_of is None:
         raise ValueError(
             f"there are no pretrained weights for {name}: take weights scratch, or one of "
-            f"the models {', '.join(BACKBONES)}."
+            f"the models {', '.join(PRETRAINED)}."
         )
     if path is None:
         if backbone.package is None:

@@ -6,16 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.backbones import BACKBONES, Backbone
-from experiments.models.small import PatchNet, SmallResNet
-
-HALF = (0.5, 0.5, 0.5)  # brings [0, 1] to [-1, 1]
-
-MODELS: dict[str, Backbone] = {
-    "patchnet": Backbone(PatchNet, size_multiple=16, mean=HALF, std=HALF),
-    "resnet": Backbone(SmallResNet, size_multiple=4, mean=HALF, std=HALF),
-    **BACKBONES,
-}
+from experiments.models.backbones import BACKBONES
 
 
 class Classifier(nn.Module):
@@ -57,7 +48,7 @@ def make_classifier(
     """Returns the classifier on a backbone by name.
 
     Args:
-      model: a key of `MODELS`.
+      model: a key of `BACKBONES`.
       num_classes: length of the logits.
       batch_norm: `live`, batch statistics that move the running ones, as the DISAM
         release; or `frozen`, the running ones always, as DomainBed, SWAD and SAGM.
@@ -67,7 +58,7 @@ def make_classifier(
     Returns:
       The module.
     """
-    backbone = MODELS[model]
+    backbone = BACKBONES[model]
     compute = jnp.dtype(dtype)
     return Classifier(
         backbone=backbone.make(batch_norm=batch_norm, dtype=compute),

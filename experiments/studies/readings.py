@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import disam_jax as dj
-from experiments.methods.registry import PAPER, Hyperparameters, Method, climbed
+from experiments.methods import Method
 from experiments.results.figures import color_of, save
 from experiments.results.table import Table
 from experiments.studies.kit.changes import Change
@@ -23,19 +23,21 @@ from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 MARGIN = 0.005
 LAMS = (0.1, 10.0)
-READS = ("rho", "alpha", "lam", "variance")
 
 
-def _closure(h: Hyperparameters):
-    return dj.sagm(h.rho, h.alpha, ascent=climbed(h), descent=climbed(h))
+def closure(rho: float, alpha: float, lam: float, variance: str):
+    """Both gradients of L - lam Var."""
+    penalized = dj.variance_penalized(lam, variance=variance)
+    return dj.sagm(rho, alpha, ascent=penalized, descent=penalized)
 
 
-def _pure(h: Hyperparameters):
-    return dj.sagm(h.rho, h.alpha, ascent=climbed(h), combine_with="descent")
+def pure(rho: float, alpha: float, lam: float, variance: str):
+    """The variance acts on eps alone."""
+    penalized = dj.variance_penalized(lam, variance=variance)
+    return dj.sagm(rho, alpha, ascent=penalized, combine_with="descent")
 
 
-CLOSURE = Method("closure", _closure, PAPER, READS, "both gradients of L - lam Var")
-PURE = Method("pure", _pure, PAPER, READS, "the variance acts on eps alone")
+CLOSURE, PURE = Method(closure), Method(pure)
 
 READINGS = {
     "listing": "disam+sagm",

@@ -13,9 +13,9 @@ from experiments.data.augment import augment
 from experiments.data.batches import (
     DRAWS,
     Batch,
-    Sources,
+    TrainingImages,
     batch_shardings,
-    stack_sources,
+    stack_domains,
 )
 from experiments.data.prepare import Prepared
 from experiments.data.splits import (
@@ -67,7 +67,7 @@ class Feed:
     out_split: dict[str, Callable[[], Chunks]]
     in_split: Callable[[], Chunks]
     epoch_steps: int
-    held: Sources | None = None
+    held: TrainingImages | None = None
 
 
 def make_feed(
@@ -157,7 +157,7 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
     )
     sources = [d for d in range(len(data.domains)) if d != unseen]
     layout.check_batch(batch_examples(config, data))
-    held = layout.put(stack_sources(train, sources), layout.replicated)
+    held = layout.put(stack_domains(train, sources), layout.replicated)
     draw = functools.partial(
         _draw(preset.batching, layout),
         held,

@@ -21,7 +21,7 @@ import numpy as np
 import disam_jax as dj
 from experiments.config.run import RunConfig
 from experiments.data import DomainData
-from experiments.data.batches import DRAWS, Array, Sources
+from experiments.data.batches import DRAWS, Array, TrainingImages
 from experiments.data.prepare import Prepared
 from experiments.devices import one_device
 from experiments.fields import check_at_least
@@ -61,11 +61,11 @@ class Lane(NamedTuple):
     alpha: jax.Array
     lam: jax.Array
     learning_rate: jax.Array
-    sources: Sources
+    sources: TrainingImages
     key: jax.Array
 
 
-def make_lane(config: RunConfig, sources: Sources) -> Lane:
+def make_lane(config: RunConfig, sources: TrainingImages) -> Lane:
     """What a step reads of a run of `config`, whose training images are `sources`."""
     h, rate = config.hyperparameters, config.preset.learning_rate
     rho, alpha, lam, peak = map(jnp.float32, (h.rho, h.alpha, h.lam, rate))
@@ -364,7 +364,7 @@ def stack_lanes(lanes: Sequence[Lane]) -> Lane:
     def filled(x: Array) -> jax.Array:
         return jnp.pad(x, [(0, most - len(x))] + [(0, 0)] * (x.ndim - 1))
 
-    def widened(sources: Sources) -> Sources:
+    def widened(sources: TrainingImages) -> TrainingImages:
         images, labels = filled(sources.images), filled(sources.labels)
         return sources._replace(images=images, labels=labels)
 

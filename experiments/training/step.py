@@ -180,7 +180,7 @@ def build_program(
     if preset.perturbed_dtype != "same":
         perturbed_model = _model(preset, preset.perturbed_dtype, num_classes)
     spec = find_method(method)
-    examples = spec.examples(hyperparameters)
+    examples = spec.chooser(hyperparameters)
     tx = _optimizer_chain(method, hyperparameters, preset, learning_rate)
     penalty = make_penalty(preset)
 
@@ -231,7 +231,7 @@ def build_program(
         chosen = examples(
             batch, num_domains, lambda batch: forward(model, state.params, batch)[0]
         )
-        taken = take_batch(preset, chosen, num_domains, spec.pieces)
+        taken = take_batch(preset, chosen, num_domains, spec.micro_batches)
         perturbed_losses = None if perturbed_model is None else losses_of(perturbed_model)
         updates, opt_state = tx.update(
             None,  # pyright: ignore[reportArgumentType]  the method ignores what comes in

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.data import DomainData
+from experiments.fields import check_known
 
 
 class Change(NamedTuple):
@@ -44,9 +45,7 @@ def apply_change(
     """
     if change is None:
         return data
-    if change.name not in CHANGES:
-        known = ", ".join(CHANGES)
-        raise ValueError(f"unknown change '{change.name}'; there are: {known}")
+    check_known("change", change.name, tuple(CHANGES))
     sources = [d for d, name in enumerate(data.domains) if name != unseen]
     ids = np.concatenate([np.full(len(data.labels[d]), i) for i, d in enumerate(sources)])
     rng = np.random.default_rng([seed, len(ids)])

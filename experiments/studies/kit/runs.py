@@ -27,8 +27,8 @@ import jax
 import numpy as np
 
 from experiments.config.run import RunConfig
-from experiments.data import DomainData, load, split_groups
-from experiments.data.batches import stack_sources
+from experiments.data import DATASETS, DomainData, load, split_groups
+from experiments.data.batches import stack_domains
 from experiments.files import read_json, write_json
 from experiments.studies.kit.changes import Change, apply_change
 from experiments.studies.kit.probes import PROBES, Trained
@@ -93,7 +93,7 @@ def train_spec(spec: Spec) -> dict[str, Any]:
     program = make_program(
         common.method, common.hyperparameters, common.preset, classes, len(sources)
     )
-    lane = jax.device_put(make_lane(config, stack_sources(train, sources)))
+    lane = jax.device_put(make_lane(config, stack_domains(train, sources)))
     state = program.init(init_key(config))
     marks = {round(preset.steps * (i + 1) / spec.looks) for i in range(spec.looks)}
     found: dict[str, Any] = {
@@ -332,16 +332,13 @@ class Setting:
 
     store: Store
     seeds: int = 5
-    data: tuple[str, ...] = ("emoji_styles", "rotated_digits", "colored_digits")
+    data: tuple[str, ...] = tuple(DATASETS)
     gradients: dict[str, int] = dataclasses.field(
-        default_factory=lambda: dict(GRADIENTS), hash=False
+        default_factory=lambda: {name: data.gradients for name, data in DATASETS.items()},
+        hash=False,
     )
     watch: Watch = lambda done, total: None
 
     def outcomes(self, specs: Sequence[Spec]) -> list[dict[str, Any]]:
         """The outcome of every run; see `Store`."""
         return self.store.outcomes(specs, self.watch)
-
-
-# So few that the whole set of studies takes hours on two cores; ERM gains from more.
-GRADIENTS = {"emoji_styles": 800, "rotated_digits": 600, "colored_digits": 400}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.data import DATASETS
 from experiments.files import read_json, write_json, write_whole
 from experiments.results.table import Table, grid
 from experiments.studies.kit.runs import Setting
@@ -75,7 +76,7 @@ class Study:
     draw: Callable[[Numbers, Path], list[Figure]]
     find: Callable[[Numbers], list[Finding]]
     tables: Callable[[Numbers], list[Table]] = lambda numbers: []
-    data: tuple[str, ...] = ("emoji_styles", "rotated_digits", "colored_digits")
+    data: tuple[str, ...] = tuple(DATASETS)
 
 
 def run_study(study: Study, setting: Setting, out: Path, command: str) -> list[Finding]:

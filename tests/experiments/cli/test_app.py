@@ -91,12 +91,12 @@ def test_compare_writes_results_and_report(tmp_path):
         (("compare", "--methods", "erm,foo"), "unknown method 'foo'; there are: erm, sam"),
         (
             ("compare", "--unseen", "noto,foo"),
-            "unknown domain 'foo' of emoji_styles; it",
+            "unknown domain of emoji_styles 'foo'; there",
         ),
         (("train", "--data", "foo"), "unknown data set 'foo'; there are: emoji_styles"),
         (
             ("train", "--unseen", "foo"),
-            "unknown domain 'foo' of emoji_styles; it has",
+            "unknown domain of emoji_styles 'foo'; there are",
         ),
         (("train", "--rho", "-1"), "rho must be finite and >= 0; got -1.0"),
     ],

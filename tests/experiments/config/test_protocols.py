@@ -1,7 +1,8 @@
 import pytest
 
-from experiments.config.protocols import BENCHMARK_NAMES, PROTOCOLS, find_protocol
+from experiments.config.protocols import PROTOCOLS, find_protocol
 from experiments.config.run import make_config
+from experiments.data.benchmarks import BENCHMARKS
 
 
 def config(data, protocol=None, method="disam", **overrides):
@@ -21,7 +22,7 @@ SAGM = {
 }
 
 
-@pytest.mark.parametrize("data", BENCHMARK_NAMES)
+@pytest.mark.parametrize("data", BENCHMARKS)
 @pytest.mark.parametrize("protocol", ["sagm", "disam"])
 def test_the_papers_training(data, protocol):
     made = config(data, protocol, method="sagm")
@@ -57,7 +58,7 @@ def test_sagm_s_alpha_is_not_gsam_s():
     assert config("pacs", method="gsam").hyperparameters.alpha == 0.2
 
 
-@pytest.mark.parametrize("data", BENCHMARK_NAMES)
+@pytest.mark.parametrize("data", BENCHMARKS)
 def test_the_release(data):
     made = config(data, "disam_release")
     preset = made.preset

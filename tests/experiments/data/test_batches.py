@@ -5,7 +5,7 @@ import pytest
 
 from experiments.data import DomainData
 from experiments.data.augment import scale_pixels
-from experiments.data.batches import draw_batch, draw_merged, random_shift, stack_sources
+from experiments.data.batches import draw_batch, draw_merged, random_shift, stack_domains
 
 RNG = np.random.default_rng(0)
 COUNTS = (7, 3, 11)
@@ -29,7 +29,7 @@ KEY = jax.random.key(0)
 def draw(step, domains=(0, 1, 2), batch_size=64, **changes):
     arguments = {"batch_size": batch_size, "shift": 0, "flip": False, **changes}
     return draw_batch(
-        jax.tree.map(jnp.asarray, stack_sources(DATA, list(domains))),
+        jax.tree.map(jnp.asarray, stack_domains(DATA, list(domains))),
         KEY,
         step,
         **arguments,
@@ -71,7 +71,7 @@ def test_a_batch_is_a_function_of_key_and_step():
 
 
 def test_a_merged_batch_holds_each_domain_by_its_share():
-    data = jax.tree.map(jnp.asarray, stack_sources(DATA, [0, 1, 2]))
+    data = jax.tree.map(jnp.asarray, stack_domains(DATA, [0, 1, 2]))
     batch = draw_merged(data, KEY, 0, batch_size=6300, shift=0, flip=False)
     found = np.rint(np.asarray(batch.images)[:, 0, 0, 0] * 255).astype(int)
     np.testing.assert_array_equal(found // 20, batch.domains)
@@ -84,7 +84,7 @@ def test_a_merged_batch_holds_each_domain_by_its_share():
 
 def test_flips_half_of_the_images():
     images = RNG.integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
-    data = jax.tree.map(jnp.asarray, stack_sources(DATA, [0]))._replace(
+    data = jax.tree.map(jnp.asarray, stack_domains(DATA, [0]))._replace(
         images=images, starts=np.array([0]), counts=np.array([1])
     )
     batch = draw_batch(data, KEY, 0, batch_size=400, shift=0, flip=True)

@@ -108,7 +108,7 @@ def test_unknown_names_are_refused_with_the_known_ones():
         ValueError, match="unknown data set 'PACS'; there are: emoji_styles,"
     ):
         load("PACS")
-    known = "unknown domain 'x' of emoji_styles; it has: noto, twemoji, fluent, mono"
+    known = "unknown domain of emoji_styles 'x'; there are: noto, twemoji, fluent, mono"
     with pytest.raises(ValueError, match=known):
         load("emoji_styles").domain_index("x")
     assert load("emoji_styles").domain_index("fluent") == 2

@@ -83,7 +83,9 @@ def test_the_records_are_the_files_in_the_order_of_image_folder(emoji, tmp_path)
         assert data.labels(domain).dtype == np.int32
     assert data.counts == dict.fromkeys(data.domains, 30)
     assert data.domain_index("noto") == 2
-    with pytest.raises(ValueError, match="unknown domain 'ink' of folder; it has: fluent"):
+    with pytest.raises(
+        ValueError, match="unknown domain of folder 'ink'; there are: fluent"
+    ):
         data.domain_index("ink")
 
 

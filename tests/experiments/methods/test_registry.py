@@ -13,13 +13,55 @@ import disam_jax as dj
 from disam_jax import testing
 from experiments.config.run import RunConfig, make_config
 from experiments.data import load
-from experiments.methods import registry as methods
+from experiments.methods import METHODS, Hyperparameters, Method, find_method, registry
+from experiments.methods import method as method_module
 from experiments.methods.examples import climb_fewer, only_hardest, take
-from experiments.methods.registry import METHODS, Method, find_method
 from experiments.models.classifier import make_classifier
 from experiments.training.feed import with_steps
 from tests.experiments.training.test_step import BATCH, CLASSES, SGD, fresh, program
 from tests.float32 import assert_close
+
+# Name, gradients of three source domains, and the defaults of what is read. Runs that are
+# kept depend on them.
+PINNED = """\
+erm                   | 1.000 |
+sam                   | 2.000 | rho 0.05
+asam                  | 2.000 | rho 0.5
+gsam                  | 2.000 | rho 0.05, alpha 0.2
+sagm                  | 2.000 | rho 0.05, alpha 0.001
+disam                 | 2.000 | rho 0.05, lam 0.1, variance uniform
+disam+sagm            | 2.000 | rho 0.05, alpha 0.001, lam 0.1, variance uniform
+disam+gsam            | 2.000 | rho 0.05, alpha 0.2, lam 0.1, variance uniform
+interval_sam          | 1.200 | rho 0.05, period 5
+looksam               | 1.200 | rho 0.05, alpha 0.7, period 5
+late_sam              | 1.500 | rho 0.05, start 200
+randomized_sam        | 1.500 | rho 0.05, probability 0.5
+ae_sam                | 1.500 | rho 0.05, threshold 0.0, decay 0.9
+part_sam              | 1.250 | rho 0.05, fraction 0.25
+ksam                  | 0.833 | rho 0.05, fraction 0.25
+momentum_sam          | 1.000 | rho 0.5, decay 0.9
+random_sam            | 1.000 | rho 0.05
+dgsam                 | 1.333 | rho 0.05
+adaptive_sam          | 2.000 | rho 0.5
+layerwise_sam         | 2.000 | rho 0.05
+linf_sam              | 2.000 | rho 0.0001
+sam_on                | 2.000 | rho 0.05
+unnormalized_sam      | 2.000 | rho 0.05
+friendly_sam          | 2.000 | rho 0.05, sigma 1.0, decay 0.9
+vasso                 | 2.000 | rho 0.05, theta 0.9
+gradient_norm_penalty | 2.000 | rho 0.05, alpha 0.8
+wsam                  | 2.000 | rho 0.05, gamma 0.9
+stable_sam            | 2.000 | rho 0.05
+multi_step_sam        | 3.000 | rho 0.05, ascent_steps 2
+bilateral_sam         | 3.000 | rho 0.05
+gam                   | 4.000 | rho 0.2, gamma 0.03
+disam+interval        | 1.200 | rho 0.05, period 5, lam 0.1, variance uniform
+disam+looksam         | 1.200 | rho 0.05, alpha 0.7, period 5, lam 0.1, variance uniform
+disam+part            | 1.250 | rho 0.05, fraction 0.25, lam 0.1, variance uniform
+disam+ksam            | 0.833 | rho 0.05, fraction 0.25, lam 0.1, variance uniform
+disam+one_pass        | 1.000 | rho 0.05, lam 0.1, variance uniform
+disam+stale           | 1.667 | rho 0.05, lam 0.1, variance uniform
+"""
 
 # One of each cost; that of the library's methods is counted in test_testing.py.
 COUNTED = (
@@ -32,15 +74,18 @@ COUNTED = (
 def test_the_gradients_of_a_budget_are_those_that_are_computed(name):
     method = METHODS[name]
     h = method.defaults
-    found = testing.count_evaluations(method.make(h), pieces=method.pieces)
+    found = testing.count_evaluations(method.make(h), pieces=method.micro_batches)
     assert found == pytest.approx(method.gradients(h, 3))
 
 
-def test_every_method_names_what_it_reads():
-    for method in METHODS.values():
+def test_what_a_method_reads_and_costs_stays():
+    found = ""
+    for name, method in METHODS.items():
         assert method.description
-        for name in method.reads:
-            assert hasattr(method.defaults, name)
+        values = ", ".join(f"{key} {getattr(method.defaults, key)}" for key in method.reads)
+        cost = f"{method.gradients(method.defaults, 3):.3f}"
+        found += f"{name:<22}| {cost} | {values}".rstrip() + "\n"
+    assert found == PINNED
 
 
 def test_a_budget_of_gradients_becomes_steps():
@@ -71,14 +116,14 @@ def config_of(method, **overrides):
 
 LOCAL = '''
 import disam_jax as dj
-from experiments.methods.registry import PAPER, Method
+from experiments.methods import Method
 
-def half_way():
+def half_way(rho=0.025, tau=1.0):
     """SAM from half the radius."""
-    return dj.sam(0.025)
+    return dj.sam(rho)
 
-MINE = Method("mine", lambda h: dj.sam(h.rho), PAPER, ("rho",), "as SAM")
-TAKEN = Method("sam", lambda h: dj.sam(h.rho), PAPER, ("rho",), "not SAM")
+MINE = Method(dj.sam, "as SAM", name="mine")
+TAKEN = Method(half_way, name="sam")
 NEITHER = 3
 '''
 
@@ -101,8 +146,21 @@ def test_a_method_is_found_by_its_place(elsewhere):
 
 def test_a_function_is_a_method_whose_cost_is_counted(elsewhere):
     found = find_method(f"{elsewhere}:half_way")
-    assert (found.name, found.description) == ("half_way", "SAM from half the radius.")
+    assert (found.name, found.description) == ("half_way", "SAM from half the radius")
+    assert (found.reads, found.defaults) == (("rho",), Hyperparameters(rho=0.025))
     assert found.gradients(found.defaults, 3) == 2
+
+
+def test_a_cost_is_counted_once_and_only_when_it_is_asked_for(elsewhere, monkeypatch):
+    counted = []
+    monkeypatch.setattr(
+        method_module, "count_evaluations", lambda *a, **k: counted.append(1)
+    )
+    found = find_method(f"{elsewhere}:half_way")
+    assert not counted
+    for _ in range(2):
+        found.gradients(found.defaults, 3)
+    assert len(counted) == 1
 
 
 @pytest.mark.parametrize(
@@ -122,10 +180,12 @@ def test_what_cannot_be_found_is_said(elsewhere, name, message):
 
 
 def test_other_packages_announce_theirs(elsewhere, monkeypatch):
-    point = importlib.metadata.EntryPoint("mine", f"{elsewhere}:MINE", methods.ENTRY_POINTS)
-    monkeypatch.setattr(methods, "entry_points", lambda group: [point])
+    point = importlib.metadata.EntryPoint(
+        "mine", f"{elsewhere}:MINE", registry.ENTRY_POINTS
+    )
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
     assert find_method("mine").description == "as SAM"
-    assert list(methods.known_methods()) == [*METHODS, "mine"]
+    assert list(registry.known_methods()) == [*METHODS, "mine"]
 
 
 def test_every_kth_example_is_climbed():

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import traverse_util
 
-from experiments.models.backbones import BACKBONES, load_pretrained
+from experiments.models.backbones import BACKBONES, PRETRAINED, load_pretrained
 from experiments.models.classifier import make_classifier
 from experiments.models.depthwise import grouped_convolution, shifted_sums
 from experiments.models.pretrained import from_torch, target
@@ -99,7 +99,7 @@ LIKE_ANOTHER = ("resnet34", "vit_b16", "vit_b16_torchvision")
 
 @pytest.mark.parametrize(
     "recorded",
-    [name for name in BACKBONES if name not in LIKE_ANOTHER]
+    [name for name in PRETRAINED if name not in LIKE_ANOTHER]
     + [pytest.param(name, marks=pytest.mark.slow) for name in LIKE_ANOTHER],
 )
 def test_outputs_and_gradient_equal_pytorch_s(x64, recorded):

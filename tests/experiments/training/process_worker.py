@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 
 from experiments.cli.machines import all_or_none, start, writer_first
+from experiments.cli.options import Machines
 from experiments.data.prepare import prepare
 from experiments.training.loop import train
 from tests.experiments.training.test_processes import config
@@ -29,7 +30,13 @@ def main():
     parser.add_argument("--die-at", type=int, default=-1)
     args = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", args.local_devices)
-    layout = start(vars(args) | {"devices": None, "distributed": False})
+    machines = Machines(
+        parameters=args.parameters,
+        coordinator=args.coordinator,
+        processes=args.processes,
+        process=args.process,
+    )
+    layout = start(machines)
 
     data = writer_first(
         layout,

@@ -253,7 +253,7 @@ def test_impossible_configs_are_refused_when_made(changes, message):
 def test_unknown_domain_lists_the_known(tmp_path):
     own = dataclasses.replace(config(), unseen="90")
     with pytest.raises(
-        ValueError, match="unknown domain '90' of rotated_digits; it has: 0,"
+        ValueError, match="unknown domain of rotated_digits '90'; there are: 0,"
     ):
         train(own, tmp_path)
     assert not any(tmp_path.iterdir())

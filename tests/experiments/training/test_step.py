@@ -66,7 +66,7 @@ def test_erm_step_is_plain_sgd_on_the_mean_loss():
 
 @pytest.mark.parametrize(
     ("method", "model"),
-    [(name, "patchnet") for name in ("erm", "asam", "sagm", "disam+gsam")]
+    [(name, "patchnet") for name in ("erm", "adaptive_sam", "sagm", "disam+gsam")]
     + [("disam", "resnet")],
 )
 def test_every_method_trains_every_model_with_one_state_tree(method, model):
@@ -84,7 +84,7 @@ def test_every_method_trains_every_model_with_one_state_tree(method, model):
 
 
 def test_only_the_method_differs_between_methods():
-    some = ("erm", "asam", "sagm", "disam+gsam")
+    some = ("erm", "adaptive_sam", "sagm", "disam+gsam")
     first = [program(m).train_step(fresh(program(m)), BATCH)[1].losses for m in some]
     for losses in first[1:]:
         assert_close(losses, first[0])

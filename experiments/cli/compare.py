@@ -1,0 +1,186 @@
+"""The command `compare`: methods on every unseen domain, with several seeds."""
+
+import dataclasses
+import itertools
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from experiments.cli import machines as cli_machines
+from experiments.cli.console import bars, console, line_without_bars
+from experiments.cli.data import open_for, protocol_line
+from experiments.cli.options import TRAINING, Machines, TrainedOn, Where, with_options
+from experiments.config.run import RunConfig, make_config
+from experiments.data import DomainData
+from experiments.data.prepare import Prepared
+from experiments.devices import Layout
+from experiments.methods import find_method
+from experiments.results.report import HEADLINE, write_report
+from experiments.results.summary import Row
+from experiments.training.compare import (
+    Comparison,
+    one_after_another,
+    run_matrix,
+    write_results,
+)
+from experiments.training.feed import batch_examples, with_steps
+from experiments.training.population import train_together
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked(TrainedOn):
+    """The comparison that is asked for."""
+
+    methods: Annotated[str, typer.Option(help="Methods, with commas between.")] = (
+        "erm,sam,sagm,disam"
+    )
+    unseen: Annotated[
+        str, typer.Option(help="Domains to leave out, with commas between (default: all).")
+    ] = ""
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ...")] = 3
+    out: Annotated[Path, typer.Option(help="Folder of the comparison.")] = Path(
+        "runs/compare"
+    )
+    gradients: Annotated[
+        float | None,
+        typer.Option(
+            help="Gradients of a batch that every run may take, in place of steps: a "
+            "method of 2 per step is trained for half as many steps as ERM."
+        ),
+    ] = None
+    vectorize: Annotated[
+        bool,
+        typer.Option(
+            "--vectorize",
+            help="Train the runs of a method in one program (data held in memory). "
+            "On a CPU it helps small batches and harms models with convolutions.",
+        ),
+    ] = False
+
+
+@with_options(asked=Asked, overrides=TRAINING, machines=Machines, where=Where)
+def compare_command(
+    asked: Asked, overrides: dict[str, Any], machines: Machines, where: Where
+) -> None:
+    """Compare methods on every unseen domain; the same command finishes what is missing."""
+    for name in _split(asked.methods):
+        find_method(name)
+    layout = cli_machines.start(machines)
+    opened = cli_machines.writer_first(
+        layout, lambda: open_for(asked, overrides.get("image_size"), where)
+    )
+    configs = _configs(asked, overrides, opened)
+    layout = cli_machines.fit(layout, machines, batch_examples(configs[0], opened))
+    if asked.vectorize and layout.process_count > 1:
+        raise ValueError(
+            f"--vectorize trains in one process; got {layout.process_count}. Leave it, "
+            "or the other processes, out."
+        )
+    started = time.perf_counter()
+    comparison, rows = _compare(asked, configs, opened, layout)
+    if layout.writes:
+        _print(asked, comparison, rows, time.perf_counter() - started)
+    if comparison.failures or not layout.writes:
+        raise typer.Exit(1 if comparison.failures else 0)
+
+
+def _configs(
+    asked: Asked, overrides: dict[str, Any], data: DomainData | Prepared
+) -> list[RunConfig]:
+    """Every run: methods by unseen domains by seeds."""
+    domains = _split(asked.unseen) or list(data.domains)
+    for domain in domains:
+        data.domain_index(domain)
+    runs = itertools.product(_split(asked.methods), domains, range(asked.seeds))
+    return [
+        with_steps(
+            make_config(
+                data=asked.data,
+                method=method,
+                unseen=domain,
+                seed=seed,
+                protocol=asked.protocol,
+                data_fingerprint=data.fingerprint,
+                overrides=overrides,
+            ),
+            data,
+            asked.gradients,
+        )
+        for method, domain, seed in runs
+    ]
+
+
+def _compare(
+    asked: Asked,
+    configs: Sequence[RunConfig],
+    data: DomainData | Prepared,
+    layout: Layout,
+) -> tuple[Comparison, list[Row]]:
+    """The comparison, its files written, and the rows of its report."""
+    command = "python -m experiments " + shlex.join(sys.argv[1:])
+    train_all = train_together if asked.vectorize else one_after_another(layout)
+    total, finished = sum(config.preset.steps for config in configs), {}
+    with (
+        cli_machines.all_or_none(layout),
+        cli_machines.alone(layout, asked.out),
+        bars(layout) as progress,
+    ):
+        bar = progress.add_task(f"{len(configs)} runs", total=total, note="")
+
+        def watch(config: RunConfig, step: int, line: dict) -> None:
+            if step == config.preset.steps != finished.get(config.name):
+                there = sum(c.preset.steps == finished.get(c.name) for c in configs)
+                done = f"{config.name}: run {there + 1} of {len(configs)}"
+                line_without_bars(done, layout)
+            finished[config.name] = step
+            progress.update(bar, completed=sum(finished.values()), note=config.name)
+
+        comparison = run_matrix(configs, data, asked.out, watch, train_all)
+        if not layout.writes:
+            return comparison, []
+        write_results(comparison, asked.out, command)
+        return comparison, write_report(comparison, asked.out, command)
+
+
+def _print(
+    asked: Asked, comparison: Comparison, rows: Sequence[Row], seconds: float
+) -> None:
+    if rows:
+        console.print(_table(asked.data, rows))
+    first, out = comparison.configs[0], asked.out
+    console.print(protocol_line(first))
+    console.print(f"Report: {out / 'report.md'}   numbers: {out / 'results.json'}")
+    console.print(_fuller(comparison.records, asked.seeds, first.preset.steps))
+    console.print(f"This call took {seconds:.0f} s.")
+    for config, why in comparison.failures:
+        console.print(f"{config.name} did not finish:", style="red", end=" ")
+        console.print(why)
+
+
+def _table(data: str, rows: Sequence[Row]) -> Table:
+    table = Table(title=f"{data}, seeds: {rows[0].seeds}, mean ± std")
+    for name, _ in HEADLINE:  # blanks for hyphens: a narrow terminal breaks lines there
+        table.add_column(name.replace("-", " "), no_wrap=name == "method")
+    for row in rows:
+        table.add_row(*(cell(row) for _, cell in HEADLINE))
+    return table
+
+
+def _fuller(records: list[dict[str, Any]], seeds: int, steps: int) -> str:
+    """What five times the steps and five seeds would take on this machine."""
+    seconds = sum(record["seconds_per_step"] or 0.0 for record in records)
+    minutes = seconds * 5 * steps * 5 / seeds / 60
+    return (
+        f"A fuller run, --seeds 5 --steps {5 * steps}, would take about {minutes:.0f} "
+        "minutes on this machine."
+    )
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
