@@ -23,8 +23,8 @@ ACCURACY = ROOT / "docs" / "results" / "emoji_styles_family" / "results.json"
 GROUPS = {
     "The four that the rest is measured against": ("sam", "gsam", "sagm", "disam"),
     "Less than two gradients per step": (
-        "interval_sam", "looksam", "late_sam", "randomized_sam", "ae_sam", "momentum_sam",
-        "random_sam", "dgsam",
+        "interval_sam", "looksam", "late_sam", "rst", "ae_sam", "momentum_sam",
+        "noise_sam", "dgsam",
     ),
     "Another eps": (
         "asam", "layerwise_sam", "linf_sam", "sam_on", "unnormalized_sam", "friendly_sam",
@@ -36,7 +36,12 @@ GROUPS = {
     "More points": ("multi_step_sam", "bilateral_sam", "gam"),
 }  # fmt: skip
 # What a method was called when the costs and the accuracies were recorded.
-RECORDED = {"adaptive_sam": "asam", "asam": "asam_eta"}
+RECORDED = {
+    "adaptive_sam": "asam",
+    "asam": "asam_eta",
+    "rst": "randomized_sam",
+    "noise_sam": "random_sam",
+}
 
 
 def costs() -> dict[str, dict[str, dict]]:
@@ -138,7 +143,7 @@ HEAD = """\
 
 Every method is a value made of parts: the ascent objective, the perturbation, the descent objective and the combination
 ([the idea](idea.md)); some leave steps out (`when`), use something again between (`between`), or look from more points
-(`gradient_source`). Most take `mask`, `ascent` and `descent`, so DISAM's objective
+(`method_from_step`). Most take `mask`, `ascent` and `descent`, so DISAM's objective
 `dj.variance_penalized(lam)` goes into most of them, and all take what `update` takes: micro-batches, devices, loss
 scale, float16 ([scaling](scaling.md), [precision](precision.md)).
 
@@ -198,7 +203,7 @@ NOT_HERE = """\
 
 | method | why |
 |---|---|
-| R-SAM (Liu et al., NeurIPS 2022) | fits `gradient_source` (noise, then an ascent from the noisy point); its exact form could not be verified, and `random_sam` is another method |
+| R-SAM (Liu et al., NeurIPS 2022) | fits `method_from_step` (noise, then an ascent from the noisy point); its exact form could not be verified, and `random_sam` is another method |
 | ESAM (Du et al., ICLR 2022) | its choice of examples needs the losses at w + eps before the second gradient; `ksam` chooses at w. A `perturbed_loss_fn` that ranks its own examples is ESAM's second half |
 | Sparse SAM, Eigen-SAM, X-SAM | a mask or an eigenvector that is refreshed every so often by passes of another kind |
 | Functional SAM | needs the model apart from the loss: the cotangent of the clean logits at w + eps |
@@ -218,7 +223,7 @@ def page() -> str:
         f"`python -m benchmarks step_cost --family --models patchnet --out {COSTS.relative_to(ROOT)}`, commit "
         f"{machine['commit']}, {machine['cpu_count']} cores of an {machine['processor']}, "
         f"jax {machine['packages']['jax']}; figure and all columns stand "
-        f"beside it. K-SAM's ranking, random_sam's noise and DGSAM's small batches one after "
+        f"beside it. K-SAM's ranking, noise_sam's noise and DGSAM's small batches one after "
         "another take more time than their operations tell; `sam_on` climbs without the "
         "gradient of the other layers.\n"
     )

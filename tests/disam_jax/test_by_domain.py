@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 CLIMB = dj.variance_penalized(LAM)
 
 
-def dgsam_step(problem, w, order):
+def dgsam_step(problem, w, order, rho=RHO):
     """The mean of the gradients met on the way, the losses there, and the last eps."""
     eps, met, losses = np.zeros(5), [], np.zeros(3)
     for i in [*order, order[0]]:
@@ -23,7 +23,7 @@ def dgsam_step(problem, w, order):
             losses[i] = problem.losses(w + eps)[i]
         met.append(problem.grads(w + eps)[i])
         last = eps
-        eps = eps + RHO * unit(met[-1])
+        eps = eps + rho * unit(met[-1])
     return sum(met) / len(met), losses, last
 
 
@@ -45,6 +45,18 @@ def test_dgsam_walks_from_domain_to_domain(absent):
         np.testing.assert_allclose(evaluations[t].losses, losses, rtol=1e-10)
         norm = evaluations[t].perturbation_norm
         np.testing.assert_allclose(norm, np.linalg.norm(eps), rtol=1e-10)
+
+
+def test_dgsams_radius_follows_a_schedule():
+    tx = dj.dgsam(lambda count: RHO / (count + 1))
+    path, _ = run(tx, jnp.asarray(start()), by_domain(np.ones(3)))
+    w = start()
+    for t, problem in enumerate(stream(STEPS)):
+        key = jax.random.fold_in(jax.random.key(0), t)
+        order = np.asarray(jax.random.permutation(key, 3))
+        mean, _, _ = dgsam_step(problem, w, order, RHO / (t + 1))
+        w = w - RATE * mean
+        np.testing.assert_allclose(path[t], w, rtol=1e-10, atol=1e-10)
 
 
 def test_one_pass_by_domain_is_one_pass_of_the_whole_batch():

@@ -133,7 +133,7 @@ def test_random_choice_is_the_policys():
     takes = [bool(when(t)) for t in range(STEPS)]
     assert len(set(takes)) == 2
     expected = some_steps(stream(STEPS), start(), takes=lambda t: takes[t])
-    found = path_of(dj.randomized_sam(RHO, 0.5, seed=3))
+    found = path_of(dj.rst(RHO, 0.5, seed=3))
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
@@ -161,14 +161,14 @@ def test_decoupled_wsam_keeps_the_sharpness_out_of_the_moments():
         np.testing.assert_allclose(to_flat(params), w, rtol=1e-9, atol=1e-9)
 
 
-def test_random_sam_moves_by_rho_in_another_direction_each_step():
+def test_noise_sam_moves_by_rho_in_another_direction_each_step():
     problem, moves = stream()[0], []
 
     def watched(params):
         jax.debug.callback(lambda w: moves.append(w - start()), to_flat(params))
         return jnp.stack(problem.losses(to_flat(params)))
 
-    tx, params = dj.random_sam(RHO), to_tree(start())
+    tx, params = dj.noise_sam(RHO), to_tree(start())
     state = tx.init(params)
     for _ in range(2):
         grads, state = tx.update(None, state, params, loss_fn=watched)
@@ -211,7 +211,7 @@ def test_gsams_radius_follows_the_learning_rate():
         (lambda: dj.interval_sam(0.1, 0), "period must be an integer >= 1; got 0"),
         (lambda: dj.late_sam(0.1, -1), "step must be an integer >= 0; got -1"),
         (
-            lambda: dj.randomized_sam(0.1, 1.5),
+            lambda: dj.rst(0.1, 1.5),
             "probability must be finite .* <= 1; got 1.5",
         ),
         (lambda: dj.wsam(0.1, 1.0), "gamma must be below 1; got 1.0"),
@@ -221,13 +221,10 @@ def test_gsams_radius_follows_the_learning_rate():
         (lambda: dj.gam(beta=(0.5, 2.0)), "beta must be finite .* got 2.0"),
         (lambda: dj.ae_sam(0.1, float("nan")), "threshold must be finite; got nan"),
         (
-            lambda: dj.sharpness_aware(dj.ascend(), between=dj.plain_gradient()),
-            "between needs when",
+            lambda: dj.looksam(combine_with="both"),
+            "combine_with must be 'ascent' or 'descent'; got 'both'",
         ),
-        (
-            lambda: dj.sharpness_aware(dj.ascend(), ascent_steps=0),
-            "ascent_steps must be an integer >= 1",
-        ),
+        (lambda: dj.looksam(alpha=-1.0), "alpha must be finite and >= 0; got -1.0"),
         (
             lambda: dj.normalization_layers({"kernel": 1.0}),
             "no parameter's name holds 'norm' or 'bn'",

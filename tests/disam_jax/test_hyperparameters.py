@@ -1,9 +1,13 @@
+import inspect
+
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import disam_jax as dj
+from disam_jax import methods, testing
 
 CONSTRUCTORS = {
     "sam-rho": lambda value: dj.sam(value),
@@ -71,3 +75,40 @@ def test_unknown_variance_lists_the_known(make):
         make(0.1, variance="unbiased")
     with pytest.raises(ValueError, match="'uniform' or 'count_weighted'; got 'unbiased'"):
         dj.disam(0.1, 0.1, variance="unbiased")
+
+
+ALWAYS = {"interval_sam": {"period": 1}, "late_sam": {"start": 0}, "looksam": {"period": 1}}
+ALWAYS |= {
+    "rst": {"probability": 1.0},
+    "ae_sam": {"threshold": -1e3},
+    "gsam": {"alpha": 0.2},
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, function in vars(methods).items()
+        if inspect.isfunction(function)
+        and "rho" in inspect.signature(function).parameters
+        and name != "wsam_decoupled"
+    ],
+)
+def test_every_methods_radius_follows_a_schedule(name):
+    """From 0 at the first step to a radius at the second."""
+
+    def gradients(rho):
+        tx = getattr(dj, name)(rho, **ALWAYS.get(name, {}))
+        problem = testing.Problem.random(micro_batches=name == "dgsam")
+        params = problem.start()
+        state, found = tx.init(params), []
+        for _ in range(2):
+            grads, state = tx.update(None, state, params, **problem.arguments())
+            found.append(jax.flatten_util.ravel_pytree(grads)[0])
+            params = jax.tree.map(lambda leaf: 2 * leaf, params)  # another gradient
+        return found
+
+    scheduled, never = gradients(lambda count: 0.5 * (count > 0)), gradients(0.0)
+    np.testing.assert_array_equal(scheduled[0], never[0])
+    assert not np.array_equal(scheduled[1], never[1])

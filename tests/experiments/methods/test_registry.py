@@ -35,12 +35,12 @@ disam+gsam            | 2.000 | rho 0.05, alpha 0.2, lam 0.1, variance uniform
 interval_sam          | 1.200 | rho 0.05, period 5
 looksam               | 1.200 | rho 0.05, alpha 0.7, period 5
 late_sam              | 1.500 | rho 0.05, start 200
-randomized_sam        | 1.500 | rho 0.05, probability 0.5
+rst                   | 1.500 | rho 0.05, probability 0.5
 ae_sam                | 1.500 | rho 0.05, threshold 0.0, decay 0.9
 part_sam              | 1.250 | rho 0.05, fraction 0.25
 ksam                  | 0.833 | rho 0.05, fraction 0.25
 momentum_sam          | 1.000 | rho 0.5, decay 0.9
-random_sam            | 1.000 | rho 0.05
+noise_sam             | 1.000 | rho 0.05
 dgsam                 | 1.333 | rho 0.05
 adaptive_sam          | 2.000 | rho 0.5
 layerwise_sam         | 2.000 | rho 0.05
@@ -74,7 +74,7 @@ COUNTED = (
 def test_the_gradients_of_a_budget_are_those_that_are_computed(name):
     method = METHODS[name]
     h = method.defaults
-    found = testing.count_evaluations(method.make(h), pieces=method.micro_batches)
+    found = testing.count_evaluations(method.make(h), micro_batches=method.micro_batches)
     assert found == pytest.approx(method.gradients(h, 3))
 
 
