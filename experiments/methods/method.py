@@ -71,11 +71,10 @@ class Method:
     micro_batches: bool = False
 
     def __post_init__(self) -> None:
-        first_line = (
-            (inspect.getdoc(self.function) or "").partition("\n")[0].removesuffix(".")
-        )
+        first_line = (self.function.__doc__ or "").strip().partition("\n")[0]
+        description = self.description or first_line.removesuffix(".")
         object.__setattr__(self, "name", self.name or self.function.__name__)
-        object.__setattr__(self, "description", self.description or first_line)
+        object.__setattr__(self, "description", description)
 
     @functools.cached_property
     def reads(self) -> tuple[str, ...]:
