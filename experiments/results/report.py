@@ -100,53 +100,63 @@ def _selection_columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
-    first = comparison.configs[0]
-    machine, preset = environment(), first.preset
-    source = find_protocol(first.data, first.protocol)[1].source
-    parts = [f"# {first.data}: leave one domain out"]
+    parts = [f"# {comparison.configs[0].data}: leave one domain out"]
     if rows:
-        parts += [
-            "Each method is trained on all domains but one and tested on that one; "
-            f"seeds: {rows[0].seeds}; mean ± standard deviation over seeds.",
-            _table(HEADLINE, rows),
-            LEGEND,
-            "## By unseen domain",
-            _table(_domain_columns(rows), rows),
-            "## By selection rule",
-            SELECTION,
-            _table(_selection_columns(rows), rows),
-            "![Out-of-domain accuracy](accuracy.png)",
-        ]
+        parts += _tables(rows)
     if 0 < len(rows) <= len(figures.COLORS):
-        parts += [
-            "## Do the domains converge alike?",
-            "![Spread of the domain losses](spread.png)",
-            *(
-                f"![Convergence with {domain} unseen](convergence_{quote(domain)}.png)"
-                for domain in rows[0].by_domain
-            ),
-        ]
+        parts += _curves(rows)
     if comparison.failures:
         parts += [
             "## Runs that did not finish",
             "\n".join(f"- `{config.name}`: {why}" for config, why in comparison.failures),
         ]
+    return "\n\n".join([*parts, *_how_it_was_made(comparison, command)]) + "\n"
+
+
+def _tables(rows: Sequence[Row]) -> list[str]:
+    return [
+        "Each method is trained on all domains but one and tested on that one; "
+        f"seeds: {rows[0].seeds}; mean ± standard deviation over seeds.",
+        _table(HEADLINE, rows),
+        LEGEND,
+        "## By unseen domain",
+        _table(_domain_columns(rows), rows),
+        "## By selection rule",
+        SELECTION,
+        _table(_selection_columns(rows), rows),
+        "![Out-of-domain accuracy](accuracy.png)",
+    ]
+
+
+def _curves(rows: Sequence[Row]) -> list[str]:
+    return [
+        "## Do the domains converge alike?",
+        "![Spread of the domain losses](spread.png)",
+        *(
+            f"![Convergence with {domain} unseen](convergence_{quote(domain)}.png)"
+            for domain in rows[0].by_domain
+        ),
+    ]
+
+
+def _how_it_was_made(comparison: Comparison, command: str) -> list[str]:
+    first, machine = comparison.configs[0], environment()
     commits = ", ".join(sorted({r["commit"] for r in comparison.records})) or "none"
-    hyperparameters = {c.method: c.hyperparameters for c in comparison.configs}
-    parts += [
+    packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
+    values = {c.method: c.hyperparameters for c in comparison.configs}
+    methods = [(find_method(name), chosen) for name, chosen in values.items()]
+    return [
         "## How it was made",
         f"    {command}",
         f"Commit {commits}; {machine['processor']}, {machine['cpu_count']} CPUs, "
-        f"{machine['device_count']} {machine['device']['kind']} device(s); "
-        + ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
-        + ".",
-        f"Protocol {first.protocol}: {source}.",
-        ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(preset).items()) + ".",
+        f"{machine['device_count']} {machine['device']['kind']} device(s); {packages}.",
+        f"Protocol {first.protocol}: "
+        f"{find_protocol(first.data, first.protocol)[1].source}.",
+        ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(first.preset).items()) + ".",
         "\n".join(
-            f"- {figures.label(find_method(name).name)}: "
-            + ", ".join(f"{key} {getattr(h, key)}" for key in find_method(name).reads)
-            for name, h in hyperparameters.items()
-            if find_method(name).reads
+            f"- {figures.label(method.name)}: "
+            + ", ".join(f"{name} {getattr(chosen, name)}" for name in method.reads)
+            for method, chosen in methods
+            if method.reads
         ),
     ]
-    return "\n\n".join(parts) + "\n"

@@ -13,11 +13,12 @@ import numpy as np
 
 from experiments.devices import Layout
 from experiments.files import writing
-from experiments.training.selection import Lines, evaluations
 from experiments.training.step import TrainState
 from experiments.training.swad import loss_valley, running_mean, segments_needed
 
 take_in = jax.jit(running_mean, donate_argnums=0)
+
+Lines = list[dict[str, Any]]
 
 
 class Segments:
@@ -102,5 +103,5 @@ def _weights(state: TrainState) -> tuple[Any, Any]:
 
 def _validation(lines: Lines) -> tuple[list[int], list[float]]:
     """The steps of the evaluations and the source domains' validation losses there."""
-    at = evaluations(lines)
-    return [line["step"] for line in at], [line["in_domain_loss"] for line in at]
+    found = [line for line in lines if line["kind"] == "evaluation"]
+    return [line["step"] for line in found], [line["in_domain_loss"] for line in found]

@@ -1,8 +1,5 @@
-import json
-
 import pytest
 
-from experiments.cli.table import read_records
 from experiments.data.benchmarks import BENCHMARKS
 from experiments.results.beside_papers import domain_table, overview_table
 
@@ -128,31 +125,6 @@ def test_two_results_of_one_run_are_refused():
     records = [of({}, 0.1, file="A/results.json"), of({}, 0.2, file="B/results.json")]
     with pytest.raises(ValueError, match=r"seed 0: 0.1 in A/results.json, 0.2 in B/res"):
         domain_table(records, "digits")
-
-
-def test_records_of_an_older_version_get_the_config_that_their_file_says(tmp_path):
-    old = record("sam", "emoji_styles", "mono", 0, 0.5) | {"steps": 7}
-    presets = [{"steps": 6, "shift": 1}, {"steps": 7, "shift": 2}]
-    told = {"presets": presets, "hyperparameters": {"sam": {"rho": 0.3}}, "records": [old]}
-    (tmp_path / "results.json").write_text(json.dumps(told))
-    (found,) = read_records(tmp_path)
-    assert found["config"]["preset"] == presets[1]
-    assert found["config"]["hyperparameters"] == {"rho": 0.3}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", r"results.json cannot be read as JSON: .* line 1 column 2"),
-        ("[]", "results.json must hold a JSON object, not a list"),
-        ("{}", "results.json holds no records"),
-        ('{"records": [1]}', "results.json holds no records"),
-    ],
-)
-def test_a_file_of_something_else_is_named(tmp_path, text, message):
-    (tmp_path / "results.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_records(tmp_path)
 
 
 def test_overview_averages_over_domains_and_then_over_benchmarks():
