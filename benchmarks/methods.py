@@ -43,10 +43,10 @@ def of_source(source: Source, case: Case) -> tuple[Step, Any]:
 
 def _chained(method: Method, case: Case, record: bool) -> tuple[Step, Any]:
     tx = optax.chain(method.make(method.defaults), OPTIMIZER)
-    examples = method.examples(method.defaults)
+    examples = method.chooser(method.defaults)
 
     def arguments(params: Any, batch: Batch) -> dict[str, Any]:
-        if method.pieces:
+        if method.micro_batches:
             ids = jnp.arange(case.num_domains)
             pieces = jax.tree.map(lambda x: x.reshape(len(ids), -1, *x.shape[1:]), batch)
             return {"loss_fn": case.mean_loss, "micro_batches": pieces, "unroll": True}

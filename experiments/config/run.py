@@ -7,7 +7,6 @@ from typing import Any
 from experiments.config.preset import Preset
 from experiments.config.protocols import find_protocol
 from experiments.fields import check_at_least, option
-from experiments.methods.examples import all_examples
 from experiments.methods.registry import Hyperparameters, find_method
 
 
@@ -47,7 +46,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Raises a ValueError that names the first field that cannot be, and the mend."""
-        find_method(self.method)
+        method = find_method(self.method)
         check_at_least("log_every", self.log_every, 1)
         check_at_least("seed", self.seed, 0)
         if self.checkpoint_every % self.log_every or self.checkpoint_every < 1:
@@ -61,17 +60,15 @@ class RunConfig:
                 "their file, --weights FILE (.pth or .safetensors), or --weights scratch "
                 "to go without."
             )
-        method = find_method(self.method)
         method.make(self.hyperparameters)
-        of_its_own = method.pieces or (
-            method.examples(self.hyperparameters) is not all_examples
-        )
+        method.chooser(self.hyperparameters)
+        of_its_own = method.micro_batches or method.examples is not None
         if of_its_own and (self.preset.scope != "batch" or self.preset.micro_batches > 1):
             raise ValueError(
                 f"{self.method} takes the batch in its own way: scope must be batch and "
                 f"micro_batches 1; got {self.preset.scope} and {self.preset.micro_batches}."
             )
-        if method.pieces and self.preset.batching != "balanced":
+        if method.micro_batches and self.preset.batching != "balanced":
             raise ValueError(
                 f"{self.method} takes each domain as a piece: batching must be balanced; "
                 f"got {self.preset.batching}."

@@ -58,8 +58,8 @@ class Method:
       description: one line, for `python -m experiments methods`.
       gradients: (hyperparameters, source domains) -> gradients of the whole batch per
         step, on average.
-      examples: hyperparameters -> which examples it looks at.
-      pieces: whether it is given the domains as pieces of the batch.
+      examples: hyperparameters -> which examples it looks at; None is the whole batch.
+      micro_batches: whether it is given the domains as micro-batches.
     """
 
     name: str
@@ -68,8 +68,12 @@ class Method:
     reads: tuple[str, ...]
     description: str
     gradients: Callable[[Hyperparameters, int], float] = lambda h, domains: 2.0
-    examples: Callable[[Hyperparameters], Examples] = lambda h: all_examples
-    pieces: bool = False
+    examples: Callable[[Hyperparameters], Examples] | None = None
+    micro_batches: bool = False
+
+    def chooser(self, h: Hyperparameters) -> Examples:
+        """What chooses the examples of a step."""
+        return all_examples if self.examples is None else self.examples(h)
 
 
 # No DG paper states GSAM's alpha; 0.2 lies between its two ImageNet values. ASAM's radius
@@ -239,7 +243,7 @@ _LIST = (
         ("rho",),
         "Song et al., 2025: from domain to domain; 1 + 1 / domains gradients",
         lambda h, domains: 1 + 1 / domains,
-        pieces=True,
+        micro_batches=True,
     ),
     # Another eps, another use of the gradients, more points.
     Method(
@@ -378,7 +382,7 @@ _LIST = (
         ("rho", *DISAM),
         "DISAM's ascent gradient of the step before, from the domains' own passes",
         lambda h, domains: 1.0,
-        pieces=True,
+        micro_batches=True,
     ),
     Method(
         "disam+stale",

@@ -18,7 +18,14 @@ from experiments.methods.examples import climb_fewer, only_hardest, take
 from experiments.methods.registry import METHODS, Method, find_method
 from experiments.models.classifier import make_classifier
 from experiments.training.feed import with_steps
-from tests.experiments.training.test_step import BATCH, CLASSES, SGD, fresh, program
+from tests.experiments.training.test_step import (
+    BATCH,
+    CLASSES,
+    SGD,
+    fresh,
+    program,
+    take_step,
+)
 from tests.float32 import assert_close
 
 # One of each cost; that of the library's methods is counted in test_testing.py.
@@ -32,7 +39,7 @@ COUNTED = (
 def test_the_gradients_of_a_budget_are_those_that_are_computed(name):
     method = METHODS[name]
     h = method.defaults
-    found = testing.count_evaluations(method.make(h), pieces=method.pieces)
+    found = testing.count_evaluations(method.make(h), pieces=method.micro_batches)
     assert found == pytest.approx(method.gradients(h, 3))
 
 
@@ -167,7 +174,7 @@ def test_a_step_looks_at_the_examples_that_the_method_says(name):
     own = program(name, SGD)
     params = jax.tree.map(jnp.copy, fresh(own).params)
     rho = METHODS[name].defaults.rho
-    _, seen = own.train_step(fresh(own), BATCH)
+    _, seen = take_step(own, fresh(own))
 
     def domains(params, batch):
         return mean_loss(params, batch).reshape(2, -1).mean(1)
