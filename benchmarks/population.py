@@ -20,19 +20,22 @@ from rich.table import Table
 
 from experiments.config.run import RunConfig, make_config
 from experiments.data import DomainData, load
+from experiments.devices import one_device
 from experiments.files import write_json
 from experiments.training.feed import make_feed
-from experiments.training.loop import init_key, train
+from experiments.training.loop import train
 from experiments.training.population import (
+    compile_population,
     make_lane,
-    make_step,
     pattern,
     stack,
     stack_lanes,
     train_population,
 )
+from experiments.training.program import init_state, make_program
+from experiments.training.run import init_key
 from experiments.training.run_folder import environment
-from experiments.training.step import make_program
+from experiments.training.step import compile_predict, compile_step
 
 METHOD = "disam"
 MEMBERS = (1, 2, 4, 8, 16)
@@ -139,19 +142,14 @@ def measure_steps(case: Case, rounds: int, steps: int) -> list[dict[str, Any]]:
 
 def apart_turn(config: RunConfig, data: DomainData) -> Callable[[int], None]:
     """Takes steps of one run, as `train` does."""
-    feed = make_feed(config, data)
-    program = make_program(
-        config.method,
-        config.hyperparameters,
-        config.preset,
-        len(data.classes),
-        len(feed.sources),
-    )
-    held, batches = [program.init(init_key(config))], feed.batches(0)
+    feed, layout = make_feed(config, data), one_device()
+    program = make_program(config, len(data.classes), len(feed.sources))
+    train_step, batches = compile_step(program, layout), feed.batches(0)
+    held = [init_state(program, init_key(config), layout)]
 
     def take(steps: int) -> None:
         for _ in range(steps):
-            held[0], _ = program.train_step(held[0], next(batches))
+            held[0], _ = train_step(held[0], next(batches))
         jax.block_until_ready(held[0])
 
     return take
@@ -163,15 +161,13 @@ def together_turn(
     """Takes steps of a population; and the bytes that its program needs for itself."""
     configs = [case.member(seed) for seed in range(members)]
     feeds = [make_feed(config, data) for config in configs]
-    config, num_domains = case.config, len(feeds[0].sources)
-    program = make_program(
-        config.method, config.hyperparameters, config.preset, len(data.classes), num_domains
-    )
+    program = make_program(pattern(case.config), len(data.classes), len(feeds[0].sources))
     lanes = stack_lanes(
-        [make_lane(c, f.held) for c, f in zip(configs, feeds, strict=True) if f.held]
+        [make_lane(c, f.images) for c, f in zip(configs, feeds, strict=True) if f.images]
     )
-    held = [stack([program.init(init_key(config)) for config in configs])]
-    jitted = make_step(pattern(config), len(data.classes), num_domains, data.flip)
+    keys = map(init_key, configs)
+    held = [stack([init_state(program, key, one_device()) for key in keys])]
+    jitted = compile_population(program, data.flip)
     step = jitted.lower(lanes, held[0]).compile()  # pyright: ignore[reportFunctionMemberAccess]
 
     def take(steps: int) -> None:
@@ -209,8 +205,8 @@ def measure_sweep(case: Case, members: int, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         pair = []
         for way in (apart, together):
-            make_program.cache_clear()
-            make_step.cache_clear()
+            for compiled in (compile_step, compile_population, compile_predict):
+                compiled.cache_clear()
             with tempfile.TemporaryDirectory() as folder:
                 pair.append(seconds(lambda way=way, at=Path(folder): way(at)) / members)
         times.append(tuple(pair))

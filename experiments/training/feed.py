@@ -18,16 +18,11 @@ from experiments.data.batches import (
     stack_domains,
 )
 from experiments.data.prepare import Prepared
-from experiments.data.splits import (
-    domainbed_split,
-    least_images,
-    read_split_files,
-    release_split,
-)
 from experiments.data.streams import balanced, evaluation_chunks, iterate, merged
 from experiments.devices import Layout, one_device
 from experiments.methods.registry import find_method
 from experiments.training.evaluation import CHUNK, Chunks, in_chunks
+from experiments.training.parts import check_parts, prepared_parts
 
 KEEP_DECODED = 2 * 2**30  # bytes; a data set below that is decoded for evaluation once
 
@@ -59,7 +54,7 @@ class Feed:
       out_split: domain -> a call that reads its held-out part.
       in_split: a call that reads the other part of the unseen domain.
       epoch_steps: batches in one pass over the sources.
-      held: the images that batches are drawn from, where they are held in memory.
+      images: that batches are drawn from, where the data is held in memory.
     """
 
     sources: list[str]
@@ -67,7 +62,7 @@ class Feed:
     out_split: dict[str, Callable[[], Chunks]]
     in_split: Callable[[], Chunks]
     epoch_steps: int
-    held: TrainingImages | None = None
+    images: TrainingImages | None = None
 
 
 def make_feed(
@@ -112,10 +107,7 @@ def with_steps(
     Raises:
       ValueError: the budget is not enough for one step, or a domain is too small.
     """
-    if isinstance(data, Prepared):
-        _parts(config, data)
-    else:
-        _check_groups(data, config.preset.holdout_fraction, config.seed)
+    check_parts(config, data)
     if gradients is not None:
         method = find_method(config.method)
         per_step = method.gradients(config.hyperparameters, len(data.domains) - 1)
@@ -157,10 +149,10 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
     )
     sources = [d for d in range(len(data.domains)) if d != unseen]
     layout.check_batch(batch_examples(config, data))
-    held = layout.put(stack_domains(train, sources), layout.replicated)
+    images = layout.put(stack_domains(train, sources), layout.replicated)
     draw = functools.partial(
         _draw(preset.batching, layout),
-        held,
+        images,
         batch_key(config),
         batch_size=preset.batch_size,
         shift=preset.shift,
@@ -182,14 +174,14 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
         in_split=functools.partial(in_chunks, train.images[unseen], train.labels[unseen]),
         epoch_steps=sum(len(train.labels[d]) for d in sources)
         // batch_examples(config, data),
-        held=held,
+        images=images,
     )
 
 
 def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
     preset = config.preset
     unseen = data.domain_index(config.unseen)
-    parts = _parts(config, data)
+    parts = prepared_parts(config, data)
     names = [name for name in data.domains if name != config.unseen]
     indices = [parts[data.domain_index(name)][0] for name in names]
     make_stream = balanced if preset.batching == "balanced" else merged
@@ -228,80 +220,6 @@ def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
         in_split=chunks(unseen, parts[unseen][0]),
         epoch_steps=sum(map(len, indices)) // size,
     )
-
-
-def split_domain(
-    config: RunConfig, data: Prepared, domain: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of a domain's images, (the part to train on, the part held out).
-
-    Args:
-      config: names the split, its fraction and seed.
-      data: prepared.
-      domain: its position among all domains, in sorted order as DomainBed counts them.
-
-    Returns:
-      Two int arrays.
-
-    Raises:
-      ValueError: the split is not one for data on the disk, or leaves a part empty.
-    """
-    preset, name = config.preset, data.domains[domain]
-    parts = _split(data, preset.split, preset.holdout_fraction, config.seed, domain)
-    train, heldout = map(len, parts)
-    if train and heldout:
-        return parts
-    found = (
-        f"domain {name} of {data.name} has {data.counts[name]} images, {heldout} of them "
-        f"held out and {train} to train on, where each must be one at least: "
-    )
-    if preset.split == "files":
-        raise ValueError(f"{found}mend the lists in {data.split_dir}, or take 'domainbed'.")
-    least = least_images(preset.split, preset.holdout_fraction)
-    more = f"give it {least} images or more, or " if least else ""
-    other = "smaller" if heldout else "larger"
-    raise ValueError(
-        f"{found}{more}take a {other} --holdout-fraction than {preset.holdout_fraction:g}."
-    )
-
-
-def _parts(config: RunConfig, data: Prepared) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The two parts of each domain, seen to be enough for the batches."""
-    preset = config.preset
-    parts = [split_domain(config, data, d) for d in range(len(data.domains))]
-    unseen = data.domain_index(config.unseen)
-    there = sum(len(train) for d, (train, _) in enumerate(parts) if d != unseen)
-    if preset.batching == "merged" and there < preset.batch_size:
-        raise ValueError(
-            f"batch_size must be at most {there}, the images of {data.name} to train on "
-            f"when {config.unseen} is unseen; got {preset.batch_size}: take a smaller "
-            "--batch-size, or --batching balanced, which repeats images."
-        )
-    return parts
-
-
-@functools.lru_cache(maxsize=256)
-def _split(
-    data: Prepared, split: str, fraction: float, seed: int, domain: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Kept, as all runs of a comparison ask for the same few."""
-    name = data.domains[domain]
-    count = data.counts[name]
-    if split == "domainbed":
-        return domainbed_split(count, seed, domain, fraction)
-    if split == "release":
-        return release_split(count, fraction, seed=0)
-    if split == "files":
-        return read_split_files(data, name)
-    raise ValueError(
-        f"split '{split}' needs groups, which a folder of images does not have; "
-        "take 'domainbed'."
-    )
-
-
-@functools.lru_cache(maxsize=256)
-def _check_groups(data: DomainData, fraction: float, seed: int) -> None:
-    split_groups(data, holdout_fraction=fraction, seed=seed)
 
 
 def _read(data: Prepared, domain: int, part: np.ndarray, size: int) -> Chunks:

@@ -1,41 +1,24 @@
-"""One run from its config to its record, interruptible at any moment."""
+"""The training loop, and one run from its config to its record."""
 
 import contextlib
-import functools
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 import disam_jax as dj
 from experiments.config.run import RunConfig
 from experiments.data import DomainData
-from experiments.data.batches import Batch
 from experiments.data.prepare import Prepared
 from experiments.devices import Layout, one_device
-from experiments.methods.registry import find_method
-from experiments.training.evaluation import evaluation_line, score
-from experiments.training.feed import Feed, make_feed
-from experiments.training.first_batch import first_batch
-from experiments.training.metrics import MetricsLog, RunDivergedError, train_line
-from experiments.training.run_folder import RunFolder, environment
-from experiments.training.segments import Segments
-from experiments.training.selection import SELECTION_RULES, Selected
-from experiments.training.step import (
-    Program,
-    TrainState,
-    learning_rate_schedule,
-    make_program,
-)
+from experiments.training.program import TrainState
+from experiments.training.run import Run
+from experiments.training.run_folder import RunFolder
+from experiments.training.step import compile_step
 
 Progress = Callable[[int, dict[str, Any]], None]
-
-IN_SPLIT = "in split"  # no name of a domain, which has no blank
 
 
 def train(
@@ -69,154 +52,53 @@ def train(
     """
     data.domain_index(config.unseen)
     layout = layout or one_device()
-    folder = RunFolder(path, config, layout)
-    with contextlib.closing(folder):
+    with contextlib.closing(RunFolder(path, config, layout)) as folder:
         record = folder.result()
         if record is None:
-            lines, seconds_per_step = _train(config, data, folder, progress, layout)
-            record = make_record(config, lines, seconds_per_step)
-            record["commit"] = environment()["commit"]
-            record["first_batch"] = first_batch(config, data)
-            folder.finish(record)
-            Segments(path, layout).remove()
+            with contextlib.closing(Run(config, data, folder, layout)) as run:
+                take_steps(run, progress)
+                record = run.finish()
     return record
 
 
-def _train(
-    config: RunConfig,
-    data: DomainData | Prepared,
-    folder: RunFolder,
-    progress: Progress,
-    layout: Layout,
-) -> tuple[list[dict[str, Any]], float | None]:
-    """Takes the steps that are missing; returns all metrics, median seconds of a step."""
-    preset = config.preset
-    feed = make_feed(config, data, layout)
-    program = make_program(
-        config.method,
-        config.hyperparameters,
-        preset,
-        len(data.classes),
-        len(feed.sources),
-        layout,
-    )
-    state = folder.restore(program.init(init_key(config)))
-    rate = learning_rate_schedule(preset)
-    done, times = int(state.step), []
-    segments = Segments(folder.path, layout) if preset.swad else None
-    with contextlib.closing(MetricsLog(folder.path, done, layout)) as log:
-        batches = feed.batches(done) if done < preset.steps else iter(())
-        while done < preset.steps:
-            started = time.perf_counter()
-            size = (preset.steps - done) % config.log_every or config.log_every
-            state, window = _take_steps(program, state, batches, size, segments)
-            times.append((time.perf_counter() - started) / len(window))
-            done += size
-            last_rate = float(jnp.asarray(rate(done - 1)))
-            try:
-                line = train_line(
-                    done, feed.sources, window, last_rate, preset.dtype == "float16"
-                )
-            except RunDivergedError as error:
-                raise RunDivergedError(f"{config.name}: {error}.{mend(folder)}") from None
-            log.write(line)
-            # Counted back from the last step, as DomainBed's steps 0, 300, ..., 5000 are.
-            if (preset.steps - done) % config.checkpoint_every == 0:
-                log.write(evaluate("evaluation", config.unseen, program, state, feed))
-                if segments:
-                    segments.end(done, log.lines)
-                folder.save(state)
-            progress(done, line)
-        if segments:
-            averaged = segments.average_over_valley(log.lines, state)
-            log.write(evaluate("swad", config.unseen, program, averaged, feed))
-    # The first window compiles; it counts only where there is no other.
-    return log.lines, float(np.median(times[1:] or times)) if times else None
+def take_steps(run: Run, progress: Progress) -> None:
+    """Takes the steps that a run has still to take."""
+    train_step = compile_step(run.program, run.layout)
+    batches = run.feed.batches(run.done)
+
+    def step(state: TrainState) -> tuple[TrainState, dj.Evaluation]:
+        state, evaluation = train_step(state, next(batches))
+        if run.segments:
+            run.segments.add(state)
+        return state, evaluation
+
+    for size, is_checkpoint in windows(run.done, run.config):
+        started = time.perf_counter()
+        run.state, evaluations = take_window(step, run.state, size)
+        line = run.log_window(evaluations, time.perf_counter() - started)
+        if is_checkpoint:
+            run.checkpoint()
+        progress(run.done, line)
 
 
-def _take_steps(
-    program: Program,
-    state: TrainState,
-    batches: Iterator[Batch],
-    size: int,
-    segments: Segments | None,
-) -> tuple[TrainState, list[dj.Evaluation]]:
-    window = []
-    for batch in itertools.islice(batches, size):
-        state, evaluation = program.train_step(state, batch)
-        if segments:
-            segments.add(state)
-        window.append(evaluation)
-    return state, jax.device_get(window)
+def windows(done: int, config: RunConfig) -> Iterator[tuple[int, bool]]:
+    """The logged windows of a run that has `done` steps: their size, and if it is kept.
 
-
-def init_key(config: RunConfig) -> jax.Array:
-    """The key that a run's first weights are drawn with."""
-    return jax.random.split(jax.random.key(config.seed))[0]
-
-
-def mend(folder: RunFolder) -> str:
-    """What is left of a run that diverged, and what to try."""
-    step = folder.checkpoint_step()
-    kept = "No checkpoint had been made yet"
-    if step is not None:
-        kept = f"The checkpoint of step {step} is kept in {folder.path}/checkpoints"
-    return f" {kept}. Try a smaller rho or learning rate, in another folder."
-
-
-def evaluate(
-    kind: str, unseen: str, program: Program, state: TrainState, feed: Feed
-) -> dict[str, Any]:
-    """The line of metrics of an evaluation; see `evaluation_line`."""
-    predict = functools.partial(program.predict, state)
-    parts = {name: read() for name, read in feed.out_split.items()}
-    found = score(predict, {**parts, IN_SPLIT: feed.in_split()})
-    in_split = found.pop(IN_SPLIT)
-    return evaluation_line(int(state.step), kind, unseen, found, in_split)
-
-
-def make_record(
-    config: RunConfig, lines: list[dict[str, Any]], seconds_per_step: float | None
-) -> dict[str, Any]:
-    """What a finished run leaves in the table of results.
-
-    Args:
-      config: of the run.
-      lines: its metrics.
-      seconds_per_step: median, or None.
-
-    Returns:
-      The record: accuracies at the last step, and under the name of each selection rule
-      what it chose; `swad`, where it was asked for, is the averaged weights' score.
+    They are counted back from the last step, as DomainBed's steps 0, 300, ..., 5000 are.
     """
-    last_train = [line for line in lines if line["kind"] == "train"][-1]
-    last_evaluation = [line for line in lines if line["kind"] == "evaluation"][-1]
-    method = find_method(config.method)
-    num_sources = sum(key.startswith("loss/") for key in last_train)
-    record = {
-        "method": method.name,
-        "penalty": config.preset.penalty,
-        "data": config.data,
-        "unseen_domain": config.unseen,
-        "seed": config.seed,
-        "protocol": config.protocol,
-        "model": config.preset.model,
-        "batch_norm": config.preset.batch_norm,
-        "steps": config.preset.steps,
-        "gradients_per_step": method.gradients(config.hyperparameters, num_sources),
-        **{k: v for k, v in last_evaluation.items() if k not in ("step", "kind")},
-        **{k: v for k, v in last_train.items() if k.startswith("loss")},
-        "seconds_per_step": seconds_per_step,
-    }
-    for name, rule in SELECTION_RULES.items():
-        record[name] = _chosen(rule(lines))
-    averaged = [line for line in lines if line["kind"] == "swad"]
-    if averaged:
-        as_last = [{**averaged[-1], "kind": "evaluation"}]
-        record["swad"] = _chosen(SELECTION_RULES["last_step"](as_last))
-    return record
+    missing = config.preset.steps - done
+    while missing:
+        size = missing % config.log_every or config.log_every
+        missing -= size
+        yield size, missing % config.checkpoint_every == 0
 
 
-def _chosen(selected: Selected) -> dict[str, Any]:
-    names = ("step", "validation", "in_split", "whole")
-    return {name: getattr(selected, name) for name in names}
+def take_window(
+    step: Callable[[Any], tuple[Any, dj.Evaluation]], state: Any, size: int
+) -> tuple[Any, list[dj.Evaluation]]:
+    """Takes `size` steps; returns the state and what the steps saw, on the host."""
+    evaluations = []
+    for _ in range(size):
+        state, evaluation = step(state)
+        evaluations.append(evaluation)
+    return state, jax.device_get(evaluations)

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import disam_jax as dj
 from experiments.config.run import RunConfig
@@ -26,18 +25,13 @@ from experiments.data.prepare import Prepared
 from experiments.devices import one_device
 from experiments.fields import check_at_least
 from experiments.training.compare import Outcome, Watch
-from experiments.training.feed import batch_examples, batch_key, make_feed
-from experiments.training.first_batch import first_batch
-from experiments.training.loop import evaluate, init_key, make_record, mend
-from experiments.training.metrics import MetricsLog, RunDivergedError, train_line
-from experiments.training.run_folder import RunFolder, environment
-from experiments.training.step import (
-    Program,
-    TrainState,
-    build_program,
-    learning_rate_schedule,
-    make_program,
-)
+from experiments.training.feed import batch_examples, batch_key
+from experiments.training.loop import take_window, windows
+from experiments.training.metrics import RunDivergedError
+from experiments.training.program import Program, TrainState, make_program
+from experiments.training.run import Run
+from experiments.training.run_folder import RunFolder
+from experiments.training.step import train_step
 
 # A program that needs more than 32 MB for itself is slow on a CPU: the C library gives so
 # much back after every step, and the kernel clears it anew. The small models here need
@@ -53,7 +47,7 @@ class Lane(NamedTuple):
       alpha: float32 scalar.
       lam: float32 scalar.
       learning_rate: float32 scalar, the peak of the schedule.
-      sources: the training images.
+      sources: the images of the source domains.
       key: of the batches.
     """
 
@@ -177,179 +171,103 @@ def lanes_on_cpu(common: RunConfig, data: DomainData) -> int:
     return max(2, PIXELS_ON_CPU // (examples * preset.image_size**2))
 
 
-def lane_step(common: RunConfig, num_classes: int, num_domains: int, flip: bool) -> Step:
+def lane_step(program: Program, flip: bool) -> Step:
     """Returns the step of one member of a population, which draws its own batch.
 
     Args:
-      common: the pattern of the members.
-      num_classes: length of the logits.
-      num_domains: M, the source domains.
+      program: of the pattern of the members; the numbers of a lane stand in for its own.
       flip: whether half of the images are mirrored.
 
     Returns:
       (lane, state) -> (state, evaluation), not compiled.
     """
-    preset = common.preset
+    preset = program.preset
 
     def step(lane: Lane, state: TrainState) -> tuple[TrainState, dj.Evaluation]:
-        hyperparameters = dataclasses.replace(
-            common.hyperparameters, rho=lane.rho, alpha=lane.alpha, lam=lane.lam
-        )
-        program = build_program(
-            common.method,
-            hyperparameters,
-            preset,
-            num_classes,
-            num_domains,
-            lane.learning_rate,
+        own = dataclasses.replace(
+            program,
+            hyperparameters=dataclasses.replace(
+                program.hyperparameters, rho=lane.rho, alpha=lane.alpha, lam=lane.lam
+            ),
+            learning_rate=lane.learning_rate,
         )
         batch = DRAWS[preset.batching](
             lane.sources, lane.key, state.step, preset.batch_size, preset.shift, flip
         )
-        return program.train_step(state, batch)
+        return train_step(own, state, batch)
 
     return step
 
 
 @functools.lru_cache(maxsize=16)
-def make_step(common: RunConfig, num_classes: int, num_domains: int, flip: bool) -> Step:
+def compile_population(program: Program, flip: bool) -> Step:
     """Returns the compiled step of a population, its arguments as `lane_step`'s.
 
     Returns:
       (lanes, states) -> (states, evaluations), all of them stacked; states are donated.
     """
-    step = lane_step(common, num_classes, num_domains, flip)
-    return jax.jit(jax.vmap(step), donate_argnums=1)
-
-
-class Member:
-    """A run of a population, between two of its checkpoints.
-
-    Args:
-      path: its folder.
-      config: of the run.
-      data: held in memory.
-      program: of any member; first weights and predictions are the same for all.
-      watch: see `train_population`.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        config: RunConfig,
-        data: DomainData,
-        program: Program,
-        watch: Watch,
-    ) -> None:
-        self.config = config
-        self.failure: RunDivergedError | None = None
-        self._data = data
-        self._program = program
-        self._watch = watch
-        self._rate = learning_rate_schedule(config.preset)
-        self._feed = make_feed(config, data)
-        self._folder = RunFolder(path, config, one_device())
-        self.state = self._folder.restore(program.init(init_key(config)))
-        self.done = int(self.state.step)
-        self._log = MetricsLog(path, self.done, one_device())
-        self._times: list[float] = []
-
-    @property
-    def trains(self) -> bool:
-        """Whether steps are missing that can be taken."""
-        return self.failure is None and self.done < self.config.preset.steps
-
-    def lane(self) -> Lane:
-        """What its steps read."""
-        assert self._feed.held is not None
-        return make_lane(self.config, self._feed.held)
-
-    def end_window(self, window: list[dj.Evaluation], seconds_per_step: float) -> None:
-        """Logs a window of steps; one that is not finite ends the run."""
-        self.done += len(window)
-        self._times.append(seconds_per_step)
-        rate = float(jnp.asarray(self._rate(self.done - 1)))
-        try:
-            half = self.config.preset.dtype == "float16"
-            line = train_line(self.done, self._feed.sources, window, rate, half)
-        except RunDivergedError as error:
-            told = f"{self.config.name}: {error}.{mend(self._folder)}"
-            self.failure = RunDivergedError(told)
-            return
-        self._log.write(line)
-        self._watch(self.config, self.done, line)
-
-    def end_stretch(self, state: TrainState) -> None:
-        """Evaluates the state and keeps it."""
-        self.state = state
-        feed, unseen = self._feed, self.config.unseen
-        self._log.write(evaluate("evaluation", unseen, self._program, state, feed))
-        self._folder.save(state)
-
-    def outcome(self) -> Outcome:
-        """The record, or why there is none."""
-        if self.failure:
-            return self.failure
-        # The first window compiles; it counts only where there is no other.
-        times = self._times[1:] or self._times
-        seconds = float(np.median(times)) if times else None
-        record = make_record(self.config, self._log.lines, seconds)
-        record["commit"] = environment()["commit"]
-        record["first_batch"] = first_batch(self.config, self._data)
-        self._folder.finish(record)
-        return record
-
-    def close(self) -> None:
-        """Ends its files."""
-        self._log.close()
-        self._folder.close()
+    return jax.jit(jax.vmap(lane_step(program, flip)), donate_argnums=1)
 
 
 def _train_members(
-    common: RunConfig, runs: Mapping[Path, RunConfig], data: DomainData, watch: Watch
+    common: RunConfig, configs: Mapping[Path, RunConfig], data: DomainData, watch: Watch
 ) -> dict[Path, Outcome]:
-    num_classes, num_domains = len(data.classes), len(data.domains) - 1
-    step = make_step(common, num_classes, num_domains, data.flip)
-    program = make_program(
-        common.method, common.hyperparameters, common.preset, num_classes, num_domains
-    )
+    program = make_program(common, len(data.classes), len(data.domains) - 1)
+    step = compile_population(program, data.flip)
+    layout = one_device()
+    failures: dict[Run, RunDivergedError] = {}
     with contextlib.ExitStack() as opened:
-        members = {
-            path: opened.enter_context(
-                contextlib.closing(Member(path, config, data, program, watch))
-            )
-            for path, config in runs.items()
-        }
-        while training := [member for member in members.values() if member.trains]:
-            done = min(member.done for member in training)
-            _take_stretch(step, [member for member in training if member.done == done])
-        return {path: member.outcome() for path, member in members.items()}
+        members: dict[Path, Run] = {}
+        for path, config in configs.items():
+            folder = contextlib.closing(RunFolder(path, config, layout))
+            run = Run(config, data, opened.enter_context(folder), layout)
+            members[path] = opened.enter_context(contextlib.closing(run))
+        while training := [
+            run
+            for run in members.values()
+            if run not in failures and run.done < common.preset.steps
+        ]:
+            done = min(run.done for run in training)
+            behind = [run for run in training if run.done == done]
+            failures |= _take_stretch(step, behind, watch)
+        return {path: failures.get(run) or run.finish() for path, run in members.items()}
 
 
-def _take_stretch(step: Step, members: list[Member]) -> None:
-    """Trains members that stand at one step until their next checkpoint."""
-    config = members[0].config
-    missing = config.preset.steps - members[0].done
-    # Windows and checkpoints are counted back from the last step, as in `train`.
-    last = missing - (missing % config.checkpoint_every or config.checkpoint_every)
-    lanes = stack_lanes([member.lane() for member in members])
-    states = stack([member.state for member in members])
-    while missing > last and any(member.trains for member in members):
-        size = missing % config.log_every or config.log_every
+def _take_stretch(
+    step: Step, members: list[Run], watch: Watch
+) -> dict[Run, RunDivergedError]:
+    """Trains members that stand at one step until their next checkpoint.
+
+    Returns:
+      The members that diverged, each with its error.
+    """
+    failures: dict[Run, RunDivergedError] = {}
+    images = [run.feed.images for run in members if run.feed.images]  # held in memory
+    lanes = stack_lanes(
+        [make_lane(run.config, own) for run, own in zip(members, images, strict=True)]
+    )
+    states = stack([run.state for run in members])
+    for size, is_checkpoint in windows(members[0].done, members[0].config):
         started = time.perf_counter()
-        window = []
-        for _ in range(size):
-            states, evaluations = step(lanes, states)
-            window.append(evaluations)
-        window = jax.device_get(window)
-        seconds = (time.perf_counter() - started) / (size * len(members))
-        missing -= size
-        for i, member in enumerate(members):
-            if not member.failure:
-                member.end_window([_of_lane(seen, i) for seen in window], seconds)
-    for i, member in enumerate(members):
-        if not member.failure:
-            member.end_stretch(_of_lane_jitted(states, i))
+        of_lanes = functools.partial(step, lanes)
+        states, evaluations = take_window(of_lanes, states, size)
+        seconds = (time.perf_counter() - started) / len(members)
+        for i, run in enumerate(members):
+            if run in failures:
+                continue
+            try:
+                line = run.log_window([_of_lane(seen, i) for seen in evaluations], seconds)
+            except RunDivergedError as error:
+                failures[run] = error
+            else:
+                watch(run.config, run.done, line)
+        if is_checkpoint or len(failures) == len(members):
+            break
+    for i, run in enumerate(members):
+        if run not in failures:
+            run.state = _of_lane_jitted(states, i)
+            run.checkpoint()
+    return failures
 
 
 def stack(trees: Sequence[Any]) -> Any:

@@ -37,7 +37,7 @@ from experiments.training.numerics import (
     tell_other_machine,
     xla_flags,
 )
-from experiments.training.step import TrainState
+from experiments.training.program import TrainState
 
 # What the system may say of a file that cannot be written, for the user to mend.
 NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)

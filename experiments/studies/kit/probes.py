@@ -15,7 +15,7 @@ from experiments.data import DomainData
 from experiments.data.augment import scale_pixels
 from experiments.models.classifier import make_classifier
 from experiments.training.evaluation import in_chunks, score
-from experiments.training.step import Program, TrainState
+from experiments.training.program import TrainState
 
 RADIUS = 0.05  # of the sharpness, whatever rho the run was trained with
 PIECES = 8  # batches of the gradients' variance
@@ -29,7 +29,7 @@ class Trained(NamedTuple):
 
     Attributes:
       config: of the run.
-      program: that trains it.
+      predict: (state, uint8 images) -> logits.
       state: of the run.
       train: the images of all domains, less those held out.
       heldout: those.
@@ -37,7 +37,7 @@ class Trained(NamedTuple):
     """
 
     config: RunConfig
-    program: Program
+    predict: Callable[[TrainState, np.ndarray], np.ndarray]
     state: TrainState
     train: DomainData
     heldout: DomainData
@@ -54,7 +54,7 @@ def scores(trained: Trained) -> dict[str, Any]:
     }
     images, labels = images_of(trained, unseen)
     parts[unseen] = in_chunks(images, labels)
-    found = score(lambda x: trained.program.predict(trained.state, x), parts)
+    found = score(lambda x: trained.predict(trained.state, x), parts)
     sources = [part for name, part in found.items() if name != unseen]
     return {
         "in_domain_accuracy": float(np.mean([part.accuracy for part in sources])),

@@ -5,39 +5,37 @@ the spec and written whole, so that a killed study goes on where it stopped and 
 that need the same run train it once.
 """
 
-import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import itertools
 import json
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+import disam_jax as dj
 from experiments.config.run import RunConfig
 from experiments.data import DATASETS, DomainData, load, split_groups
 from experiments.data.batches import stack_domains
+from experiments.devices import one_device
 from experiments.files import read_json, write_json
 from experiments.studies.kit.changes import Change, apply_change
 from experiments.studies.kit.probes import PROBES, Trained
+from experiments.studies.kit.processes import work_in_processes
 from experiments.training.first_batch import first_batch
-from experiments.training.loop import init_key
+from experiments.training.loop import take_window
 from experiments.training.numerics import changed_flags, refuse_other_flags
 from experiments.training.population import Step, lane_step, make_lane, pattern
+from experiments.training.program import Program, TrainState, init_state, make_program
+from experiments.training.run import init_key
 from experiments.training.run_folder import environment
-from experiments.training.step import make_program
+from experiments.training.step import compile_predict
 
 Watch = Callable[[int, int], None]
 
@@ -81,6 +79,39 @@ def train_spec(spec: Spec) -> dict[str, Any]:
       [T][M]; looks, a mapping per look with `step` and what the probes found; diverged, the
       step at which a loss was not finite, or None. A run that diverges ends there.
     """
+    step, trained = _begin(spec)
+    outcome: dict[str, Any] = {
+        "sources": [trained.train.domains[d] for d in trained.sources],
+        "steps": [],
+        "losses": [],
+        "perturbed_losses": [],
+        "looks": [],
+        "diverged": None,
+    }
+    logged, measured = _stops(spec)
+    window = []
+    for start, stop in itertools.pairwise(sorted({0} | logged | measured)):
+        state, evaluations = take_window(step, trained.state, stop - start)
+        trained = trained._replace(state=state)
+        window += evaluations
+        if stop in logged:
+            means = _mean_losses(window)
+            if not np.isfinite(means).all():
+                return {**outcome, "diverged": stop}
+            outcome["steps"].append(stop)
+            for name, losses in zip(("losses", "perturbed_losses"), means, strict=True):
+                outcome[name].append([float(f"{x:.6g}") for x in losses])
+            window = []
+        if stop in measured:
+            look = {"step": stop}
+            for name in spec.probes:
+                look |= PROBES[name](trained)
+            outcome["looks"].append(look)
+    return outcome
+
+
+def _begin(spec: Spec) -> tuple[Callable[[TrainState], Any], Trained]:
+    """The step, state -> (state, evaluation), and the model before the first."""
     config, preset = spec.config, spec.config.preset
     data = load_once(config.data, preset.image_size, spec.data_options)
     train, heldout = split_groups(
@@ -88,47 +119,29 @@ def train_spec(spec: Spec) -> dict[str, Any]:
     )
     train = apply_change(spec.change, train, config.unseen, config.seed)
     sources = [d for d, name in enumerate(train.domains) if name != config.unseen]
-    common, classes = pattern(config), len(data.classes)
-    step = _make_step(common, classes, len(sources), data.flip)
-    program = make_program(
-        common.method, common.hyperparameters, common.preset, classes, len(sources)
-    )
+    program = make_program(pattern(config), len(data.classes), len(sources))
     lane = jax.device_put(make_lane(config, stack_domains(train, sources)))
-    state = program.init(init_key(config))
-    marks = {round(preset.steps * (i + 1) / spec.looks) for i in range(spec.looks)}
-    found: dict[str, Any] = {
-        "sources": [train.domains[d] for d in sources],
-        "steps": [],
-        "losses": [],
-        "perturbed_losses": [],
-        "looks": [],
-        "diverged": None,
-    }
-    window = []
-    for done in range(1, preset.steps + 1):
-        state, seen = step(lane, state)
-        window.append((seen.losses, seen.perturbed_losses))
-        if done % spec.log_every == 0 or done == preset.steps:
-            means = np.mean(jax.device_get(window), axis=0)
-            if not np.isfinite(means).all():
-                return {**found, "diverged": done}
-            found["steps"].append(done)
-            for name, losses in zip(("losses", "perturbed_losses"), means, strict=True):
-                found[name].append([float(f"{x:.6g}") for x in losses])
-            window = []
-        if done in marks:
-            trained = Trained(config, program, state, train, heldout, sources)
-            measured = {}
-            for name in spec.probes:
-                measured |= PROBES[name](trained)
-            found["looks"].append({"step": done, **measured})
-    return found
+    step = functools.partial(_compile_step(program, data.flip), lane)
+    predict = compile_predict(program.model, one_device())
+    state = init_state(program, init_key(config), one_device())
+    return step, Trained(config, predict, state, train, heldout, sources)
+
+
+def _mean_losses(window: Sequence[dj.Evaluation]) -> np.ndarray:
+    """The losses at w and at w + eps, [2, M]."""
+    return np.mean([(seen.losses, seen.perturbed_losses) for seen in window], axis=0)
+
+
+def _stops(spec: Spec) -> tuple[set[int], set[int]]:
+    """The steps at which losses are logged, from the first step on, and the looks'."""
+    steps = spec.config.preset.steps
+    looks = {round(steps * (i + 1) / spec.looks) for i in range(spec.looks)}
+    return {*range(spec.log_every, steps, spec.log_every), steps}, looks - {0}
 
 
 @functools.lru_cache(maxsize=8)  # rho, alpha, lam and the learning rate are traced
-def _make_step(common: RunConfig, classes: int, num_domains: int, flip: bool) -> Step:
-    step = lane_step(common, classes, num_domains, flip)
-    return jax.jit(step, donate_argnums=1)
+def _compile_step(program: Program, flip: bool) -> Step:
+    return jax.jit(lane_step(program, flip), donate_argnums=1)
 
 
 @functools.lru_cache(maxsize=8)
@@ -182,11 +195,11 @@ class Store:
             if self._file(spec).exists():
                 self._read(spec)
 
-        def told() -> None:
+        def report() -> None:
             there = sum(self._file(spec).exists() for spec in missing)
             watch(len(wanted) - len(missing) + there, len(wanted))
 
-        told()
+        report()
         # One after another by method: it is compiled once for all of its runs.
         alike = defaultdict(list)
         for spec in missing:
@@ -194,9 +207,10 @@ class Store:
         if self.jobs == 1:
             for spec in itertools.chain.from_iterable(alike.values()):
                 _train_and_keep([spec], self.path)
-                told()
+                report()
         else:
-            self._train_in_processes(list(alike.values()), told)
+            tasks = [(specs, self.path) for specs in alike.values()]
+            work_in_processes(_train_and_keep, tasks, self.jobs, report)
         read = {digest: self._read(spec) for digest, spec in wanted.items()}
         for digest, kept in read.items():
             self.seconds_used += kept["seconds"]
@@ -212,73 +226,6 @@ class Store:
         kept = read_json(self._file(spec))
         refuse_other_flags(self._file(spec), kept.get("flags", {}))
         return kept
-
-    def _train_in_processes(
-        self, tasks: Sequence[list[Spec]], told: Callable[[], None]
-    ) -> None:
-        with _workers(self.jobs) as pool:
-            with _without_ctrl_c():
-                waiting = {pool.submit(_train_and_keep, task, self.path) for task in tasks}
-            while waiting:
-                done, waiting = concurrent.futures.wait(
-                    waiting, 2, concurrent.futures.FIRST_COMPLETED
-                )
-                for future in done:
-                    future.result()
-                told()
-
-
-@contextlib.contextmanager
-def _workers(jobs: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
-    """Processes that work for this one, and end with the block or with this process.
-
-    An error ends them at once: what they are at is lost, what they have kept is whole, and
-    nothing that waits is begun.
-    """
-    before = set(multiprocessing.active_children())
-    # Spawned: a forked process would share the threads of the compiler.
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(
-        jobs, context, initializer=_end_with_parent
-    )
-    try:
-        yield pool
-    except BaseException as error:
-        for worker in set(multiprocessing.active_children()) - before:
-            worker.kill()
-        pool.shutdown(wait=False, cancel_futures=True)
-        if isinstance(error, BrokenProcessPool):
-            raise ValueError(
-                "a process that trained was killed, as the system does when memory runs "
-                "out; ask for fewer --jobs. What was finished is kept."
-            ) from None
-        raise
-    pool.shutdown()
-
-
-@contextlib.contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """The processes that are begun in the block do not hear Ctrl-C.
-
-    A terminal sends it to all of them; this one acts on it, and they end with this one.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that began it is gone, even by SIGKILL."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _train_and_keep(specs: Sequence[Spec], path: Path) -> None:

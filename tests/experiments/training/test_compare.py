@@ -59,7 +59,7 @@ def test_results_hold_a_record_per_run(finished):
 def test_the_same_call_repeats_nothing(finished, monkeypatch):
     out, comparison, _ = finished
     monkeypatch.setattr(
-        "experiments.training.loop._train", lambda *_: pytest.fail("trained again")
+        "experiments.training.loop.Run", lambda *_: pytest.fail("trained again")
     )
     assert run_all(configs(), out).records == comparison.records
 

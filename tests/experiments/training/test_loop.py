@@ -18,8 +18,8 @@ from experiments.data import DomainData, load
 from experiments.devices import one_device
 from experiments.training.loop import train as train_on
 from experiments.training.metrics import RunDivergedError, read_metrics, train_line
+from experiments.training.program import init_state, make_program
 from experiments.training.run_folder import RunFolder
-from experiments.training.step import make_program
 
 ROOT = Path(__file__).parents[3]
 SMALL = {"steps": 30, "batch_size": 8, "log_every": 5, "checkpoint_every": 10}
@@ -42,8 +42,7 @@ def train(config, path, *progress, data=None):
 
 def final_state(path, own):
     """The state in the last checkpoint."""
-    program = make_program(own.method, own.hyperparameters, own.preset, 10, 5)
-    fresh = program.init(jax.random.key(99))
+    fresh = init_state(make_program(own, 10, 5), jax.random.key(99), one_device())
     with contextlib.closing(RunFolder(path, own, one_device())) as folder:
         return folder.restore(fresh)
 

@@ -11,7 +11,14 @@ import pytest
 from experiments.config.preset import Preset
 from experiments.models.classifier import make_classifier
 from experiments.training.metrics import RunDivergedError, train_line
-from tests.experiments.training.test_step import BATCH, CLASSES, SGD, fresh, program
+from tests.experiments.training.test_step import (
+    BATCH,
+    CLASSES,
+    SGD,
+    fresh,
+    program,
+    take_step,
+)
 from tests.float32 import assert_close
 
 
@@ -20,10 +27,10 @@ def changed(**fields):
 
 
 def after(preset, steps=1):
-    compiled = program("sam", preset)  # the same in all tests: it is compiled once
-    state, seen = fresh(compiled), []
+    sam = program("sam", preset)  # the same in all tests: it is compiled once
+    state, seen = fresh(sam), []
     for _ in range(steps):
-        state, evaluation = compiled.train_step(state, BATCH)
+        state, evaluation = take_step(sam, state)
         seen.append(jax.device_get(evaluation))
     return jax.device_get(state), seen
 
@@ -101,14 +108,14 @@ def test_a_perturbed_pass_in_float32():
 
 def test_float16_skips_what_overflows_and_goes_on():
     preset = changed(dtype="float16")
-    compiled = program("sam", preset)
-    state = fresh(compiled)
+    sam = program("sam", preset)
+    state = fresh(sam)
     too_large = BATCH._replace(images=BATCH.images * 1e6)
     before = jax.device_get(state.params)
-    state, seen = compiled.train_step(state, too_large)
+    state, seen = take_step(sam, state, too_large)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), before)
     assert int(state.opt_state.skipped) == 1 and int(state.step) == 1
-    state, good = compiled.train_step(state, BATCH)
+    state, good = take_step(sam, state)
     assert int(state.opt_state.good_steps) == 1
     window = jax.device_get([seen, good])
     line = train_line(2, ["a", "b"], window, 0.1, may_overflow=True)

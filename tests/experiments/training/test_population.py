@@ -18,8 +18,8 @@ from experiments.training import population
 from experiments.training.loop import train
 from experiments.training.metrics import RunDivergedError, read_metrics
 from experiments.training.population import lanes_on_cpu, pattern, train_population
+from experiments.training.program import make_program, state_shapes
 from experiments.training.run_folder import RunFolder
-from experiments.training.step import build_program
 from tests.float32 import BOUND
 
 SMALL = {
@@ -49,8 +49,7 @@ def config(method="erm", seed=0, unseen="75", **changes):
 
 
 def final_params(path, own):
-    program = build_program(own.method, own.hyperparameters, own.preset, 10, 5)
-    shapes = jax.eval_shape(program.fresh, jax.random.key(0))  # compiles nothing
+    shapes = state_shapes(make_program(own, 10, 5))  # compiles nothing
     with contextlib.closing(RunFolder(path, own, one_device())) as folder:
         return jax.tree.leaves(folder.restore(shapes).params)
 
@@ -169,7 +168,9 @@ def test_members_at_different_checkpoints_wait_for_each_other(apart, tmp_path):
 
 
 def test_a_finished_population_is_only_read(apart, monkeypatch):
-    monkeypatch.setattr(population, "make_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        population, "compile_population", lambda *_: pytest.fail("trained again")
+    )
     records = train_erm(apart)
     assert [record["seed"] for record in records] == [0, 1, 2]
     assert train(ERM[0], DATA, apart / "0") == records[0]

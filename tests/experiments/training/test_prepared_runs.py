@@ -14,7 +14,7 @@ from experiments.data.prepare import prepare
 from experiments.training.feed import make_feed, with_steps
 from experiments.training.loop import train
 from experiments.training.metrics import read_metrics
-from experiments.training.segments import Segments
+from experiments.training.swad import Segments
 from tests.float32 import assert_close
 
 SMALL = {
@@ -107,11 +107,9 @@ def test_swad_is_the_mean_of_the_weights_in_its_segments(prepared, tmp_path, mon
 
     monkeypatch.setattr(Segments, "add", keep)
     monkeypatch.setattr(Segments, "average_over_valley", remember)
+    monkeypatch.setattr("experiments.training.swad.loss_valley", lambda losses: [1, 3, 3])
     monkeypatch.setattr(
-        "experiments.training.segments.loss_valley", lambda losses: [1, 3, 3]
-    )
-    monkeypatch.setattr(
-        "experiments.training.segments.segments_needed", lambda losses: range(len(losses))
+        "experiments.training.swad.segments_needed", lambda losses: range(len(losses))
     )
     train(config(prepared, method="erm"), prepared, tmp_path)
     segments = [np.mean(kept[3:7], 0), np.mean(kept[11:15], 0), np.mean(kept[11:15], 0)]

@@ -1,0 +1,101 @@
+"""Which images of each domain are trained on, and which are held out."""
+
+import functools
+
+import numpy as np
+
+from experiments.config.run import RunConfig
+from experiments.data import DomainData, split_groups
+from experiments.data.prepare import Prepared
+from experiments.data.splits import (
+    domainbed_split,
+    least_images,
+    read_split_files,
+    release_split,
+)
+
+
+def check_parts(config: RunConfig, data: DomainData | Prepared) -> None:
+    """Raises a ValueError unless the data is enough for the config's split and batches."""
+    if isinstance(data, Prepared):
+        prepared_parts(config, data)
+    else:
+        _check_groups(data, config.preset.holdout_fraction, config.seed)
+
+
+def prepared_parts(
+    config: RunConfig, data: Prepared
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The two parts of each domain, seen to be enough for the batches."""
+    preset = config.preset
+    parts = [split_domain(config, data, d) for d in range(len(data.domains))]
+    unseen = data.domain_index(config.unseen)
+    images = sum(len(train) for d, (train, _) in enumerate(parts) if d != unseen)
+    if preset.batching == "merged" and images < preset.batch_size:
+        raise ValueError(
+            f"batch_size must be at most {images}, the images of {data.name} to train on "
+            f"when {config.unseen} is unseen; got {preset.batch_size}: take a smaller "
+            "--batch-size, or --batching balanced, which repeats images."
+        )
+    return parts
+
+
+def split_domain(
+    config: RunConfig, data: Prepared, domain: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a domain's images, (the part to train on, the part held out).
+
+    Args:
+      config: names the split, its fraction and seed.
+      data: prepared.
+      domain: its position among all domains, in sorted order as DomainBed counts them.
+
+    Returns:
+      Two int arrays.
+
+    Raises:
+      ValueError: the split is not one for data on the disk, or leaves a part empty.
+    """
+    preset, name = config.preset, data.domains[domain]
+    parts = _split(data, preset.split, preset.holdout_fraction, config.seed, domain)
+    train, heldout = map(len, parts)
+    if train and heldout:
+        return parts
+    counts = (
+        f"domain {name} of {data.name} has {data.counts[name]} images, {heldout} of them "
+        f"held out and {train} to train on, where each must be one at least: "
+    )
+    if preset.split == "files":
+        raise ValueError(
+            f"{counts}mend the lists in {data.split_dir}, or take 'domainbed'."
+        )
+    least = least_images(preset.split, preset.holdout_fraction)
+    more = f"give it {least} images or more, or " if least else ""
+    other = "smaller" if heldout else "larger"
+    raise ValueError(
+        f"{counts}{more}take a {other} --holdout-fraction than {preset.holdout_fraction:g}."
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _split(
+    data: Prepared, split: str, fraction: float, seed: int, domain: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kept, as all runs of a comparison ask for the same few."""
+    name = data.domains[domain]
+    count = data.counts[name]
+    if split == "domainbed":
+        return domainbed_split(count, seed, domain, fraction)
+    if split == "release":
+        return release_split(count, fraction, seed=0)
+    if split == "files":
+        return read_split_files(data, name)
+    raise ValueError(
+        f"split '{split}' needs groups, which a folder of images does not have; "
+        "take 'domainbed'."
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _check_groups(data: DomainData, fraction: float, seed: int) -> None:
+    split_groups(data, holdout_fraction=fraction, seed=seed)

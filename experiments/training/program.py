@@ -1,0 +1,134 @@
+"""What a step computes, and what it begins with: a method on a model."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.config.preset import Preset
+from experiments.config.run import RunConfig
+from experiments.devices import Layout
+from experiments.methods.registry import Hyperparameters, Method, find_method
+from experiments.models.backbones import load_pretrained
+from experiments.models.classifier import Classifier, make_classifier
+from experiments.training.optimizer import make_chain
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A method on a model; the same for every seed and unseen domain.
+
+    Inside a function that is transformed or compiled, rho, alpha, lam and the learning
+    rate may be traced.
+
+    Attributes:
+      method: itself.
+      hyperparameters: of the method.
+      preset: the model and the optimizer.
+      num_classes: length of the logits.
+      num_domains: M, the source domains.
+      learning_rate: a traced one in place of the preset's, which is a number.
+    """
+
+    method: Method
+    hyperparameters: Hyperparameters
+    preset: Preset
+    num_classes: int
+    num_domains: int
+    learning_rate: Any = None
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """The model at w."""
+        return self._model(self.preset.dtype)
+
+    @functools.cached_property
+    def perturbed_model(self) -> Any | None:
+        """The model at w + eps, where its dtype is another."""
+        dtype = self.preset.perturbed_dtype
+        return None if dtype == "same" else self._model(dtype)
+
+    @functools.cached_property
+    def tx(self) -> optax.GradientTransformationExtraArgs:
+        """The method and the optimizer."""
+        method = self.method.make(self.hyperparameters)
+        return make_chain(method, self.preset, self.learning_rate)
+
+    def _model(self, dtype: str) -> Classifier:
+        return make_classifier(
+            self.preset.model,
+            self.num_classes,
+            batch_norm=self.preset.batch_norm,
+            dropout=self.preset.dropout,
+            dtype=dtype,
+        )
+
+
+def make_program(config: RunConfig, num_classes: int, num_domains: int) -> Program:
+    """The program of a run."""
+    method = find_method(config.method)
+    return Program(method, config.hyperparameters, config.preset, num_classes, num_domains)
+
+
+class TrainState(NamedTuple):
+    """All that a step changes; checkpoints hold just this.
+
+    Attributes:
+      step: int32 scalar, the steps done.
+      params: the model's parameters.
+      batch_stats: BatchNorm's running statistics, empty without BatchNorm.
+      opt_state: of the whole chain, the method's state first.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+def init_state(program: Program, key: jax.Array, layout: Layout) -> TrainState:
+    """The state before the first step, from the preset's weights, placed by the layout."""
+    variables = random_variables(program.model, program.preset.image_size, key)
+    if program.preset.weights != "scratch":
+        variables = _with_pretrained(program.preset, variables)
+    state = _first_state(program, variables)
+    return layout.put(state, layout.of_state(state))
+
+
+def state_shapes(program: Program) -> TrainState:
+    """The shapes of a state; nothing is computed."""
+
+    def random_state(key: jax.Array) -> TrainState:
+        size = program.preset.image_size
+        return _first_state(program, random_variables(program.model, size, key))
+
+    return jax.eval_shape(random_state, jax.random.key(0))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def random_variables(model: Classifier, image_size: int, key: jax.Array) -> dict[str, Any]:
+    """A model's variables, drawn with the key."""
+    shape = (1, image_size, image_size, 3)
+    return dict(model.init(key, jnp.zeros(shape), train=False))
+
+
+def _first_state(program: Program, variables: dict[str, Any]) -> TrainState:
+    params, stats = variables["params"], variables.get("batch_stats", {})
+    return TrainState(jnp.zeros([], jnp.int32), params, stats, program.tx.init(params))
+
+
+def _with_pretrained(preset: Preset, variables: dict[str, Any]) -> dict[str, Any]:
+    """The variables with the backbone's read from the preset's file."""
+    backbone = {
+        name: tree["backbone"] for name, tree in variables.items() if "backbone" in tree
+    }
+    path = None if preset.weights == "package" else Path(preset.weights)
+    pretrained = load_pretrained(preset.model, path, backbone)
+    return {
+        name: {**tree, "backbone": pretrained[name]} if name in pretrained else tree
+        for name, tree in variables.items()
+    }

@@ -1,0 +1,178 @@
+"""A run in its folder: all that its config asks for, found once, and how far it is."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import disam_jax as dj
+from experiments.config.run import RunConfig
+from experiments.data import DomainData
+from experiments.data.prepare import Prepared
+from experiments.devices import Layout
+from experiments.training.evaluation import evaluation_line, score
+from experiments.training.feed import make_feed
+from experiments.training.first_batch import first_batch
+from experiments.training.metrics import MetricsLog, RunDivergedError, train_line
+from experiments.training.optimizer import learning_rate_schedule
+from experiments.training.program import TrainState, init_state, make_program
+from experiments.training.run_folder import RunFolder, environment
+from experiments.training.selection import SELECTION_RULES, Selected
+from experiments.training.step import compile_predict
+from experiments.training.swad import Segments
+
+IN_SPLIT = "in split"  # no name of a domain, which has no blank
+
+
+class Run:
+    """A run, from its last checkpoint on; whoever trains it takes the steps.
+
+    Args:
+      config: of the run.
+      data: that it names.
+      folder: that it is kept in.
+      layout: of its devices.
+
+    Attributes:
+      config: of the run.
+      layout: of its devices.
+      feed: what it reads.
+      program: what its steps compute.
+      segments: SWAD's averages, where the config asks for them.
+      done: the steps that are logged.
+      state: at the last checkpoint, and whatever is set since.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: DomainData | Prepared,
+        folder: RunFolder,
+        layout: Layout,
+    ) -> None:
+        self.config = config
+        self.layout = layout
+        self.feed = make_feed(config, data, layout)
+        self.program = make_program(config, len(data.classes), len(self.feed.sources))
+        self.segments = Segments(folder.path, layout) if config.preset.swad else None
+        self.state = folder.restore(init_state(self.program, init_key(config), layout))
+        self.done = int(self.state.step)
+        self._data = data
+        self._folder = folder
+        self._learning_rate = learning_rate_schedule(config.preset)
+        self._predict = compile_predict(self.program.model, layout)
+        self._log = MetricsLog(folder.path, self.done, layout)
+        self._seconds_per_step: list[float] = []
+
+    def log_window(
+        self, evaluations: list[dj.Evaluation], seconds: float
+    ) -> dict[str, Any]:
+        """Logs the next steps.
+
+        Args:
+          evaluations: of the steps, on the host.
+          seconds: that they took.
+
+        Returns:
+          The line of metrics.
+
+        Raises:
+          RunDivergedError: something is not finite; nothing is logged.
+        """
+        self.done += len(evaluations)
+        self._seconds_per_step.append(seconds / len(evaluations))
+        rate = float(jnp.asarray(self._learning_rate(self.done - 1)))
+        half = self.config.preset.dtype == "float16"
+        try:
+            line = train_line(self.done, self.feed.sources, evaluations, rate, half)
+        except RunDivergedError as error:
+            message = f"{self.config.name}: {error}.{self._way_out()}"
+            raise RunDivergedError(message) from None
+        self._log.write(line)
+        return line
+
+    def checkpoint(self) -> None:
+        """Evaluates the state and keeps it."""
+        self._log.write(self._evaluate("evaluation", self.state))
+        if self.segments:
+            self.segments.end(self.done, self._log.lines)
+        self._folder.save(self.state)
+
+    def finish(self) -> dict[str, Any]:
+        """Keeps the record, and returns it: from here on the run is finished."""
+        if self.segments:
+            averaged = self.segments.average_over_valley(self._log.lines, self.state)
+            self._log.write(self._evaluate("swad", averaged))
+        record = self._record()
+        self._folder.finish(record)
+        if self.segments:
+            self.segments.remove()
+        return record
+
+    def close(self) -> None:
+        """Ends the files of the metrics."""
+        self._log.close()
+
+    def _way_out(self) -> str:
+        """What is left of a run that diverged, and what to try."""
+        step = self._folder.checkpoint_step()
+        kept = "No checkpoint had been made yet"
+        if step is not None:
+            path = self._folder.path / "checkpoints"
+            kept = f"The checkpoint of step {step} is kept in {path}"
+        return f" {kept}. Try a smaller rho or learning rate, in another folder."
+
+    def _evaluate(self, kind: str, state: TrainState) -> dict[str, Any]:
+        """The line of metrics of an evaluation; see `evaluation_line`."""
+        parts = {name: read() for name, read in self.feed.out_split.items()}
+        parts[IN_SPLIT] = self.feed.in_split()
+        scores = score(functools.partial(self._predict, state), parts)
+        in_split = scores.pop(IN_SPLIT)
+        return evaluation_line(self.done, kind, self.config.unseen, scores, in_split)
+
+    def _record(self) -> dict[str, Any]:
+        """What the finished run leaves in the table of results.
+
+        Accuracies are those at the last step, and under the name of each selection rule
+        what it chose; `swad`, where it was asked for, is the averaged weights' score.
+        """
+        config, preset, lines = self.config, self.config.preset, self._log.lines
+        last = {line["kind"]: line for line in lines}
+        method, h = self.program.method, config.hyperparameters
+        # The first window compiles; it counts only where there is no other.
+        seconds = self._seconds_per_step[1:] or self._seconds_per_step
+        record = {
+            "method": method.name,
+            "penalty": preset.penalty,
+            "data": config.data,
+            "unseen_domain": config.unseen,
+            "seed": config.seed,
+            "protocol": config.protocol,
+            "model": preset.model,
+            "batch_norm": preset.batch_norm,
+            "steps": preset.steps,
+            "gradients_per_step": method.gradients(h, self.program.num_domains),
+            **{k: v for k, v in last["evaluation"].items() if k not in ("step", "kind")},
+            **{k: v for k, v in last["train"].items() if k.startswith("loss")},
+            "seconds_per_step": float(np.median(seconds)) if seconds else None,
+        }
+        for name, rule in SELECTION_RULES.items():
+            record[name] = _chosen(rule(lines))
+        if "swad" in last:
+            as_last = [{**last["swad"], "kind": "evaluation"}]
+            record["swad"] = _chosen(SELECTION_RULES["last_step"](as_last))
+        record["commit"] = environment()["commit"]
+        record["first_batch"] = first_batch(config, self._data)
+        return record
+
+
+def init_key(config: RunConfig) -> jax.Array:
+    """The key that a run's first weights are drawn with."""
+    return jax.random.split(jax.random.key(config.seed))[0]
+
+
+def _chosen(selected: Selected) -> dict[str, Any]:
+    names = ("step", "validation", "in_split", "whole")
+    return {name: getattr(selected, name) for name in names}
