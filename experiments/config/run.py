@@ -89,9 +89,9 @@ class RunConfig:
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """All of the config but what the runs of one cell of a table differ in."""
-    found = dataclasses.asdict(config)
-    del found["seed"], found["unseen"]
-    return found
+    fields = dataclasses.asdict(config)
+    del fields["seed"], fields["unseen"]
+    return fields
 
 
 def make_config(
@@ -124,10 +124,10 @@ def make_config(
     """
     find_method(method)
     protocol, base = find_protocol(data, protocol)
-    given: dict[str, Any] = {"checkpoint_every": base.checkpoint_every}
-    given |= {k: v for k, v in (overrides or {}).items() if v is not None}
-    if "steps" in given:  # said in steps, and no longer in epochs
-        given.setdefault("epochs", 0.0)
+    values: dict[str, Any] = {"checkpoint_every": base.checkpoint_every}
+    values |= {k: v for k, v in (overrides or {}).items() if v is not None}
+    if "steps" in values:  # said in steps, and no longer in epochs
+        values.setdefault("epochs", 0.0)
     return RunConfig(
         data=data,
         method=method,
@@ -135,12 +135,12 @@ def make_config(
         seed=seed,
         protocol=protocol,
         data_fingerprint=data_fingerprint,
-        hyperparameters=_replace(base.hyperparameters_of(method), given),
-        preset=_replace(base.preset, given),
-        **{k: given[k] for k in ("log_every", "checkpoint_every") if k in given},
+        hyperparameters=_replace(base.hyperparameters_of(method), values),
+        preset=_replace(base.preset, values),
+        **{k: values[k] for k in ("log_every", "checkpoint_every") if k in values},
     )
 
 
-def _replace(value: Any, given: Mapping[str, Any]) -> Any:
-    names = {field.name for field in dataclasses.fields(value)}
-    return dataclasses.replace(value, **{k: v for k, v in given.items() if k in names})
+def _replace(instance: Any, values: Mapping[str, Any]) -> Any:
+    names = {field.name for field in dataclasses.fields(instance)}
+    return dataclasses.replace(instance, **{k: v for k, v in values.items() if k in names})

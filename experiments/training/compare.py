@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -57,10 +58,7 @@ def one_after_another(layout: Layout | None = None) -> TrainAll:
         configs: Sequence[RunConfig], data: DomainData | Prepared, out: Path, watch: Watch
     ) -> Iterator[Outcome]:
         for config in configs:
-
-            def progress(step: int, line: dict[str, Any], config: Any = config) -> None:
-                watch(config, step, line)
-
+            progress = functools.partial(watch, config)
             try:
                 yield train(config, data, out / "runs" / config.name, progress, layout)
             except RunDivergedError as error:
@@ -101,8 +99,8 @@ def run_matrix(
         if isinstance(outcome, RunDivergedError):
             failures.append((config, str(outcome)))
             continue
-        told = {"config": settings(config), "flags": changed_flags()}
-        records.append(outcome | told)
+        setup = {"config": settings(config), "flags": changed_flags()}
+        records.append(outcome | setup)
         watch(config, config.preset.steps, {})
         curves[config.name] = read_metrics(out / "runs" / config.name)
     return Comparison(configs, records, failures, curves)
@@ -116,7 +114,7 @@ def write_results(comparison: Comparison, out: Path, command: str) -> None:
       out: the folder.
       command: that makes the results again.
     """
-    seen = {
+    presets = {
         json.dumps(dataclasses.asdict(c.preset), sort_keys=True) for c in comparison.configs
     }
     hyperparameters = {
@@ -130,7 +128,7 @@ def write_results(comparison: Comparison, out: Path, command: str) -> None:
             "failures": [
                 {"run": config.name, "reason": why} for config, why in comparison.failures
             ],
-            "presets": [json.loads(text) for text in sorted(seen)],
+            "presets": [json.loads(text) for text in sorted(presets)],
             "hyperparameters": hyperparameters,
             "environment": environment(),
         },

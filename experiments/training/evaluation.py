@@ -43,7 +43,7 @@ def score(
     Raises:
       ValueError: a part has no images.
     """
-    found: dict[str, list[np.ndarray]] = {name: [] for name in parts}
+    answers: dict[str, list[np.ndarray]] = {name: [] for name in parts}
     for images, labels, names in _calls(parts):
         missing = CHUNK - len(labels)
         filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
@@ -53,11 +53,11 @@ def score(
         losses = np.log(np.exp(shifted).sum(-1)) - shifted[np.arange(len(labels)), labels]
         for name in dict.fromkeys(names):
             own = names == name
-            found[name].append(np.stack([right[own], losses[own]]))
-    empty = [name for name, scores in found.items() if not scores]
+            answers[name].append(np.stack([right[own], losses[own]]))
+    empty = [name for name, chunks in answers.items() if not chunks]
     if empty:
         raise ValueError(f"there are no images to evaluate on in {', '.join(empty)}")
-    whole = {name: np.concatenate(scores, axis=1) for name, scores in found.items()}
+    whole = {name: np.concatenate(chunks, axis=1) for name, chunks in answers.items()}
     return {
         name: Score(float(right.mean()), float(losses.mean()), len(losses))
         for name, (right, losses) in whole.items()
@@ -113,19 +113,16 @@ def evaluation_line(
       over the source domains, and of the unseen domain's two parts and the whole.
     """
     line: dict[str, Any] = {"step": step, "kind": kind}
-    for domain, found in out_split.items():
-        line[f"out_split_accuracy/{domain}"] = found.accuracy
-    sources = [found for domain, found in out_split.items() if domain != unseen]
-    for domain, found in out_split.items():
-        if domain != unseen:
-            line[f"out_split_loss/{domain}"] = found.loss
-    held = out_split[unseen]
-    whole = np.average(
-        [in_split.accuracy, held.accuracy], weights=[in_split.count, held.count]
-    )
-    line["in_domain_accuracy"] = float(np.mean([found.accuracy for found in sources]))
-    line["in_domain_loss"] = float(np.mean([found.loss for found in sources]))
+    for domain, part in out_split.items():
+        line[f"out_split_accuracy/{domain}"] = part.accuracy
+    sources = {domain: part for domain, part in out_split.items() if domain != unseen}
+    for domain, part in sources.items():
+        line[f"out_split_loss/{domain}"] = part.loss
+    parts = in_split, out_split[unseen]
+    whole = np.average([p.accuracy for p in parts], weights=[p.count for p in parts])
+    line["in_domain_accuracy"] = float(np.mean([p.accuracy for p in sources.values()]))
+    line["in_domain_loss"] = float(np.mean([p.loss for p in sources.values()]))
     line["out_of_domain_accuracy"] = float(whole)
     line["out_of_domain_in_split_accuracy"] = in_split.accuracy
-    line["out_of_domain_heldout_accuracy"] = held.accuracy
+    line["out_of_domain_heldout_accuracy"] = out_split[unseen].accuracy
     return line

@@ -29,7 +29,7 @@ def first_batch(config: RunConfig, data: DomainData | Prepared) -> str:
     batch = next(feed.batches(0))
     pixels = np.rint(255 * np.asarray(batch.images)).astype(np.uint8)
     labels, domains = (np.asarray(x, np.int32) for x in (batch.labels, batch.domains))
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for array in (pixels, labels, domains):
-        found.update(str(array.shape).encode() + array.tobytes())
-    return found.hexdigest()[:16]
+        digest.update(str(array.shape).encode() + array.tobytes())
+    return digest.hexdigest()[:16]

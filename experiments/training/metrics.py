@@ -79,10 +79,8 @@ def _refuse_not_finite(
             ("loss", seen.losses),
             ("perturbed loss", seen.perturbed_losses),
         ):
-            wrong = [
-                d for d, ok in zip(domains, np.isfinite(values), strict=True) if not ok
-            ]
-            if wrong:
+            wrong = np.array(domains)[~np.isfinite(values)]
+            if len(wrong):
                 raise RunDivergedError(
                     f"the {what} of domain {', '.join(wrong)} is not finite at step {step}"
                 )

@@ -1,5 +1,6 @@
 """How a step takes its batch: whole, or in micro-batches."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,8 @@ def update_arguments(
     batch, ascent_batch = chosen
     micro_batches = _cut(program, batch)
     if micro_batches is not None:
-        weights = _examples_of(micro_batches.domains, program.num_domains)
+        count = functools.partial(jnp.bincount, length=program.num_domains)
+        weights = jax.vmap(count)(micro_batches.domains)  # [K, M], examples
         # XLA's convolutions are slow in loops on a CPU, and there memory is plentiful.
         on_cpu = jax.default_backend() == "cpu"
         return {
@@ -80,11 +82,6 @@ def _cut(program: Program, batch: Batch) -> Batch | None:
     else:
         return None
     return cut._replace(key=jax.random.split(batch.key, count))
-
-
-def _examples_of(domains: jax.Array, num_domains: int) -> jax.Array:
-    """The number of each domain's examples in each micro-batch, [K, M]."""
-    return jax.vmap(lambda ids: jnp.bincount(ids, length=num_domains))(domains)
 
 
 def _of_micro_batches(evaluation: dj.Evaluation, weights: jax.Array) -> dj.Evaluation:

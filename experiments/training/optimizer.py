@@ -14,13 +14,7 @@ def make_chain(
 ) -> optax.GradientTransformationExtraArgs:
     """The method, what it is computed on, the optimizer, and what keeps float16 whole.
 
-    Args:
-      method: the transformation that stands first.
-      preset: the optimizer.
-      learning_rate: a traced peak of the schedule in place of the preset's.
-
-    Returns:
-      The chain.
+    A traced learning rate is the schedule's peak in place of the preset's.
     """
     if preset.scope != "batch":
         method = dj.per_micro_batch(method)

@@ -28,7 +28,7 @@ def prepared_parts(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The two parts of each domain, seen to be enough for the batches."""
     preset = config.preset
-    parts = [split_domain(config, data, d) for d in range(len(data.domains))]
+    parts = [_split_domain(config, data, d) for d in range(len(data.domains))]
     unseen = data.domain_index(config.unseen)
     images = sum(len(train) for d, (train, _) in enumerate(parts) if d != unseen)
     if preset.batching == "merged" and images < preset.batch_size:
@@ -40,21 +40,12 @@ def prepared_parts(
     return parts
 
 
-def split_domain(
+def _split_domain(
     config: RunConfig, data: Prepared, domain: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of a domain's images, (the part to train on, the part held out).
 
-    Args:
-      config: names the split, its fraction and seed.
-      data: prepared.
-      domain: its position among all domains, in sorted order as DomainBed counts them.
-
-    Returns:
-      Two int arrays.
-
-    Raises:
-      ValueError: the split is not one for data on the disk, or leaves a part empty.
+    Domains are counted in sorted order, the unseen one too, as DomainBed counts them.
     """
     preset, name = config.preset, data.domains[domain]
     parts = _split(data, preset.split, preset.holdout_fraction, config.seed, domain)

@@ -172,14 +172,13 @@ def lanes_on_cpu(common: RunConfig, data: DomainData) -> int:
 
 
 def lane_step(program: Program, flip: bool) -> Step:
-    """Returns the step of one member of a population, which draws its own batch.
+    """The step of a member, (lane, state) -> (state, evaluation), not compiled.
+
+    It draws its own batch.
 
     Args:
-      program: of the pattern of the members; the numbers of a lane stand in for its own.
+      program: of the members' pattern; the numbers of a lane stand in for its own.
       flip: whether half of the images are mirrored.
-
-    Returns:
-      (lane, state) -> (state, evaluation), not compiled.
     """
     preset = program.preset
 
@@ -201,11 +200,7 @@ def lane_step(program: Program, flip: bool) -> Step:
 
 @functools.lru_cache(maxsize=16)
 def compile_population(program: Program, flip: bool) -> Step:
-    """Returns the compiled step of a population, its arguments as `lane_step`'s.
-
-    Returns:
-      (lanes, states) -> (states, evaluations), all of them stacked; states are donated.
-    """
+    """(lanes, states) -> (states, evaluations), all stacked; the states are donated."""
     return jax.jit(jax.vmap(lane_step(program, flip)), donate_argnums=1)
 
 
@@ -241,7 +236,7 @@ def _take_stretch(
     Returns:
       The members that diverged, each with its error.
     """
-    failures: dict[Run, RunDivergedError] = {}
+    alive, failures = dict(enumerate(members)), {}
     images = [run.feed.images for run in members if run.feed.images]  # held in memory
     lanes = stack_lanes(
         [make_lane(run.config, own) for run, own in zip(members, images, strict=True)]
@@ -249,24 +244,21 @@ def _take_stretch(
     states = stack([run.state for run in members])
     for size, is_checkpoint in windows(members[0].done, members[0].config):
         started = time.perf_counter()
-        of_lanes = functools.partial(step, lanes)
-        states, evaluations = take_window(of_lanes, states, size)
+        states, evaluations = take_window(functools.partial(step, lanes), states, size)
         seconds = (time.perf_counter() - started) / len(members)
-        for i, run in enumerate(members):
-            if run in failures:
-                continue
+        for i, run in list(alive.items()):
             try:
                 line = run.log_window([_of_lane(seen, i) for seen in evaluations], seconds)
             except RunDivergedError as error:
                 failures[run] = error
+                del alive[i]
             else:
                 watch(run.config, run.done, line)
-        if is_checkpoint or len(failures) == len(members):
+        if is_checkpoint or not alive:
             break
-    for i, run in enumerate(members):
-        if run not in failures:
-            run.state = _of_lane_jitted(states, i)
-            run.checkpoint()
+    for i, run in alive.items():
+        run.state = _of_lane_jitted(states, i)
+        run.checkpoint()
     return failures
 
 

@@ -69,14 +69,7 @@ class Run:
     def log_window(
         self, evaluations: list[dj.Evaluation], seconds: float
     ) -> dict[str, Any]:
-        """Logs the next steps.
-
-        Args:
-          evaluations: of the steps, on the host.
-          seconds: that they took.
-
-        Returns:
-          The line of metrics.
+        """Logs the next steps, which took so many seconds; returns the line of metrics.
 
         Raises:
           RunDivergedError: something is not finite; nothing is logged.
@@ -118,11 +111,11 @@ class Run:
     def _way_out(self) -> str:
         """What is left of a run that diverged, and what to try."""
         step = self._folder.checkpoint_step()
-        kept = "No checkpoint had been made yet"
+        left = "No checkpoint had been made yet"
         if step is not None:
             path = self._folder.path / "checkpoints"
-            kept = f"The checkpoint of step {step} is kept in {path}"
-        return f" {kept}. Try a smaller rho or learning rate, in another folder."
+            left = f"The checkpoint of step {step} is kept in {path}"
+        return f" {left}. Try a smaller rho or learning rate, in another folder."
 
     def _evaluate(self, kind: str, state: TrainState) -> dict[str, Any]:
         """The line of metrics of an evaluation; see `evaluation_line`."""

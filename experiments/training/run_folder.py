@@ -75,15 +75,14 @@ def _code_and_machine() -> dict[str, Any]:
 
 def _commit() -> str:
     """The commit, with a mark where tracked files differ from it; 'unknown' without git."""
-    here = Path(__file__).parent
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        found = subprocess.run(
-            command, cwd=here, capture_output=True, text=True, check=True
+        described = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return found.stdout.strip()
+    return described.stdout.strip()
 
 
 def _processor() -> str:
@@ -156,7 +155,8 @@ class RunFolder:
 
     def result(self) -> dict[str, Any] | None:
         """The record of the finished run, or None."""
-        return read_result(self.path)
+        file = self.path / "result.json"
+        return read_json(file) if file.exists() else None
 
     def finish(self, record: dict[str, Any]) -> None:
         """Keeps the record: from here on the run is finished."""
@@ -176,8 +176,8 @@ class RunFolder:
         except Exception as error:  # what the system says stands in errors of Orbax's own
             for number in NOT_WRITTEN:
                 if os.strerror(number) in str(error):
-                    where = str(self.path / "checkpoints")
-                    raise OSError(number, os.strerror(number), where) from error
+                    path = str(self.path / "checkpoints")
+                    raise OSError(number, os.strerror(number), path) from error
             raise
 
     def checkpoint_step(self) -> int | None:
@@ -197,12 +197,6 @@ class RunFolder:
         self._opened.close()
 
 
-def read_result(path: Path) -> dict[str, Any] | None:
-    """The record of the run in this folder, or None when it is not finished."""
-    file = path / "result.json"
-    return read_json(file) if file.exists() else None
-
-
 def _refuse_another_run(path: Path, config: RunConfig) -> None:
     file = path / "config.json"
     if not file.exists():
@@ -213,8 +207,8 @@ def _refuse_another_run(path: Path, config: RunConfig) -> None:
         return
     _refuse_another_config(file, config)
     if (path / "environment.json").exists():
-        kept = read_json(path / "environment.json")
-        refuse_other_flags(path, kept.get("flags", {}))
+        environment_then = read_json(path / "environment.json")
+        refuse_other_flags(path, environment_then.get("flags", {}))
 
 
 def _refuse_another_config(file: Path, config: RunConfig) -> None:
@@ -228,11 +222,11 @@ def _refuse_another_config(file: Path, config: RunConfig) -> None:
             f"{file} has a field that this version does not know, {name}"
             f"{f'; is it {near[0]}?' if near else '.'} Mend it, or choose another folder."
         )
-    found = flatten(field_defaults(config.method)) | written
+    config_then = flatten(field_defaults(config.method)) | written
     differing = [
-        f"{name}: {found.get(name)!r} there, {value!r} asked"
+        f"{name}: {config_then.get(name)!r} there, {value!r} asked"
         for name, value in sorted(wanted.items())
-        if found.get(name) != value
+        if config_then.get(name) != value
     ]
     if differing:
         raise ValueError(

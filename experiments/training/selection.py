@@ -72,10 +72,10 @@ SELECTION_RULES: dict[str, Callable[[Lines], Selected]] = {
 
 def evaluations(lines: Lines) -> list[dict[str, Any]]:
     """The lines that evaluate a checkpoint."""
-    found = [line for line in lines if line["kind"] == "evaluation"]
-    if not found:
+    evaluated = [line for line in lines if line["kind"] == "evaluation"]
+    if not evaluated:
         raise ValueError("the run has no evaluation to select from")
-    return found
+    return evaluated
 
 
 def _selected(line: dict[str, Any], validation: float) -> Selected:

@@ -120,15 +120,7 @@ def compile_step(
 def compile_predict(
     model: Any, layout: Layout
 ) -> Callable[[TrainState, np.ndarray], np.ndarray]:
-    """The compiled forward pass.
-
-    Args:
-      model: of the program.
-      layout: where the images are spread.
-
-    Returns:
-      (state, uint8 images [N, H, W, 3]) -> logits [N, classes] on the host.
-    """
+    """(state, uint8 images [N, H, W, 3]) -> logits [N, classes] on the host, compiled."""
 
     def compute(params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
         variables = {"params": params, "batch_stats": batch_stats}

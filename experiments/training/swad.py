@@ -224,5 +224,5 @@ def _weights(state: TrainState) -> tuple[Any, Any]:
 
 def _validation(lines: Lines) -> tuple[list[int], list[float]]:
     """The steps of the evaluations and the source domains' validation losses there."""
-    found = [line for line in lines if line["kind"] == "evaluation"]
-    return [line["step"] for line in found], [line["in_domain_loss"] for line in found]
+    rows = [line for line in lines if line["kind"] == "evaluation"]
+    return [row["step"] for row in rows], [row["in_domain_loss"] for row in rows]

@@ -17,13 +17,7 @@ def work_in_processes(
     jobs: int,
     report: Callable[[], None],
 ) -> None:
-    """Calls `work(*task)` for every task, in `jobs` processes.
-
-    Args:
-      work: what a process does.
-      tasks: its arguments, once for every call.
-      jobs: how many processes work at once.
-      report: called now and then, and when a task is done.
+    """Calls `work(*task)` for every task in `jobs` processes, and `report` now and then.
 
     Raises:
       ValueError: a process was killed.

@@ -212,20 +212,20 @@ class Store:
             tasks = [(specs, self.path) for specs in alike.values()]
             work_in_processes(_train_and_keep, tasks, self.jobs, report)
         read = {digest: self._read(spec) for digest, spec in wanted.items()}
-        for digest, kept in read.items():
-            self.seconds_used += kept["seconds"]
-            self.commits_used.add(kept["commit"])
-            if kept.get("first_batch"):  # a run of older code has none
-                self.batches_used[_drawn_by(wanted[digest].config)] = kept["first_batch"]
+        for digest, run in read.items():
+            self.seconds_used += run["seconds"]
+            self.commits_used.add(run["commit"])
+            if run.get("first_batch"):  # a run of older code has none
+                self.batches_used[_batch_name(wanted[digest].config)] = run["first_batch"]
         return [read[spec.digest]["outcome"] for spec in specs]
 
     def _file(self, spec: Spec) -> Path:
         return self.path / f"{spec.digest}.json"
 
     def _read(self, spec: Spec) -> dict[str, Any]:
-        kept = read_json(self._file(spec))
-        refuse_other_flags(self._file(spec), kept.get("flags", {}))
-        return kept
+        run = read_json(self._file(spec))
+        refuse_other_flags(self._file(spec), run.get("flags", {}))
+        return run
 
 
 def _train_and_keep(specs: Sequence[Spec], path: Path) -> None:
@@ -233,7 +233,7 @@ def _train_and_keep(specs: Sequence[Spec], path: Path) -> None:
     for spec in specs:
         started = time.perf_counter()
         outcome = train_spec(spec)
-        kept = {
+        run = {
             "spec": dataclasses.asdict(spec),
             "outcome": outcome,
             "seconds": time.perf_counter() - started,
@@ -241,10 +241,10 @@ def _train_and_keep(specs: Sequence[Spec], path: Path) -> None:
             "flags": changed_flags(),
             "first_batch": _first_batch(spec),
         }
-        write_json(path / f"{spec.digest}.json", kept)
+        write_json(path / f"{spec.digest}.json", run)
 
 
-def _drawn_by(config: RunConfig) -> str:
+def _batch_name(config: RunConfig) -> str:
     preset = config.preset
     parts = config.data, config.unseen, config.seed, preset.batch_size, preset.image_size
     return "/".join(map(str, parts))
