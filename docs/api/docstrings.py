@@ -9,7 +9,8 @@ import griffe
 def to_markdown(text: str) -> str:
     """A docstring in which `>= 0`, `<g, p>` and `T**2` stay as they are written.
 
-    `Example:` becomes Google's `Examples:`, and doctests outside of it are fenced.
+    `Example:` becomes Google's `Examples:`, doctests outside of it are fenced, and a line
+    for several arguments becomes one for each.
 
     Args:
       text: a docstring.
@@ -18,7 +19,7 @@ def to_markdown(text: str) -> str:
       The docstring for the reference.
     """
     lines, in_examples, in_doctest = [], False, False
-    for line in text.splitlines():
+    for line in _one_line_per_name(text).splitlines():
         if re.fullmatch(r"[A-Z]\w+:", line):
             in_examples = line == "Example:"
             line = "Examples:" if in_examples else line
@@ -30,6 +31,20 @@ def to_markdown(text: str) -> str:
         in_doctest = (in_doctest or starts) and not ends
         lines.append(line if in_doctest else _escaped(line))
     return "\n".join(lines)
+
+
+def _one_line_per_name(text: str) -> str:
+    """Under `Args:`, a line `mask, descent: ...` becomes one for each of the names."""
+    args, several = r"^Args:\n(?: .*\n?|\n)*", r"^( +)(\w+(?:, \w+)+)(:.*(?:\n\1 +.*)*)"
+
+    def expanded(line: re.Match[str]) -> str:
+        indent, names, said = line.groups()
+        return "\n".join(f"{indent}{name}{said}" for name in names.split(", "))
+
+    def expand(section: re.Match[str]) -> str:
+        return re.sub(several, expanded, section[0], flags=re.MULTILINE)
+
+    return re.sub(args, expand, text, flags=re.MULTILINE)
 
 
 def _escaped(line: str) -> str:
