@@ -18,7 +18,14 @@ from experiments.methods import method as method_module
 from experiments.methods.examples import climb_fewer, only_hardest, take
 from experiments.models.classifier import make_classifier
 from experiments.training.feed import with_steps
-from tests.experiments.training.test_step import BATCH, CLASSES, SGD, fresh, program
+from tests.experiments.training.test_step import (
+    BATCH,
+    CLASSES,
+    SGD,
+    fresh,
+    program,
+    take_step,
+)
 from tests.float32 import assert_close
 
 # Name, gradients of three source domains, and the defaults of what is read. Runs that are
@@ -227,7 +234,7 @@ def test_a_step_looks_at_the_examples_that_the_method_says(name):
     own = program(name, SGD)
     params = jax.tree.map(jnp.copy, fresh(own).params)
     rho = METHODS[name].defaults.rho
-    _, seen = own.train_step(fresh(own), BATCH)
+    _, seen = take_step(own, fresh(own))
 
     def domains(params, batch):
         return mean_loss(params, batch).reshape(2, -1).mean(1)
