@@ -20,7 +20,7 @@ from experiments.files import write_json
 from experiments.training.run_folder import environment
 
 METHODS = {"erm": dj.erm(), "disam": dj.disam()}  # SAM's is DISAM's
-PIECE = 24  # examples of a micro-batch
+MICRO_BATCH = 24  # examples of a micro-batch
 MIB = 2**20
 
 
@@ -58,7 +58,7 @@ def record(case: Case, method: str, size: int, taken: str) -> dict[str, Any]:
       case: the model, with a batch of `size` images.
       method: a key of `METHODS`.
       size: of the batch.
-      taken: `at once`, `rematerialized` (as the case is) or `micro-batches` of `PIECE`.
+      taken: `at once`, `rematerialized` (as the case is) or `micro-batches` of `MICRO_BATCH`.
 
     Returns:
       The record; parameters_bytes tells what the model is.
@@ -69,7 +69,7 @@ def record(case: Case, method: str, size: int, taken: str) -> dict[str, Any]:
         if taken == "micro-batches":
             arguments = {
                 "loss_fn": case.domain_losses,
-                "micro_batches": dj.micro_batches(batch, size // PIECE),
+                "micro_batches": dj.micro_batches(batch, size // MICRO_BATCH),
             }
         else:
             arguments = {"loss_fn": lambda params: case.domain_losses(params, batch)}
@@ -85,7 +85,7 @@ def record(case: Case, method: str, size: int, taken: str) -> dict[str, Any]:
         "dtype": case.dtype,
         "taken": taken,
         "batch": size,
-        "micro_batches": size // PIECE if taken == "micro-batches" else 1,
+        "micro_batches": size // MICRO_BATCH if taken == "micro-batches" else 1,
         "temporary_bytes": analysis.temp_size_in_bytes,
         "parameters_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(case.params)),
     }

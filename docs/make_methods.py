@@ -142,8 +142,7 @@ HEAD = """\
 <!-- Written by docs/make_methods.py from the code; edit the docstrings instead. -->
 
 Every method is a value made of parts: the ascent objective, the perturbation, the descent objective and the combination
-([the idea](idea.md)); some leave steps out (`when`), use something again between (`between`), or look from more points
-(`method_from_step`). Most take `mask`, `ascent` and `descent`, so DISAM's objective
+([the idea](idea.md)); some leave steps out (`when`), or are steps of their own (`method_from_step`). Most take `mask`, `ascent` and `descent`, so DISAM's objective
 `dj.variance_penalized(lam)` goes into most of them, and all take what `update` takes: micro-batches, devices, loss
 scale, float16 ([scaling](scaling.md), [precision](precision.md)).
 
@@ -158,7 +157,7 @@ batch: ERM 800 steps, SAM 400, GAM 200. Nothing was tuned.
 
 CONVOLUTIONS = """\
 !!! warning "Convolutions on a CPU"
-    What leaves ascents out (`when=`, `where_sharp`) does so in a conditional, and XLA for the CPU runs convolutions inside
+    What leaves ascents out (`when=`, `ae_sam`) does so in a conditional, and XLA for the CPU runs convolutions inside
     conditionals about 25 times slower, as it does inside loops: a step of `interval_sam` on the small ResNet took 2.2 s
     where SAM's took 0.11 s. There, take `part_sam` or a one-pass method. On an accelerator this was not measured.
 """
@@ -203,7 +202,7 @@ NOT_HERE = """\
 
 | method | why |
 |---|---|
-| R-SAM (Liu et al., NeurIPS 2022) | fits `method_from_step` (noise, then an ascent from the noisy point); its exact form could not be verified, and `random_sam` is another method |
+| R-SAM (Liu et al., NeurIPS 2022) | fits `method_from_step` (noise, then an ascent from the noisy point); its exact form could not be verified, and `noise_sam` is another method |
 | ESAM (Du et al., ICLR 2022) | its choice of examples needs the losses at w + eps before the second gradient; `ksam` chooses at w. A `perturbed_loss_fn` that ranks its own examples is ESAM's second half |
 | Sparse SAM, Eigen-SAM, X-SAM | a mask or an eigenvector that is refreshed every so often by passes of another kind |
 | Functional SAM | needs the model apart from the loss: the cotangent of the clean logits at w + eps |
@@ -231,7 +230,8 @@ def page() -> str:
     lines.append(
         f"Accuracies: `{_accuracies()['command']}`; commits, figure and all columns in [the "
         f"report]({ACCURACY.parent.relative_to(PAGE.parent)}/report.md). Costs and accuracies "
-        "were recorded when `adaptive_sam` was called asam, and `asam` asam_eta.\n"
+        "were recorded when `adaptive_sam` was called asam, `asam` asam_eta, `rst` "
+        "randomized_sam and `noise_sam` random_sam.\n"
     )
     lines.append(FINDINGS)
     for title, names in GROUPS.items():

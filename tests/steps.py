@@ -19,7 +19,7 @@ def by_domain(weights):
 
     def batch(problem):
         return {
-            "loss_fn": lambda w, piece: (w - piece[1]) @ piece[0] @ (w - piece[1]) / 2,
+            "loss_fn": lambda w, domain: (w - domain[1]) @ domain[0] @ (w - domain[1]) / 2,
             "micro_batches": (problem.hessians, problem.centers),
             "domain_weights": None if weights is None else weights[:, None],
         }

@@ -70,8 +70,8 @@ def ae_sam(
       threshold: in standard deviations, of any sign; a float, array or schedule. A large
         one gives ERM, a very negative one ascends always.
       decay: in [0, 1], of the mean and the deviation.
-      mask, ascent, descent: as in `sam`; another ascent objective takes one more backward
-        pass where it ascends.
+      mask, descent: as in `sam`.
+      ascent: as in `sam`; another objective takes one more backward pass where it ascends.
       combine: (gradient at w, gradient at w + eps) -> gradient, where it ascends; None is
         `take_perturbed`.
 

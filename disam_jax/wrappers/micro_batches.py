@@ -1,4 +1,4 @@
-"""Micro-batches: a batch in pieces, and a perturbation of its own for each of them."""
+"""Micro-batches: how a batch is cut, and a perturbation of its own for each of them."""
 
 import dataclasses
 from typing import Any
@@ -16,10 +16,10 @@ from disam_jax.trees import Tree
 
 
 def micro_batches(batch: Tree, num: int, *, axis: int = 0) -> Tree:
-    """Cuts a batch into `num` pieces, stacked along a new first axis.
+    """Cuts a batch into `num` micro-batches, stacked along a new first axis.
 
-    Example i goes to piece i % num. A batch that holds one domain after another thus gives
-    pieces that hold all of them, and one that is spread over devices stays where it is.
+    Example i goes to micro-batch i % num. Of a batch that holds one domain after another
+    each then holds all of them, and one that is spread over devices stays where it is.
 
     Example:
       >>> import jax.numpy as jnp
@@ -29,7 +29,7 @@ def micro_batches(batch: Tree, num: int, *, axis: int = 0) -> Tree:
 
     Args:
       batch: a tree of arrays with the examples along `axis`.
-      num: K, of the pieces; it must divide the number of examples.
+      num: K, of the micro-batches; it must divide the number of examples.
       axis: 0 for a flat batch [B, ...]; 1 for stacked domains [M, B, ...].
 
     Returns:
@@ -59,13 +59,13 @@ def per_micro_batch(
     What the perturbation is computed on is one choice with three values:
 
     - the whole batch: `sam(rho)`, with or without `micro_batches`;
-    - each micro-batch: `per_micro_batch(sam(rho))` and K pieces of the batch; SAM's
-      m-sharpness, where m is the size of a piece;
-    - each domain: the same with the domains as pieces, a batch [M, B, ...] and a loss
+    - each micro-batch: `per_micro_batch(sam(rho))` and K of them; SAM's m-sharpness, where
+      m is the size of a micro-batch;
+    - each domain: the same with a domain in each, a batch [M, B, ...] and a loss
       function of one domain. Every domain climbs on its own.
 
-    The pieces take turns, so that the memory is one piece's, and a batch costs what its
-    pieces cost: two gradients.
+    They take turns, so that the memory is one micro-batch's, and a batch costs what they
+    cost together: two gradients.
 
     Example:
       >>> import disam_jax as dj, jax.numpy as jnp
@@ -83,16 +83,16 @@ def per_micro_batch(
 
     Returns:
       The transformation. Its update needs `micro_batches`, and `domain_weights`, where
-      given, as [K, M]; a piece counts by its part of them. The evaluation is stacked: all
-      its arrays have a first axis K. A perturbation with a memory keeps the mean of what
-      the pieces make of it.
+      given, as [K, M]; a micro-batch counts by its part of them. The evaluation is stacked:
+      all its arrays have a first axis K. A perturbation that remembers keeps the mean of
+      what the micro-batches make of it.
 
     Raises:
       ValueError: at `update`, `micro_batches` is missing or has no common first axis.
 
     References:
       Foret et al., Sharpness-Aware Minimization, ICLR 2021, section 4.1. Their code takes
-      each device's part of the batch for a piece, so that the result depends on how many
+      each device's part of the batch for one, so that the result depends on how many
       there are; under `shard_map` leave out `axis_name`, let the parameters vary over the
       axis and average the updates to have that form.
     """

@@ -39,10 +39,10 @@ class Preset:
       `domainbed`, its seeded split of every domain by itself; `release`, the DISAM
       release's shuffle; `files`, the published split files.
     dtype: `float16` scales the losses and skips a step in which a gradient overflows.
-    scope: `batch` has one perturbation a step, `micro_batch` one for each of the pieces,
+    scope: `batch` has one perturbation a step, `micro_batch` one for each of them,
       `domain` one for each domain; their gradients are averaged. With `batch` and several
       micro_batches the step is the whole batch's, but for live BatchNorm, which then
-      normalizes each piece by itself.
+      normalizes each micro-batch by itself.
     schedule: `cosine` warms up over the first 5 % and falls to 0; `step` falls to a tenth
       at 80 % of the steps, as the DISAM release.
     """
@@ -57,7 +57,7 @@ class Preset:
     dtype: str = option("float32", "compute dtype; parameters are float32")
     perturbed_dtype: str = option("same", "compute dtype of the pass at w + eps")
     scope: str = option("batch", "what a perturbation is computed on")
-    micro_batches: int = option(1, "pieces a batch is taken in, for memory or for scope")
+    micro_batches: int = option(1, "that a batch is taken in, for memory or for scope")
     image_size: int = option(224, "pixels along a side")
     batching: str = option("balanced", "how the domains are mixed")
     batch_size: int = option(32, "images of each source domain, or in all when merged")
@@ -93,8 +93,8 @@ class Preset:
             self.batching != "balanced" or self.micro_batches > 1
         ):
             raise ValueError(
-                "scope domain takes each domain as a piece: batching must be balanced and "
-                f"micro_batches 1; got {self.batching} and {self.micro_batches}."
+                "scope domain takes each domain as a micro-batch: batching must be balanced "
+                f"and micro_batches 1; got {self.batching} and {self.micro_batches}."
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0; got {self.learning_rate}.")

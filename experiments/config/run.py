@@ -70,8 +70,8 @@ class RunConfig:
             )
         if method.micro_batches and self.preset.batching != "balanced":
             raise ValueError(
-                f"{self.method} takes each domain as a piece: batching must be balanced; "
-                f"got {self.preset.batching}."
+                f"{self.method} takes each domain as a micro-batch: batching must be "
+                f"balanced; got {self.preset.batching}."
             )
 
     @property

@@ -79,8 +79,8 @@ def test_a_piece_at_the_perturbed_point_is_of_the_perturbed_loss():
     options = by_domain(None)(problem)
     loss = options["loss_fn"]
 
-    def thrice(w, piece):
-        return 3.0 * loss(w, piece)
+    def thrice(w, micro_batch):
+        return 3.0 * loss(w, micro_batch)
 
     tx, w = dj.one_pass_by_domain(dj.ascend(RHO)), jnp.asarray(start())
     plain = gradient(tx, w, **options)

@@ -131,7 +131,7 @@ def mixed():
     }
 
 
-def loss_of_mixed(params, *piece):
+def loss_of_mixed(params, *micro_batch):
     assert params["nothing"] is None and params["norm"]["nothing"] is None
     leaves = [
         leaf.astype(jnp.float32) for leaf in map(jnp.asarray, jax.tree.leaves(params))

@@ -364,14 +364,14 @@ def test_domains_as_pieces_may_be_spread_over_devices(x64, tx, check):
     domains = x.reshape(DOMAINS, -1, FEATURES), y.reshape(DOMAINS, -1)
     weights = jnp.array([[2.0, 2, 2, 2], [3, 0, 1, 2], [0, 0, 0, 0]])
 
-    def loss_fn(params, piece):
-        prediction = jnp.tanh(piece[0] @ params["a"]) @ params["b"]
-        return jnp.mean((prediction - piece[1]) ** 2)
+    def loss_fn(params, micro_batch):
+        prediction = jnp.tanh(micro_batch[0] @ params["a"]) @ params["b"]
+        return jnp.mean((prediction - micro_batch[1]) ** 2)
 
-    def weighted_loss_fn(params, piece):
-        shards = [x.reshape(4, -1, *x.shape[1:]) for x in piece[:2]]
+    def weighted_loss_fn(params, micro_batch):
+        shards = [x.reshape(4, -1, *x.shape[1:]) for x in micro_batch[:2]]
         losses = jax.vmap(loss_fn, in_axes=(None, 0))(params, tuple(shards))
-        return jnp.sum(losses * piece[2]) / jnp.maximum(jnp.sum(piece[2]), 1)
+        return jnp.sum(losses * micro_batch[2]) / jnp.maximum(jnp.sum(micro_batch[2]), 1)
 
     def step(params, loss_fn, domains, weights, **kwargs):
         return tx.update(

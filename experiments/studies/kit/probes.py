@@ -18,7 +18,7 @@ from experiments.training.evaluation import in_chunks, score
 from experiments.training.program import TrainState
 
 RADIUS = 0.05  # of the sharpness, whatever rho the run was trained with
-PIECES = 8  # batches of the gradients' variance
+BATCHES = 8  # batches of the gradients' variance
 LARGEST = 512  # images of a domain that a measure looks at
 FEW = 128  # those that a large model's does
 SURFACE_AXIS = np.linspace(-1.0, 1.0, 21)  # 1 is as far as the weights are long
@@ -94,10 +94,10 @@ def unseen_flatness(trained: Trained) -> dict[str, Any]:
 
 
 def _unseen_flatness(loss: Any, params: Any, batch: Any) -> dict[str, Any]:
-    pieces = jax.tree.map(lambda x: x.reshape(PIECES, -1, *x.shape[1:]), batch)
+    batches = jax.tree.map(lambda x: x.reshape(BATCHES, -1, *x.shape[1:]), batch)
     climbed = diagnostics.sharpness(lambda p: loss(p, batch), params, RADIUS)
     return {
-        "gradient_variance": diagnostics.gradient_variance(loss, params, pieces),
+        "gradient_variance": diagnostics.gradient_variance(loss, params, batches),
         "sharpness": jnp.sum(climbed),
     }
 
@@ -152,7 +152,7 @@ def _some_images(trained: Trained, domain: str, most: int) -> tuple[jax.Array, j
     """Some images of a domain and their labels, the same in every run."""
     images, labels = images_of(trained, domain)
     order = np.random.default_rng(0).permutation(len(labels))[:most]
-    order = order[: len(order) - len(order) % PIECES]
+    order = order[: len(order) - len(order) % BATCHES]
     return jnp.asarray(images[order]), jnp.asarray(labels[order])
 
 

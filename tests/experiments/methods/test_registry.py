@@ -269,8 +269,8 @@ def test_a_batch_of_ones_own_is_not_cut_again(name):
         config_of(name, micro_batches=2)
 
 
-def test_domains_as_pieces_need_balance():
-    with pytest.raises(ValueError, match="dgsam takes each domain as a piece"):
+def test_domains_as_micro_batches_need_balance():
+    with pytest.raises(ValueError, match="dgsam takes each domain as a micro-batch"):
         config_of("dgsam", batching="merged")
 
 

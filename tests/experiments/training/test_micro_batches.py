@@ -35,11 +35,11 @@ def after(preset, steps=1):
     return jax.device_get(state), seen
 
 
-def test_a_batch_in_pieces_is_the_batch():
+def test_a_batch_in_micro_batches_is_the_batch():
     whole, seen = after(changed(), steps=3)
-    pieces, seen_in_pieces = after(changed(micro_batches=2), steps=3)
-    assert_close(whole.params, pieces.params)
-    assert_close(seen, seen_in_pieces)
+    micro_batches, seen_in_micro_batches = after(changed(micro_batches=2), steps=3)
+    assert_close(whole.params, micro_batches.params)
+    assert_close(seen, seen_in_micro_batches)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_every_piece_climbs_by_itself(preset, parts):
 
 
 def test_scope_domain_needs_whole_domains():
-    with pytest.raises(ValueError, match="scope domain takes each domain as a piece"):
+    with pytest.raises(ValueError, match="scope domain takes each domain as a micro-batch"):
         Preset(scope="domain", micro_batches=2)
     with pytest.raises(ValueError, match=r"batching must be balanced .* got merged"):
         Preset(scope="domain", batching="merged")
