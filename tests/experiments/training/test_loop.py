@@ -17,6 +17,7 @@ from experiments.config.run import make_config
 from experiments.data import DomainData, load
 from experiments.devices import one_device
 from experiments.training.loop import train as train_on
+from experiments.training.loop import windows
 from experiments.training.metrics import RunDivergedError, read_metrics, train_line
 from experiments.training.program import init_state, make_program
 from experiments.training.run_folder import RunFolder
@@ -77,6 +78,13 @@ def test_a_run_leaves_all_that_is_promised(tmp_path):
     environment = json.loads((tmp_path / "environment.json").read_text())
     assert environment["packages"]["jax"] == jax.__version__
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_windows_are_counted_back_from_the_last_step():
+    own = config(steps=27)
+    assert list(windows(0, own)) == [(2, False), (5, True)] + [(5, False), (5, True)] * 2
+    assert list(windows(17, own)) == [(5, False), (5, True)]
+    assert list(windows(27, own)) == []
 
 
 def test_a_finished_run_is_only_read(tmp_path):
