@@ -58,7 +58,7 @@ def record(case: Case, method: str, size: int, taken: str) -> dict[str, Any]:
       case: the model, with a batch of `size` images.
       method: a key of `METHODS`.
       size: of the batch.
-      taken: `at once`, `rematerialized` (as the case is) or `micro-batches` of `MICRO_BATCH`.
+      taken: `at once`, `rematerialized` (as the case is) or `micro-batches`.
 
     Returns:
       The record; parameters_bytes tells what the model is.
