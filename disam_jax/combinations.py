@@ -6,7 +6,6 @@ structure. Which objective `grad` belongs to is `sharpness_aware`'s `combine_wit
 
 from collections.abc import Callable
 
-import chex
 import jax
 
 from disam_jax import trees
@@ -23,7 +22,7 @@ from disam_jax.trees import Tree
 Combination = Callable[[Tree, Tree], Tree] | Scheduled
 
 
-def combination_at(combine: Combination | None, count: chex.Array) -> Callable[..., Tree]:
+def combination_at(combine: Combination | None, count: jax.Array) -> Callable[..., Tree]:
     """The combination as it is at step `count`; None is `take_perturbed`."""
     return take_perturbed if combine is None else at_step(combine, count)
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from disam_jax import trees
 from disam_jax.trees import Tree
@@ -45,8 +45,8 @@ def vmap_domains(loss_fn: LossFn) -> LossFn:
 
 
 def domain_means(
-    example_losses: chex.Array, domain_ids: chex.Array, num_domains: int
-) -> tuple[chex.Array, chex.Array]:
+    example_losses: jax.Array, domain_ids: ArrayLike, num_domains: int
+) -> tuple[jax.Array, jax.Array]:
     """The mean loss of each domain in a flat, mixed batch, and each domain's share of it.
 
     losses[i] is the mean of `example_losses` over the examples with `domain_ids == i`,
@@ -93,7 +93,7 @@ def domain_means(
     return trees.safe_divide(sums, counts), trees.safe_divide(counts, jnp.sum(counts))
 
 
-def domain_shares(domain_ids: chex.Array, num_domains: int) -> chex.Array:
+def domain_shares(domain_ids: ArrayLike, num_domains: int) -> jax.Array:
     """Each domain's share of a batch: its number of examples / the number of all.
 
     To be passed as `domain_weights` next to a loss function that calls `domain_means`.
@@ -119,7 +119,7 @@ def domain_shares(domain_ids: chex.Array, num_domains: int) -> chex.Array:
     return trees.safe_divide(counts, jnp.sum(counts))
 
 
-def _membership(domain_ids: chex.Array, num_domains: int) -> chex.Array:
+def _membership(domain_ids: ArrayLike, num_domains: int) -> jax.Array:
     """Returns bool [M, B]: does example j belong to domain i?"""
     if num_domains < 1:
         raise ValueError(f"num_domains must be at least 1; got {num_domains}.")
@@ -141,8 +141,8 @@ def _membership(domain_ids: chex.Array, num_domains: int) -> chex.Array:
 
 
 def hardest(
-    example_losses: chex.Array, domain_ids: chex.Array, num_domains: int, count: int
-) -> tuple[chex.Array, chex.Array]:
+    example_losses: jax.Array, domain_ids: ArrayLike, num_domains: int, count: int
+) -> tuple[jax.Array, jax.Array]:
     """The examples of the highest loss, `count` of every domain, in static shapes.
 
     K-SAM's choice, domain by domain, so that no domain is left out: a forward pass over the
@@ -179,7 +179,7 @@ def hardest(
     losses = _everywhere(jax.lax.stop_gradient(example_losses))
     domain_ids = _everywhere(domain_ids)
 
-    def of_domain(domain: chex.Array) -> tuple[chex.Array, chex.Array]:
+    def of_domain(domain: jax.Array) -> tuple[jax.Array, jax.Array]:
         own = domain_ids == domain
         _, chosen = jax.lax.top_k(jnp.where(own, losses, -jnp.inf), count)
         return chosen, jnp.where(own[chosen], domain, -1)
@@ -188,9 +188,9 @@ def hardest(
     return chosen.reshape(-1), ids.reshape(-1)
 
 
-def _everywhere(array: chex.Array) -> chex.Array:
+def _everywhere(given: ArrayLike) -> jax.Array:
     """The array whole on every device: of an explicitly sharded one no order is known."""
-    array = jnp.asarray(array)
+    array = jnp.asarray(given)
     mesh = jax.typeof(array).sharding.mesh  # its own, entered by `set_mesh` or not
     if not mesh.explicit_axes:
         return array

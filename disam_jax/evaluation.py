@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import optax
 
@@ -19,8 +18,8 @@ class Realized(NamedTuple):
       cosine: scalar in [-1, 1], between the two.
     """
 
-    length_ratio: chex.Array
-    cosine: chex.Array
+    length_ratio: jax.Array
+    cosine: jax.Array
 
 
 class Evaluation(NamedTuple):
@@ -53,16 +52,16 @@ class Evaluation(NamedTuple):
       ascent_losses: [M], of what was climbed: `losses`, or the `ascent_loss_fn`'s.
     """
 
-    losses: chex.Array
-    perturbed_losses: chex.Array
+    losses: jax.Array
+    perturbed_losses: jax.Array
     aux: Any
-    ascent_weights: chex.Array
-    gradient_norm: chex.Array
-    perturbation_norm: chex.Array
-    perturbed_gradient_norm: chex.Array
-    cosine: chex.Array
+    ascent_weights: jax.Array
+    gradient_norm: jax.Array
+    perturbation_norm: jax.Array
+    perturbed_gradient_norm: jax.Array
+    cosine: jax.Array
     realized: Realized | None = None
-    ascent_losses: chex.Array | None = None
+    ascent_losses: jax.Array | None = None
 
 
 def evaluation_of(

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-Number = Any  # float | chex.Array, which checkers refuse to subtract
+Number = Any  # float | jax.Array, which checkers refuse to subtract
 Schedule = Callable[[Number], Number]
 Hyperparameter = Number | Schedule
 

@@ -9,7 +9,7 @@ neither the mean nor the variance, whatever its loss is.
 
 from collections.abc import Callable
 
-import chex
+import jax
 import jax.numpy as jnp
 
 from disam_jax.hyperparameters import (
@@ -21,11 +21,11 @@ from disam_jax.hyperparameters import (
     follow_schedule,
 )
 
-ObjectiveFn = Callable[[chex.Array, chex.Array], chex.Array]
+ObjectiveFn = Callable[[jax.Array, jax.Array], jax.Array]
 Objective = ObjectiveFn | Scheduled
 
 
-def weighted_mean(losses: chex.Array, weights: chex.Array) -> chex.Array:
+def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
     """The pooled loss, sum(weights * losses): what ERM descends and SAM climbs.
 
     Example:
@@ -46,7 +46,7 @@ def weighted_mean(losses: chex.Array, weights: chex.Array) -> chex.Array:
     return jnp.sum(jnp.where(weights > 0, weights * losses, 0.0))
 
 
-def objective_at(objective: Objective | None, count: chex.Array) -> ObjectiveFn:
+def objective_at(objective: Objective | None, count: jax.Array) -> ObjectiveFn:
     """The objective as it is at step `count`; None is the weighted mean.
 
     None and not `weighted_mean` is what methods default to: under
@@ -59,8 +59,8 @@ VARIANCES = ("uniform", "count_weighted")
 
 
 def domain_variance(
-    losses: chex.Array, weights: chex.Array, variance: str = "uniform"
-) -> chex.Array:
+    losses: jax.Array, weights: jax.Array, variance: str = "uniform"
+) -> jax.Array:
     """The variance of the domain losses, sum(shares * (losses - mean)**2).
 
     `"uniform"`: every present domain has the same share, 1 / (domains present), as in
@@ -177,7 +177,7 @@ def vrex(beta: Hyperparameter, variance: str = "uniform") -> Objective:
 
 
 def _mean_plus_variance(coefficient: Number, variance: str) -> ObjectiveFn:
-    def objective(losses: chex.Array, weights: chex.Array) -> chex.Array:
+    def objective(losses: jax.Array, weights: jax.Array) -> jax.Array:
         spread = domain_variance(losses, weights, variance)
         return weighted_mean(losses, weights) + coefficient * spread
 

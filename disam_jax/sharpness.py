@@ -10,7 +10,7 @@ update = combine(g, g')
 
 from typing import Any
 
-import chex
+import jax
 import optax
 
 from disam_jax.combinations import Combination
@@ -97,7 +97,7 @@ def sharpness_aware(
             f"combine_with must be {' or '.join(map(repr, AT_W))}; got {combine_with!r}."
         )
 
-    def ascend(loss: Losses, state: Any, count: chex.Array) -> Step:
+    def ascend(loss: Losses, state: Any, count: jax.Array) -> Step:
         ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
         # g, the gradient of the ascent objective at w: one forward and one backward pass.
         # Beside it the gradient that the combination takes, g itself or the descent's.
@@ -116,7 +116,7 @@ def sharpness_aware(
     if when is None:
         return method_from_step(perturbation.init, ascend)
 
-    def step(loss: Losses, state: Any, count: chex.Array) -> Step:
+    def step(loss: Losses, state: Any, count: jax.Array) -> Step:
         arguments = loss, state, count
         return either(when(count), lambda: ascend(*arguments), lambda: descend(*arguments))
 
@@ -127,7 +127,7 @@ def sharpness_aware(
 def plain_step(descent: Objective | None) -> StepFn:
     """The step without a perturbation: the gradient of the descent objective at w."""
 
-    def descend(loss: Losses, state: Any, count: chex.Array) -> Step:
+    def descend(loss: Losses, state: Any, count: jax.Array) -> Step:
         clean = loss.at().value_and_grad(objective_at(descent, count))
         return Step(clean.gradient, state, loss.evaluation(clean))
 

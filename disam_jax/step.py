@@ -11,7 +11,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -131,13 +130,13 @@ class Losses:
             raise ValueError(MISSING_MICRO_BATCHES)
         return check_micro_batches(self.options.micro_batches)
 
-    def of_micro_batch(self, index: chex.Array) -> "Losses":
+    def of_micro_batch(self, index: jax.Array) -> "Losses":
         """The losses of one micro-batch alone; `index` may be traced."""
         parts = (self.options.micro_batches, self.options.domain_weights)
         own = jax.tree.map(lambda x: jnp.asarray(x)[index], parts)
         return dataclasses.replace(self, options=self.options.of_micro_batch(*own))
 
-    def micro_batch_weights(self) -> chex.Array:
+    def micro_batch_weights(self) -> jax.Array:
         """How much of the batch each micro-batch is, [K], >= 0, of any sum."""
         weights, axis_name = self.options.domain_weights, self.options.axis_name
         if weights is None:
@@ -199,7 +198,7 @@ class Step(NamedTuple):
 class StepFn(Protocol):
     """(loss, state, count) -> Step; `count` is the int32 number of steps done."""
 
-    def __call__(self, loss: Losses, state: Any, count: chex.Array) -> Step:
+    def __call__(self, loss: Losses, state: Any, count: jax.Array) -> Step:
         """Takes the step."""
         ...
 
@@ -213,7 +212,7 @@ class SharpnessState(NamedTuple):
       evaluation: None, but between `update(..., record=True)` and `pop_evaluation`.
     """
 
-    count: chex.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     inner: Any
     evaluation: Evaluation | None = None
 

@@ -13,13 +13,11 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-# A tree of arrays. chex and Optax each spell it as a union, the two differ, and neither
-# admits the trees of Flax NNX.
+# A tree of arrays. Optax spells it as a union that does not admit the trees of Flax NNX.
 Tree: TypeAlias = Any
 
 
@@ -31,7 +29,7 @@ def at_least_float32(tree: Tree) -> Tree:
     return jax.tree.map(jnp.asarray, tree, wide)
 
 
-def dot(a: Tree, b: Tree) -> chex.Array:
+def dot(a: Tree, b: Tree) -> jax.Array:
     """Returns sum(a * b) over all leaves, a scalar in at least float32.
 
     Of complex leaves real and imaginary parts are multiplied each with its own.
@@ -44,7 +42,7 @@ def dot(a: Tree, b: Tree) -> chex.Array:
     return total
 
 
-def norm(tree: Tree) -> chex.Array:
+def norm(tree: Tree) -> jax.Array:
     """Returns the l2 norm over all leaves; its derivative at zero is zero, not NaN.
 
     In float32 a norm below about 1e-19 is 0 and one above 1.8e19 infinite, as its square.
@@ -65,7 +63,7 @@ def _sqrt_jvp(primals: Any, tangents: Any) -> Any:
     return root, safe_divide(0.5, root) * tangents[0]
 
 
-def safe_divide(numerator: float | chex.Array, denominator: chex.Array) -> chex.Array:
+def safe_divide(numerator: float | jax.Array, denominator: jax.Array) -> jax.Array:
     """Returns numerator / denominator, and 0 where the denominator is 0."""
     return numerator / jnp.where(denominator == 0, jnp.inf, denominator)
 
@@ -81,7 +79,7 @@ def orthogonal(tree: Tree, to: Tree) -> Tree:
     return jax.tree.map(lambda a, b: a - jnp.asarray(along, b.dtype) * b, tree, to)
 
 
-def drawn_like(draw: Callable[..., chex.Array], key: chex.PRNGKey, tree: Tree) -> Tree:
+def drawn_like(draw: Callable[..., jax.Array], key: jax.Array, tree: Tree) -> Tree:
     """Returns random leaves draw(key, shape, dtype), that lie where `tree`'s leaves lie."""
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(key, len(leaves))
@@ -96,7 +94,7 @@ def drawn_like(draw: Callable[..., chex.Array], key: chex.PRNGKey, tree: Tree) -
 def zeros_like(tree: Tree) -> Tree:
     """Returns zeros that vary over the same device axes as `tree`: a scan's first carry."""
 
-    def zeros(leaf: chex.Array) -> chex.Array:
+    def zeros(leaf: jax.Array) -> jax.Array:
         return vary(jnp.zeros_like(leaf), tuple(_varies_over(leaf)))
 
     return jax.tree.map(zeros, tree)
@@ -110,7 +108,7 @@ def vary(tree: Tree, axis_name: str | tuple[str, ...]) -> Tree:
     names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     manual = jax.sharding.get_abstract_mesh().manual_axes
 
-    def cast(leaf: chex.Array) -> chex.Array:
+    def cast(leaf: jax.Array) -> jax.Array:
         new = tuple(n for n in names if n in manual and n not in _varies_over(leaf))
         if not new:
             return leaf
@@ -121,7 +119,7 @@ def vary(tree: Tree, axis_name: str | tuple[str, ...]) -> Tree:
     return jax.tree.map(cast, tree)
 
 
-def _varies_over(leaf: chex.Array) -> frozenset[str]:
+def _varies_over(leaf: jax.Array) -> frozenset[str]:
     return getattr(jax.typeof(leaf), "vma", frozenset())
 
 

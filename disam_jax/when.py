@@ -13,7 +13,6 @@ chosen in Python.
 from collections.abc import Callable
 from typing import TypeVar
 
-import chex
 import jax
 from jax.core import Tracer
 
@@ -25,7 +24,7 @@ from disam_jax.hyperparameters import (
     check_integer,
 )
 
-Policy = Callable[[Number], chex.Array]
+Policy = Callable[[Number], jax.Array]
 T = TypeVar("T")
 
 
@@ -103,14 +102,14 @@ def with_probability(probability: Hyperparameter, *, seed: int = 0) -> Policy:
     """
     chance = check_hyperparameter("probability", probability, at_most=1.0)
 
-    def when(count: Number) -> chex.Array:
+    def when(count: Number) -> jax.Array:
         key = jax.random.fold_in(jax.random.key(seed), count)
         return jax.random.bernoulli(key, at_step(chance, count))
 
     return when
 
 
-def either(chosen: chex.Array, then: Callable[[], T], otherwise: Callable[[], T]) -> T:
+def either(chosen: jax.Array, then: Callable[[], T], otherwise: Callable[[], T]) -> T:
     """Returns `then()` or `otherwise()`; a conditional only where `chosen` is traced.
 
     Not compiled, a conditional would be compiled anew at every call.

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import chex
+import jax
 import jax.numpy as jnp
 
 from disam_jax import trees
@@ -28,10 +28,10 @@ def domain_losses(loss_fn: LossFn) -> DomainLossFn:
     return functools.partial(forward.domain_losses, on_given, False)
 
 
-def scalar_loss(loss_fn: LossFn) -> Callable[..., chex.Array]:
+def scalar_loss(loss_fn: LossFn) -> Callable[..., jax.Array]:
     """Returns (real params, ...) -> the loss in at least float32, checked: one number."""
 
-    def checked(params: Tree, *batch: Tree) -> chex.Array:
+    def checked(params: Tree, *batch: Tree) -> jax.Array:
         loss = jnp.asarray(loss_fn(trees.from_real(params), *batch))
         if loss.ndim != 0 or not jnp.issubdtype(loss.dtype, jnp.floating):
             raise ValueError(

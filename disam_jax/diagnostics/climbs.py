@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +23,8 @@ def sharpness(
     *,
     steps: int = 1,
     ascent: ObjectiveFn | None = None,
-    domain_weights: chex.Array | None = None,
-) -> chex.Array:
+    domain_weights: jax.Array | None = None,
+) -> jax.Array:
     """How much each domain's loss rises within the radius rho, by SAM's own ascent.
 
     eps_0 = 0; for k = 0 ... steps - 1: eps_{k+1} = rho * g / norm(g) with
@@ -90,14 +89,14 @@ def sharpness(
     # One domain's gradient at a time: its loss is the mean that has its weight alone.
     climbs = [
         _climb(loss_fn, weighted_mean, params, rho, weights, steps)
-        for weights in np.eye(losses.size, dtype=losses.dtype)
+        for weights in jnp.eye(losses.size, dtype=losses.dtype)
     ]
     return jnp.diag(jnp.stack(climbs)) - losses
 
 
 class _Met(NamedTuple):
-    losses: chex.Array
-    height: chex.Array
+    losses: jax.Array
+    height: jax.Array
 
 
 def _climb(
@@ -105,14 +104,14 @@ def _climb(
     ascent: ObjectiveFn,
     params: Tree,
     rho: Number,
-    weights: chex.Array,
+    weights: jax.Array,
     steps: int,
-) -> chex.Array:
+) -> jax.Array:
     """The losses [M] at the highest point of the ascent."""
     ascend, losses_at = compiled(_ascend, loss_fn, ascent), compiled(_losses_at, loss_fn)
     shares = trees.safe_divide(weights, jnp.sum(weights))
 
-    def step(carry: tuple[Tree, _Met], _: chex.Array) -> tuple[tuple[Tree, _Met], None]:
+    def step(carry: tuple[Tree, _Met], _: jax.Array) -> tuple[tuple[Tree, _Met], None]:
         eps, highest = carry
         eps = ascend(params, eps, rho, weights)
         losses = losses_at(params, eps)
@@ -129,7 +128,7 @@ def _ascend(
     params: Tree,
     eps: Tree,
     rho: Number,
-    weights: chex.Array,
+    weights: jax.Array,
 ) -> Tree:
     here = at_once(domain_losses(loss_fn), optax.tree.add(params, eps), weights)
     gradient = here.value_and_grad(ascent).gradient
@@ -137,7 +136,7 @@ def _ascend(
 
 
 # By itself, so that one program computes all losses: without eps they do not differ.
-def _losses_at(loss_fn: LossFn, params: Tree, eps: Tree) -> chex.Array:
+def _losses_at(loss_fn: LossFn, params: Tree, eps: Tree) -> jax.Array:
     return domain_losses(loss_fn)(optax.tree.add(params, eps))[0]
 
 

@@ -1,12 +1,13 @@
 """Curves: the domain losses over time, and what the paper reads off them."""
 
-import chex
+import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from disam_jax import trees
 
 
-def convergence_degree(losses: chex.Array, best: chex.Array | None = None) -> chex.Array:
+def convergence_degree(losses: ArrayLike, best: ArrayLike | None = None) -> jax.Array:
     """How far each domain has converged, C_i = best_i - losses_i: 0 where it is best.
 
     Example:
@@ -33,7 +34,7 @@ def convergence_degree(losses: chex.Array, best: chex.Array | None = None) -> ch
     return (jnp.min(losses, axis=0) if best is None else jnp.asarray(best)) - losses
 
 
-def scaled_losses(losses: chex.Array) -> chex.Array:
+def scaled_losses(losses: ArrayLike) -> jax.Array:
     """Each domain's losses scaled to [0, 1] over time, so that curves can be compared.
 
     scaled_i = (losses_i - min_t losses_i) / max_t (losses_i - min_t losses_i)
@@ -63,7 +64,7 @@ def scaled_losses(losses: chex.Array) -> chex.Array:
     return trees.safe_divide(above, jnp.max(above, axis=0))
 
 
-def loss_spread(losses: chex.Array) -> chex.Array:
+def loss_spread(losses: ArrayLike) -> jax.Array:
     """The standard deviation of the domain losses at every time: how uneven they are.
 
     spread = sqrt(mean_i (losses_i - mean_i losses_i)**2)
@@ -89,7 +90,7 @@ def loss_spread(losses: chex.Array) -> chex.Array:
     return jnp.std(_curves(losses), axis=1)
 
 
-def _curves(losses: chex.Array) -> chex.Array:
+def _curves(losses: ArrayLike) -> jax.Array:
     losses = jnp.asarray(losses)
     losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
     if losses.ndim != 2:

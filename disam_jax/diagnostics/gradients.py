@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +16,7 @@ from disam_jax.passes.forward import at_once
 from disam_jax.trees import Tree
 
 
-def gradient_variance(loss_fn: LossFn, params: Tree, batches: Tree) -> chex.Array:
+def gradient_variance(loss_fn: LossFn, params: Tree, batches: Tree) -> jax.Array:
     """The variance of the gradient over mini-batches: what DISAM's Fig. 6 calls sharpness.
 
     variance = mean_k norm(g_k - mean_k g_k)**2 with g_k = grad L(w; batch_k)
@@ -56,8 +55,8 @@ def gradient_variance(loss_fn: LossFn, params: Tree, batches: Tree) -> chex.Arra
     add = compiled(_add_gradient, loss_fn)
 
     def step(
-        carry: tuple[Tree, chex.Array], part: tuple[chex.Array, Tree]
-    ) -> tuple[tuple[Tree, chex.Array], None]:
+        carry: tuple[Tree, jax.Array], part: tuple[jax.Array, Tree]
+    ) -> tuple[tuple[Tree, jax.Array], None]:
         return add(params, *carry, *part), None
 
     nothing = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
@@ -70,10 +69,10 @@ def _add_gradient(
     loss_fn: LossFn,
     params: Tree,
     mean: Tree,
-    squares: chex.Array,
-    k: chex.Array,
+    squares: jax.Array,
+    k: jax.Array,
     batch: Tree,
-) -> tuple[Tree, chex.Array]:
+) -> tuple[Tree, jax.Array]:
     """The mean of the gradients 0 ... k and the sum of their squared distances to it."""
     gradient = jax.grad(scalar_loss(loss_fn))(params, batch)
     away = optax.tree.sub(gradient, mean)
@@ -89,8 +88,8 @@ class Conflict(NamedTuple):
       norms: [M], their lengths.
     """
 
-    cosines: chex.Array
-    norms: chex.Array
+    cosines: jax.Array
+    norms: jax.Array
 
 
 def gradient_conflict(loss_fn: LossFn, params: Tree) -> Conflict:
@@ -126,17 +125,17 @@ def gradient_conflict(loss_fn: LossFn, params: Tree) -> Conflict:
     return Conflict(jnp.clip(cosines, -1.0, 1.0), norms)
 
 
-def _gradient(loss_fn: LossFn, params: Tree, weights: chex.Array) -> Tree:
+def _gradient(loss_fn: LossFn, params: Tree, weights: jax.Array) -> Tree:
     here = at_once(domain_losses(loss_fn), params, weights)
     return here.value_and_grad(weighted_mean).gradient
 
 
 @jax.jit
-def _products(gradients: list[Tree]) -> chex.Array:
+def _products(gradients: list[Tree]) -> jax.Array:
     return jnp.array([[trees.dot(a, b) for b in gradients] for a in gradients])
 
 
-def angle(a: Tree, b: Tree) -> chex.Array:
+def angle(a: Tree, b: Tree) -> jax.Array:
     """The angle between two trees, such as one step's perturbation and the next one's.
 
     angle = 2 * atan2(norm(u - v), norm(u + v)) with u = a / norm(a), v = b / norm(b)
@@ -163,7 +162,7 @@ def angle(a: Tree, b: Tree) -> chex.Array:
 
 
 @jax.jit
-def _angle(a: Tree, b: Tree) -> chex.Array:
+def _angle(a: Tree, b: Tree) -> jax.Array:
     u, v = (trees.with_norm(tree, 1.0) for tree in (a, b))
     apart, along = trees.norm(optax.tree.sub(u, v)), trees.norm(optax.tree.add(u, v))
     zero = (trees.norm(u) == 0) | (trees.norm(v) == 0)

@@ -4,7 +4,6 @@ import functools
 import math
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,10 +20,10 @@ def hessian_top_eigenvalues(
     loss_fn: LossFn,
     params: Tree,
     num: int,
-    key: chex.PRNGKey,
+    key: jax.Array,
     *,
     iterations: int | None = None,
-) -> chex.Array:
+) -> jax.Array:
     """The largest eigenvalues of the Hessian, largest first, by Lanczos' iteration.
 
     T = Q H Q^T, tridiagonal, with the rows of Q an orthonormal basis of the span of
@@ -94,9 +93,7 @@ class _Entries(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _start(
-    params: Tree, key: chex.PRNGKey, iterations: int
-) -> tuple[_Lanczos, chex.PRNGKey]:
+def _start(params: Tree, key: jax.Array, iterations: int) -> tuple[_Lanczos, jax.Array]:
     keys = jax.random.split(key, iterations + 1)
     row = trees.with_norm(trees.drawn_like(jax.random.normal, keys[0], params), 1.0)
     basis = jax.tree.map(
@@ -117,7 +114,7 @@ def _with_row(basis: Tree, i: jax.Array, row: Tree) -> Tree:
 
 @jax.jit
 def _next_row(
-    basis: Tree, row: Tree, image: Tree, size: jax.Array, key: chex.PRNGKey
+    basis: Tree, row: Tree, image: Tree, size: jax.Array, key: jax.Array
 ) -> tuple[Tree, jax.Array, _Entries]:
     """The row after this one, from its image under H, and their entries in T."""
     size = jnp.maximum(size, trees.norm(image))
@@ -166,12 +163,12 @@ class Estimate(NamedTuple):
       standard_error: scalar, the mean's standard deviation, estimated from the samples.
     """
 
-    mean: chex.Array
-    standard_error: chex.Array
+    mean: jax.Array
+    standard_error: jax.Array
 
 
 def hessian_trace(
-    loss_fn: LossFn, params: Tree, key: chex.PRNGKey, *, samples: int = 32
+    loss_fn: LossFn, params: Tree, key: jax.Array, *, samples: int = 32
 ) -> Estimate:
     """The trace of the Hessian, the sum of all its eigenvalues, by Hutchinson's estimator.
 
@@ -209,6 +206,6 @@ def hessian_trace(
     return Estimate(jnp.mean(found), jnp.std(found, ddof=1) / math.sqrt(samples))
 
 
-def _sample(loss_fn: LossFn, params: Tree, key: chex.PRNGKey) -> chex.Array:
+def _sample(loss_fn: LossFn, params: Tree, key: jax.Array) -> jax.Array:
     direction = trees.drawn_like(jax.random.rademacher, key, params)
     return trees.dot(direction, _hessian_times(loss_fn, params, direction))

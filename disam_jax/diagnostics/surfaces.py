@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from disam_jax import trees
 from disam_jax.diagnostics.checks import domain_losses, real_params
@@ -14,7 +14,7 @@ from disam_jax.domains import LossFn
 from disam_jax.trees import Tree
 
 
-def filter_normalized(key: chex.PRNGKey, params: Tree) -> Tree:
+def filter_normalized(key: jax.Array, params: Tree) -> Tree:
     """A random direction in which every filter is as long as the weights' own.
 
     direction = d * norm(w) / norm(d), filter by filter, with d Gaussian. A filter is what
@@ -44,8 +44,8 @@ def filter_normalized(key: chex.PRNGKey, params: Tree) -> Tree:
 
 
 @jax.jit
-def _filter_normalized(key: chex.PRNGKey, params: Tree) -> Tree:
-    def direction(weights: chex.Array, drawn: chex.Array) -> chex.Array:
+def _filter_normalized(key: jax.Array, params: Tree) -> Tree:
+    def direction(weights: jax.Array, drawn: jax.Array) -> jax.Array:
         if weights.ndim < 2:
             return jnp.zeros_like(weights)
         return drawn * trees.safe_divide(_filter_norms(weights), _filter_norms(drawn))
@@ -54,7 +54,7 @@ def _filter_normalized(key: chex.PRNGKey, params: Tree) -> Tree:
     return jax.tree.map(direction, params, drawn)
 
 
-def _filter_norms(leaf: chex.Array) -> chex.Array:
+def _filter_norms(leaf: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(leaf**2, axis=range(leaf.ndim - 1), keepdims=True))
 
 
@@ -62,8 +62,8 @@ def loss_surface(
     loss_fn: LossFn,
     params: Tree,
     directions: Sequence[Tree],
-    coordinates: Sequence[chex.Array],
-) -> chex.Array:
+    coordinates: Sequence[ArrayLike],
+) -> jax.Array:
     """The losses at params + sum_k c_k * directions[k], for all c_k in coordinates[k].
 
     The line to another model is the direction `optax.tree.sub(other, params)`: 0 is this
@@ -116,8 +116,8 @@ def loss_surface(
 
 def _losses_at(
     loss_fn: LossFn, params: Tree, directions: tuple[Tree, ...], point: jax.Array
-) -> chex.Array:
-    def displaced(origin: chex.Array, *along: chex.Array) -> chex.Array:
+) -> jax.Array:
+    def displaced(origin: jax.Array, *along: jax.Array) -> jax.Array:
         moved = origin + sum(c * d for c, d in zip(list(point), along, strict=True))
         return moved.astype(origin.dtype)
 

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-import chex
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -33,8 +33,8 @@ class AESAMState(NamedTuple):
     """
 
     perturbation: optax.OptState
-    mean: chex.Array
-    variance: chex.Array
+    mean: jax.Array
+    variance: jax.Array
 
 
 def ae_sam(
@@ -93,7 +93,7 @@ def ae_sam(
     def init(params: Tree) -> AESAMState:
         return AESAMState(perturbation.init(params), jnp.zeros([]), jnp.zeros([]))
 
-    def step(loss: Losses, state: AESAMState, count: chex.Array) -> Step:
+    def step(loss: Losses, state: AESAMState, count: jax.Array) -> Step:
         ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
         here = loss.at()
         clean = here.value_and_grad(descent_now)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -61,7 +60,7 @@ def dgsam(
     """
     perturbation = ascend(rho, mask=mask)
 
-    def step(loss: Losses, state: optax.OptState, count: chex.Array) -> Step:
+    def step(loss: Losses, state: optax.OptState, count: jax.Array) -> Step:
         num, unroll = loss.num_micro_batches, loss.options.unroll
         key = jax.random.fold_in(jax.random.key(seed), count)
         order = jax.random.permutation(key, num)
@@ -69,7 +68,7 @@ def dgsam(
         order = order[jnp.argsort(~present[order])]  # the absent last: no walk begins there
         visits = jnp.append(order, order[:1])
 
-        def visit(carry: Any, index: chex.Array) -> tuple[Any, Any]:
+        def visit(carry: Any, index: jax.Array) -> tuple[Any, Any]:
             eps, _, total, _ = carry
             perturbed = loss.of_micro_batch(index).at(eps).value_and_grad(weighted_mean)
             further, moved = perturbation.update(perturbed.gradient, state, loss.params)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-import chex
+import jax
 import optax
 
 from disam_jax import trees
@@ -94,7 +94,7 @@ def looksam(
     def init(params: Tree) -> LookSAMState:
         return LookSAMState(perturbation.init(params), trees.zeros_like(params))
 
-    def step(loss: Losses, state: LookSAMState, count: chex.Array) -> Step:
+    def step(loss: Losses, state: LookSAMState, count: jax.Array) -> Step:
         ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
 
         def ascend() -> Step:

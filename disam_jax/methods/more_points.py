@@ -1,6 +1,5 @@
 """Methods that evaluate the losses at more points than w and w + eps."""
 
-import chex
 import jax
 import optax
 
@@ -59,7 +58,7 @@ def multi_step_sam(
     rho = check_hyperparameter("rho", rho)
     part = ascend(follow_schedule(lambda rho: rho / steps, rho), mask=mask)
 
-    def step(loss: Losses, state: optax.OptState, count: chex.Array) -> Step:
+    def step(loss: Losses, state: optax.OptState, count: jax.Array) -> Step:
         ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
         ascent_grad, clean = loss.ascent_alone(ascent_now, descent_now)
         eps, moved = part.update(ascent_grad.gradient, state, loss.params)
@@ -115,7 +114,7 @@ def bilateral_sam(
     upwards = check_hyperparameter("rho", rho)
     downwards = check_hyperparameter("rho_min", rho_min)
 
-    def step(loss: Losses, state: tuple[()], count: chex.Array) -> Step:
+    def step(loss: Losses, state: tuple[()], count: jax.Array) -> Step:
         ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
         ascent_grad, clean = loss.ascent_and_descent(ascent_now, descent_now)
         up = trees.with_norm(ascent_grad.gradient, at_step(upwards, count))
@@ -181,7 +180,7 @@ def gam(
     for value in beta:
         check_number("beta", value, at_most=1.0)
 
-    def step(loss: Losses, state: tuple[()], count: chex.Array) -> Step:
+    def step(loss: Losses, state: tuple[()], count: jax.Array) -> Step:
         objectives = objective_at(ascent, count), objective_at(descent, count)
         rho, inner_rho = at_step(radius, count), at_step(inner, count)
         ascent_grad, g0 = loss.ascent_and_descent(*objectives)

@@ -8,7 +8,6 @@ direction = remember(g' of the ascent objective), for the next step
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -92,7 +91,7 @@ def one_pass(
             perturbation.init(params), remember.init(params), trees.zeros_like(params)
         )
 
-    def step(loss: Losses, state: OnePassState, count: chex.Array) -> Step:
+    def step(loss: Losses, state: OnePassState, count: jax.Array) -> Step:
         ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
         eps, moved = perturbation.update(state.direction, state.perturbation, loss.params)
         ascent_grad, perturbed = loss.ascent_and_descent(ascent_now, descent_now, eps)
@@ -187,7 +186,7 @@ def noise_sam(
     """
     radius = check_hyperparameter("rho", rho)
 
-    def step(loss: Losses, state: tuple[()], count: chex.Array) -> Step:
+    def step(loss: Losses, state: tuple[()], count: jax.Array) -> Step:
         key = jax.random.fold_in(jax.random.key(seed), count)
         noise = trees.drawn_like(jax.random.normal, key, loss.no_eps())
         eps = trees.with_norm(noise, at_step(radius, count))
@@ -248,7 +247,7 @@ def one_pass_by_domain(
         zeros = trees.zeros_like(params)
         return OnePassState(perturbation.init(params), optax.EmptyState(), zeros)
 
-    def step(loss: Losses, state: OnePassState, count: chex.Array) -> Step:
+    def step(loss: Losses, state: OnePassState, count: jax.Array) -> Step:
         eps, moved = perturbation.update(state.direction, state.perturbation, loss.params)
         domains = gradients_of_micro_batches(loss, eps)
         ascent_grad = domains.toward(objective_at(ascent, count))
@@ -273,11 +272,11 @@ class MicroBatchGradients(NamedTuple):
     """
 
     gradients: Tree
-    losses: chex.Array
-    shares: chex.Array
+    losses: jax.Array
+    shares: jax.Array
     aux: Any
 
-    def toward(self, objective: Callable[..., chex.Array]) -> LossGrad:
+    def toward(self, objective: Callable[..., jax.Array]) -> LossGrad:
         """The gradient of an objective of the losses [K]; no pass is made for it."""
         cotangent = jax.grad(objective)(self.losses, self.shares)
         gradient = jax.tree.map(lambda g: jnp.tensordot(cotangent, g, 1), self.gradients)
@@ -287,7 +286,7 @@ class MicroBatchGradients(NamedTuple):
 def gradients_of_micro_batches(loss: Losses, eps: Tree) -> MicroBatchGradients:
     """Every micro-batch's own loss and gradient at w + eps, one after another."""
 
-    def visit(_: None, index: chex.Array) -> tuple[None, tuple[Tree, Any, Any]]:
+    def visit(_: None, index: jax.Array) -> tuple[None, tuple[Tree, Any, Any]]:
         own = loss.of_micro_batch(index).at(eps).value_and_grad(weighted_mean)
         own_loss = weighted_mean(own.losses, own.cotangent)
         return None, (own.gradient, own_loss, own.aux)

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import optax
 
@@ -75,7 +74,7 @@ def wsam_decoupled(
     weight = sharpness_weight(gamma)
     perturbation = ascend(rho, mask=mask)
 
-    def step(loss: Losses, state: Any, count: chex.Array) -> Step:
+    def step(loss: Losses, state: Any, count: jax.Array) -> Step:
         ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
         ascent_grad, clean = loss.ascent_and_descent(ascent_now, descent_now)
         inner = state["perturbation"]

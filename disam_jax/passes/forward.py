@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,7 @@ from disam_jax import trees
 from disam_jax.trees import Tree
 
 LossFn = Callable[..., Any]  # the user's
-DomainLossFn = Callable[..., tuple[chex.Array, Any]]  # (params, *micro_batch)
+DomainLossFn = Callable[..., tuple[jax.Array, Any]]  # (params, *micro_batch)
 
 
 class LossGrad(NamedTuple):
@@ -27,8 +26,8 @@ class LossGrad(NamedTuple):
     """
 
     gradient: Tree
-    cotangent: chex.Array
-    losses: chex.Array
+    cotangent: jax.Array
+    losses: jax.Array
     aux: Any
 
 
@@ -42,11 +41,11 @@ class Pass(NamedTuple):
       pullback: cotangent [M] -> (gradient, losses [M], aux).
     """
 
-    losses: chex.Array
-    weights: chex.Array
-    pullback: Callable[[chex.Array], tuple[Tree, chex.Array, Any]]
+    losses: jax.Array
+    weights: jax.Array
+    pullback: Callable[[jax.Array], tuple[Tree, jax.Array, Any]]
 
-    def value_and_grad(self, objective: Callable[..., chex.Array]) -> LossGrad:
+    def value_and_grad(self, objective: Callable[..., jax.Array]) -> LossGrad:
         """The objective's gradient and what was seen on the way: one backward pass."""
         # a: the weights, of sum 1.
         shares = trees.safe_divide(self.weights, jnp.sum(self.weights))
@@ -57,11 +56,11 @@ class Pass(NamedTuple):
         return LossGrad(gradient, cotangent, losses, aux)
 
 
-def at_once(loss_fn: DomainLossFn, params: Tree, weights: chex.Array | None) -> Pass:
+def at_once(loss_fn: DomainLossFn, params: Tree, weights: jax.Array | None) -> Pass:
     """One forward pass over the whole batch; its residuals are kept for the way back."""
     losses, back, aux = jax.vjp(loss_fn, params, has_aux=True)
 
-    def pullback(cotangent: chex.Array) -> tuple[Tree, chex.Array, Any]:
+    def pullback(cotangent: jax.Array) -> tuple[Tree, jax.Array, Any]:
         return trees.at_least_float32(*back(cotangent)), losses, aux
 
     return Pass(losses, check_weights(weights, losses), pullback)
@@ -69,7 +68,7 @@ def at_once(loss_fn: DomainLossFn, params: Tree, weights: chex.Array | None) -> 
 
 def domain_losses(
     loss_fn: Any, has_aux: bool, params: Tree, *micro_batch: Tree
-) -> tuple[chex.Array, Any]:
+) -> tuple[jax.Array, Any]:
     """The user's loss function, checked: losses [M] in at least float32, and its aux."""
     output = loss_fn(params, *micro_batch)
     if isinstance(output, tuple) != has_aux or (has_aux and len(output) != 2):
@@ -95,7 +94,7 @@ def domain_losses(
     return jnp.atleast_1d(losses).astype(jnp.float32 if half else losses.dtype), aux
 
 
-def check_weights(weights: chex.Array | None, losses: chex.Array) -> chex.Array:
+def check_weights(weights: jax.Array | None, losses: jax.Array) -> jax.Array:
     """Returns weights >= 0 in the shape and dtype of `losses`, of any sum; 1 for None."""
     if weights is None:
         return jnp.ones_like(losses)

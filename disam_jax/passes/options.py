@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import chex
+import jax
 
 from disam_jax.passes.forward import LossFn
 from disam_jax.trees import Tree
@@ -81,11 +81,11 @@ class StepOptions:
     loss_fn: LossFn | None = None
     ascent_loss_fn: LossFn | None = None
     perturbed_loss_fn: LossFn | None = None
-    domain_weights: chex.Array | None = None
+    domain_weights: jax.Array | None = None
     micro_batches: Tree | None = None
     unroll: int | bool = 1
     axis_name: AxisName | None = None
-    loss_scale: chex.Array | None = None
+    loss_scale: jax.Array | None = None
     compute_dtype: Any = None
     has_aux: bool = False
     record: bool = False
@@ -98,7 +98,7 @@ class StepOptions:
         )
 
     def of_micro_batch(
-        self, micro_batch: Tree, domain_weights: chex.Array | None
+        self, micro_batch: Tree, domain_weights: jax.Array | None
     ) -> "StepOptions":
         """The same for one micro-batch and its weights [M] as the whole batch."""
         bound = self.with_loss_fns(lambda fn: lambda params: fn(params, micro_batch))

@@ -10,7 +10,6 @@ cotangent in R^M that is known when all of l is.
 
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -23,7 +22,7 @@ from disam_jax.trees import Tree
 def in_micro_batches(
     loss_fn: DomainLossFn,
     params: Tree,
-    weights: chex.Array | None,
+    weights: jax.Array | None,
     micro_batches: Tree,
     unroll: int | bool,
 ) -> Pass:
@@ -32,7 +31,7 @@ def in_micro_batches(
     Never are the residuals of more than one micro-batch held.
     """
 
-    def forward(_: None, micro_batch: Tree) -> tuple[None, chex.Array]:
+    def forward(_: None, micro_batch: Tree) -> tuple[None, jax.Array]:
         return None, loss_fn(params, micro_batch)[0]
 
     # l_k of every micro-batch, [K, M], and its share of each domain's weight.
@@ -41,7 +40,7 @@ def in_micro_batches(
     whole_weights = jnp.sum(their_weights, axis=0)
     shares = trees.safe_divide(their_weights, whole_weights[None])
 
-    def pullback(cotangent: chex.Array) -> tuple[Tree, chex.Array, Any]:
+    def pullback(cotangent: jax.Array) -> tuple[Tree, jax.Array, Any]:
         # Or a compiler that unrolls would keep the first passes' residuals instead.
         again, cotangent = jax.lax.optimization_barrier((params, cotangent))
 
@@ -71,7 +70,7 @@ def over_devices(here: Pass, axis_name: AxisName) -> Pass:
     whole_weights = jax.lax.psum(here.weights, axis_name)
     share = trees.safe_divide(here.weights, whole_weights)
 
-    def pullback(cotangent: chex.Array) -> tuple[Tree, chex.Array, Any]:
+    def pullback(cotangent: jax.Array) -> tuple[Tree, jax.Array, Any]:
         grad, losses, aux = here.pullback(share * cotangent)
         losses = jax.lax.psum(_held(share, losses), axis_name)
         return jax.lax.psum(grad, axis_name), losses, aux
@@ -80,17 +79,17 @@ def over_devices(here: Pass, axis_name: AxisName) -> Pass:
     return Pass(losses, whole_weights, pullback)
 
 
-def scaled(here: Pass, scale: chex.Array) -> Pass:
+def scaled(here: Pass, scale: jax.Array) -> Pass:
     """On the way back all is `scale` times as large, so that float16 can hold it."""
 
-    def pullback(cotangent: chex.Array) -> tuple[Tree, chex.Array, Any]:
+    def pullback(cotangent: jax.Array) -> tuple[Tree, jax.Array, Any]:
         grad, losses, aux = here.pullback(scale * cotangent)
         return jax.tree.map(lambda g: g / scale, grad), losses, aux
 
     return here._replace(pullback=pullback)
 
 
-def _held(shares: chex.Array, losses: chex.Array) -> chex.Array:
+def _held(shares: jax.Array, losses: jax.Array) -> jax.Array:
     """Shares * losses, where a part that holds nothing of a domain may have any loss."""
     return jnp.where(shares > 0, shares * losses, 0.0)
 

@@ -8,7 +8,7 @@ A perturbation's `update(ascent_grad, state, params)` returns the displacement t
 from collections.abc import Callable
 from typing import NamedTuple
 
-import chex
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -17,7 +17,7 @@ from disam_jax.hyperparameters import Hyperparameter, at_step, check_hyperparame
 from disam_jax.perturbations.masks import Mask, only_where
 from disam_jax.trees import Tree
 
-Rule = Callable[[Tree, Tree, chex.Array], Tree]
+Rule = Callable[[Tree, Tree, jax.Array], Tree]
 
 
 class PerturbationState(NamedTuple):
@@ -27,7 +27,7 @@ class PerturbationState(NamedTuple):
       count: int32 scalar, the steps done; schedules read it.
     """
 
-    count: chex.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def perturbation(rule: Rule, *, mask: Mask = None) -> optax.GradientTransformation:
@@ -116,7 +116,7 @@ def ascend(
     """
     radius = check_hyperparameter("rho", rho)
 
-    def rule(grad: Tree, params: Tree, count: chex.Array) -> Tree:
+    def rule(grad: Tree, params: Tree, count: jax.Array) -> Tree:
         del params
         rho = at_step(radius, count)
         return optax.tree.scale(trees.safe_divide(rho, trees.norm(grad)), grad)
@@ -152,7 +152,7 @@ def ascend_unnormalized(
     """
     radius = check_hyperparameter("rho", rho)
 
-    def rule(grad: Tree, params: Tree, count: chex.Array) -> Tree:
+    def rule(grad: Tree, params: Tree, count: jax.Array) -> Tree:
         del params
         return optax.tree.scale(at_step(radius, count), grad)
 
@@ -192,7 +192,7 @@ def ascend_and_match(
     radius = check_hyperparameter("rho", rho)
     step_back = check_hyperparameter("alpha", alpha)
 
-    def rule(grad: Tree, params: Tree, count: chex.Array) -> Tree:
+    def rule(grad: Tree, params: Tree, count: jax.Array) -> Tree:
         del params
         rho, alpha = at_step(radius, count), at_step(step_back, count)
         scale = trees.safe_divide(rho, trees.norm(grad)) - alpha

@@ -7,7 +7,6 @@ Optax's own transformations are directions too: `optax.ema` averages over steps,
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,7 +24,7 @@ class AwayFromMeanState(NamedTuple):
       mean: of the gradients seen, exponentially weighted.
     """
 
-    count: chex.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     mean: Tree
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,10 +17,10 @@ from disam_jax.perturbations.ascend import perturbation
 from disam_jax.perturbations.masks import Mask
 from disam_jax.trees import Tree
 
-Size = Callable[[chex.Array], chex.Array]
+Size = Callable[[jax.Array], jax.Array]
 
 
-def each_element(leaf: chex.Array) -> chex.Array:
+def each_element(leaf: jax.Array) -> jax.Array:
     """The size of a parameter: its absolute value, so that every element has its own.
 
     Example:
@@ -38,7 +37,7 @@ def each_element(leaf: chex.Array) -> chex.Array:
     return jnp.abs(leaf)
 
 
-def each_layer(leaf: chex.Array) -> chex.Array:
+def each_layer(leaf: jax.Array) -> jax.Array:
     """The size of a parameter: the l2 norm of the leaf that holds it, a scalar.
 
     Example:
@@ -117,7 +116,7 @@ def ascend_adaptively(
     """
     radius = check_hyperparameter("rho", rho)
 
-    def rule(grad: Tree, params: Tree, count: chex.Array) -> Tree:
+    def rule(grad: Tree, params: Tree, count: jax.Array) -> Tree:
         sizes = jax.tree.map(size, params)
         direction = trees.with_norm(optax.tree.mul(sizes, grad), at_step(radius, count))
         return optax.tree.mul(sizes, direction)
@@ -154,7 +153,7 @@ def ascend_by_sign(
     """
     radius = check_hyperparameter("rho", rho)
 
-    def rule(grad: Tree, params: Tree, count: chex.Array) -> Tree:
+    def rule(grad: Tree, params: Tree, count: jax.Array) -> Tree:
         directions = jax.tree.map(lambda g, w: size(w) * jnp.sign(g), grad, params)
         return optax.tree.scale(at_step(radius, count), directions)
 

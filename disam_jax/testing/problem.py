@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +64,7 @@ class Problem:
             "norm": {"scale": jnp.asarray(w[4:], dtype)},
         }
 
-    def loss(self, params: Tree, domain: tuple[chex.Array, chex.Array]) -> chex.Array:
+    def loss(self, params: Tree, domain: tuple[jax.Array, jax.Array]) -> jax.Array:
         """The loss of one domain, (hessian, center), a scalar in at least float32."""
         leaves = jax.tree.leaves(trees.at_least_float32(params))
         hessian, center = domain
@@ -77,7 +76,7 @@ class Problem:
         domains = (self.hessians, self.centers)
         if self.micro_batches:
 
-            def of_domain(params: Tree, domain: Any) -> chex.Array:
+            def of_domain(params: Tree, domain: Any) -> jax.Array:
                 seen()
                 return self.loss(params, domain)
 
@@ -86,7 +85,7 @@ class Problem:
                 "loss_fn": of_domain, "micro_batches": domains, "domain_weights": weights
             }  # fmt: skip
 
-        def of_all(params: Tree) -> chex.Array:
+        def of_all(params: Tree) -> jax.Array:
             seen()
             return jax.vmap(self.loss, in_axes=(None, 0))(params, domains)
 

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,9 +81,9 @@ def value_and_grad(
         params: Tree,
         state: optax.OptState,
         *args: Any,
-        domain_weights: chex.Array | None = None,
+        domain_weights: jax.Array | None = None,
         micro_batches: Tree | None = None,
-        loss_scale: chex.Array | None = None,
+        loss_scale: jax.Array | None = None,
         **kwargs: Any,
     ) -> tuple[tuple[Evaluation, Tree], optax.OptState]:
         check_keywords(kwargs.keys() - _arguments_of(loss_fn), AT_THE_CALL)

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -22,9 +21,9 @@ class LossScaleState(NamedTuple):
       inner: of the chain.
     """
 
-    scale: chex.Array
-    good_steps: chex.Array
-    skipped: chex.Array
+    scale: jax.Array
+    good_steps: jax.Array
+    skipped: jax.Array
     inner: optax.OptState
 
 
@@ -107,7 +106,7 @@ def scale_loss(
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def _is_finite(evaluation: Evaluation) -> chex.Array:
+def _is_finite(evaluation: Evaluation) -> jax.Array:
     """Whether both passes' gradients and eps are: a norm is as finite as its entries."""
     norms = (
         evaluation.gradient_norm,

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -39,7 +38,7 @@ def micro_batches(batch: Tree, num: int, *, axis: int = 0) -> Tree:
       ValueError: `num` is not a positive divisor of the number of examples.
     """
 
-    def cut(array: chex.Array) -> chex.Array:
+    def cut(array: jax.Array) -> jax.Array:
         size = jnp.shape(array)[axis]
         if num < 1 or size % num:
             raise ValueError(
@@ -140,14 +139,14 @@ def per_micro_batch(
     return optax.GradientTransformationExtraArgs(tx.init, update)  # pyright: ignore[reportArgumentType]
 
 
-def _is_averaged(leaf: chex.Array) -> bool:
+def _is_averaged(leaf: jax.Array) -> bool:
     """Whether a leaf of the state is a number to average; counts and keys are all alike."""
     return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
 
 
-def _no_mean(leaf: chex.Array) -> chex.Array:
+def _no_mean(leaf: jax.Array) -> jax.Array:
     return jnp.zeros_like(leaf) if _is_averaged(leaf) else leaf
 
 
-def _add_to_mean(mean: chex.Array, new: chex.Array, share: chex.Array) -> chex.Array:
+def _add_to_mean(mean: jax.Array, new: jax.Array, share: jax.Array) -> jax.Array:
     return (mean + share * new).astype(new.dtype) if _is_averaged(new) else new

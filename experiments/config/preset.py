@@ -94,7 +94,8 @@ class Preset:
         ):
             raise ValueError(
                 "scope domain takes each domain as a micro-batch: batching must be "
-                f"balanced and micro_batches 1; got {self.batching} and {self.micro_batches}."
+                f"balanced and micro_batches 1; got {self.batching} and "
+                f"{self.micro_batches}."
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0; got {self.learning_rate}.")
