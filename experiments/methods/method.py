@@ -102,7 +102,7 @@ class Method:
         """Gradients of the whole batch per step, on average, of as many source domains."""
         if self.cost is None:
             return _count(self, h)
-        return self.cost(h, num_domains) if callable(self.cost) else self.cost
+        return float(self.cost(h, num_domains) if callable(self.cost) else self.cost)
 
 
 def disam_ascent(lam: float, variance: str) -> Any:

@@ -47,7 +47,7 @@ class Lane(NamedTuple):
       alpha: float32 scalar.
       lam: float32 scalar.
       learning_rate: float32 scalar, the peak of the schedule.
-      sources: the images of the source domains.
+      images: of the source domains.
       key: of the batches.
     """
 
@@ -55,15 +55,15 @@ class Lane(NamedTuple):
     alpha: jax.Array
     lam: jax.Array
     learning_rate: jax.Array
-    sources: TrainingImages
+    images: TrainingImages
     key: jax.Array
 
 
-def make_lane(config: RunConfig, sources: TrainingImages) -> Lane:
-    """What a step reads of a run of `config`, whose training images are `sources`."""
+def make_lane(config: RunConfig, images: TrainingImages) -> Lane:
+    """What a step reads of a run of `config`, which is trained on these images."""
     h, rate = config.hyperparameters, config.preset.learning_rate
     rho, alpha, lam, peak = map(jnp.float32, (h.rho, h.alpha, h.lam, rate))
-    return Lane(rho, alpha, lam, peak, sources, batch_key(config))
+    return Lane(rho, alpha, lam, peak, images, batch_key(config))
 
 
 Step = Callable[[Lane, TrainState], tuple[TrainState, dj.Evaluation]]
@@ -191,7 +191,7 @@ def lane_step(program: Program, flip: bool) -> Step:
             learning_rate=lane.learning_rate,
         )
         batch = DRAWS[preset.batching](
-            lane.sources, lane.key, state.step, preset.batch_size, preset.shift, flip
+            lane.images, lane.key, state.step, preset.batch_size, preset.shift, flip
         )
         return train_step(own, state, batch)
 
@@ -269,16 +269,16 @@ def stack(trees: Sequence[Any]) -> Any:
 
 def stack_lanes(lanes: Sequence[Lane]) -> Lane:
     """Stacked; fewer images are filled up behind the last, where no batch draws."""
-    most = max(len(lane.sources.labels) for lane in lanes)
+    most = max(len(lane.images.labels) for lane in lanes)
 
     def filled(x: Array) -> jax.Array:
         return jnp.pad(x, [(0, most - len(x))] + [(0, 0)] * (x.ndim - 1))
 
-    def widened(sources: TrainingImages) -> TrainingImages:
-        images, labels = filled(sources.images), filled(sources.labels)
-        return sources._replace(images=images, labels=labels)
+    def widened(training: TrainingImages) -> TrainingImages:
+        images, labels = filled(training.images), filled(training.labels)
+        return training._replace(images=images, labels=labels)
 
-    return stack([lane._replace(sources=widened(lane.sources)) for lane in lanes])
+    return stack([lane._replace(images=widened(lane.images)) for lane in lanes])
 
 
 def _of_lane(stacked: Any, i: int | jax.Array) -> Any:
