@@ -162,7 +162,7 @@ def stream_cases(
         for i, image in enumerate(part):
             write_whole(folder / "images" / domain / "photo" / f"{i:04}.jpg", image)
     prepared = prepare("folder", folder / "images", folder / "prepared")
-    disk = [prepared.source(domain) for domain in DOMAINS]
+    disk = [prepared.records(domain) for domain in DOMAINS]
     return {
         **{f"stream, {n} threads": _reading(memory, batches, n) for n in THREADS},
         "stream from array_record, 2 threads": _reading(disk, batches, 2),

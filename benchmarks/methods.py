@@ -20,7 +20,7 @@ from experiments.methods import Hyperparameters, Method
 from experiments.results.figures import COLORS
 
 Step = Callable[[Any, Any, Batch], tuple[Any, Any]]
-Source = optax.GradientTransformationExtraArgs
+Transformation = optax.GradientTransformationExtraArgs
 
 OPTIMIZER = optax.sgd(1e-3, momentum=0.9)
 RHO, LAM = Hyperparameters.rho, Hyperparameters.lam
@@ -36,9 +36,9 @@ def recorded(method: Method, case: Case) -> tuple[Step, Any]:
     return _chained(method, case, record=True)
 
 
-def of_source(source: Source, case: Case) -> tuple[Step, Any]:
+def of_transformation(transformation: Transformation, case: Case) -> tuple[Step, Any]:
     """The step of a transformation that no method of the experiments is."""
-    return chained(Method(lambda: source), case)
+    return chained(Method(lambda: transformation), case)
 
 
 def _chained(method: Method, case: Case, record: bool) -> tuple[Step, Any]:
@@ -182,7 +182,7 @@ def _climb(params: Any, gradient: Any) -> Any:
     return jax.tree.map(lambda w, g: w + scale * g, params, gradient)
 
 
-def _pure(make: Callable[..., Source], *hyperparameters: float) -> Source:
+def _pure(make: Callable[..., Transformation], *hyperparameters: float) -> Transformation:
     """DISAM with another method, the variance acting on eps alone."""
     ascent = dj.variance_penalized(LAM)
     return make(*hyperparameters, ascent=ascent, combine_with="descent")
@@ -191,9 +191,9 @@ def _pure(make: Callable[..., Source], *hyperparameters: float) -> Source:
 METHODS: dict[str, Callable[[Case], tuple[Step, Any]]] = {
     # The library's, as the experiments make them; what is added there is measured here.
     **{name: functools.partial(chained, method) for name, method in LIBRARY.items()},
-    "disam+sagm (descent)": functools.partial(of_source, _pure(dj.sagm)),
+    "disam+sagm (descent)": functools.partial(of_transformation, _pure(dj.sagm)),
     "disam+gsam (descent)": functools.partial(
-        of_source, _pure(dj.gsam, RHO, LIBRARY["gsam"].defaults.alpha)
+        of_transformation, _pure(dj.gsam, RHO, LIBRARY["gsam"].defaults.alpha)
     ),
     "disam (recorded)": functools.partial(recorded, LIBRARY["disam"]),
     "erm by hand": erm_by_hand,

@@ -62,22 +62,26 @@ class Losses:
           loss_fn: what is evaluated in their place.
         """
         options, params = self.options, self.params
+        # w + eps, added in float32 and rounded to the parameters' dtype.
         if eps is not None:
             wide = trees.at_least_float32(params)
             params = optax.tree.cast_like(optax.tree.add(wide, eps), params)
             loss_fn = loss_fn or options.perturbed_loss_fn
+        # The gradient by parameters that vary over the axis is this device's own.
         if options.axis_name is not None:
             params = trees.vary(params, options.axis_name)
         evaluate = functools.partial(
             domain_losses, loss_fn or options.loss_fn, options.has_aux
         )
         weights, micro_batches = options.domain_weights, options.micro_batches
+        # l and its pullback, of the whole batch or of one micro-batch after another.
         if micro_batches is None:
             here = at_once(evaluate, params, weights)
         else:
             here = in_micro_batches(
                 evaluate, params, weights, micro_batches, options.unroll
             )
+        # Those of all devices' batches, and in the range that float16 holds.
         if options.axis_name is not None:
             here = over_devices(here, options.axis_name)
         return here if options.loss_scale is None else scaled(here, options.loss_scale)
@@ -262,6 +266,7 @@ def method_from_step(
         updates: Any, state: SharpnessState, params: Tree | None = None, **options: Any
     ) -> tuple[Tree, SharpnessState]:
         """Takes a step; the options are those of `StepOptions`."""
+        # What is of others in the chain is left to them, near misses refused.
         if options.keys() - OPTIONS:
             options, _ = split_options(options)
         own = StepOptions(**options)
@@ -274,16 +279,19 @@ def method_from_step(
         trees.check_params(params)
         if own.micro_batches is not None:
             check_micro_batches(own.micro_batches)
-        as_given = trees.is_complex(params)
-        if as_given:
+        # The arithmetic is real: loss functions are given what they know, complex leaves.
+        is_complex = trees.is_complex(params)
+        if is_complex:
             own = own.with_loss_fns(
                 lambda fn: lambda real, *batch: fn(trees.from_real(real), *batch)
             )
         loss = Losses(trees.to_real(params), own)
+        # The method's own step.
         gradient, inner, evaluation = step(loss, state.inner, state.count)
         count = jnp.asarray(optax.safe_increment(state.count))
+        # Out in the parameters' dtypes.
         gradient = optax.tree.cast_like(gradient, loss.params)
-        if as_given:
+        if is_complex:
             gradient = trees.from_real(gradient)
         return gradient, SharpnessState(count, inner, evaluation)
 

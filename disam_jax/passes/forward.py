@@ -58,9 +58,11 @@ class Pass(NamedTuple):
 
 def at_once(loss_fn: DomainLossFn, params: Tree, weights: jax.Array | None) -> Pass:
     """One forward pass over the whole batch; its residuals are kept for the way back."""
+    # l, and the way back through its residuals.
     losses, back, aux = jax.vjp(loss_fn, params, has_aux=True)
 
     def pullback(cotangent: jax.Array) -> tuple[Tree, jax.Array, Any]:
+        # sum_i cotangent_i * (the gradient of l_i), at once for all i.
         return trees.at_least_float32(*back(cotangent)), losses, aux
 
     return Pass(losses, check_weights(weights, losses), pullback)

@@ -41,11 +41,12 @@ def in_micro_batches(
     shares = trees.safe_divide(their_weights, whole_weights[None])
 
     def pullback(cotangent: jax.Array) -> tuple[Tree, jax.Array, Any]:
-        # Or a compiler that unrolls would keep the first passes' residuals instead.
+        # At w again; or a compiler that unrolls would keep the first passes' residuals.
         again, cotangent = jax.lax.optimization_barrier((params, cotangent))
 
         def add_gradient(total: Tree, part: tuple[Tree, Any]) -> tuple[Tree, Any]:
             micro_batch, share = part
+            # The part that this micro-batch has in each domain's gradient.
             here = at_once(lambda params: loss_fn(params, micro_batch), again, None)
             grad, *seen = here.pullback(share * cotangent)
             return jax.tree.map(jnp.add, total, grad), seen
@@ -55,6 +56,7 @@ def in_micro_batches(
         grad, (losses, aux) = jax.lax.scan(add_gradient, zeros, parts, unroll=unroll)
         return grad, jnp.sum(_held(shares, losses), axis=0), aux
 
+    # l, of the whole batch, from which the one cotangent is computed.
     losses = jnp.sum(_held(shares, their_losses), axis=0)
     return Pass(losses, whole_weights, pullback)
 
@@ -67,14 +69,17 @@ def over_devices(here: Pass, axis_name: AxisName) -> Pass:
         gradient by others `shard_map` would sum already, and `pmap` would not.
       axis_name: of the axis.
     """
+    # How much of each domain's weight this device holds.
     whole_weights = jax.lax.psum(here.weights, axis_name)
     share = trees.safe_divide(here.weights, whole_weights)
 
     def pullback(cotangent: jax.Array) -> tuple[Tree, jax.Array, Any]:
+        # Its part of the gradient, and the sum of all parts.
         grad, losses, aux = here.pullback(share * cotangent)
         losses = jax.lax.psum(_held(share, losses), axis_name)
         return jax.lax.psum(grad, axis_name), losses, aux
 
+    # l, of the whole batch, alike on all devices.
     losses = jax.lax.psum(_held(share, here.losses), axis_name)
     return Pass(losses, whole_weights, pullback)
 

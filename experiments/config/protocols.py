@@ -35,13 +35,13 @@ class Protocol:
     Attributes:
       preset: the training.
       checkpoint_every: steps between evaluations, counted back from the last step.
-      source: where it is written, printed with every result.
+      reference: where it is written, printed with every result.
       hyperparameters: per method, what differs from its defaults.
     """
 
     preset: Preset
     checkpoint_every: int
-    source: str
+    reference: str
     hyperparameters: Mapping[str, Mapping[str, object]] = dataclasses.field(
         default_factory=dict
     )
@@ -108,9 +108,9 @@ def _sagm(data: str) -> Protocol:
         preset = dataclasses.replace(preset, steps=15001, weight_decay=1e-6)
     if data in ("office_home", "domain_net"):
         alpha = 5e-4
-    source = "Wang et al., CVPR 2023, hyperparameters of their README"
+    reference = "Wang et al., CVPR 2023, hyperparameters of their README"
     own_alpha = {"sagm": {"alpha": alpha}, "disam+sagm": {"alpha": alpha}}
-    return Protocol(preset, 100, source, own_alpha)
+    return Protocol(preset, 100, reference, own_alpha)
 
 
 def _disam(data: str) -> Protocol:
@@ -118,8 +118,8 @@ def _disam(data: str) -> Protocol:
     changes: dict[str, Mapping[str, object]] = dict(base.hyperparameters)
     if data == "terra_incognita":
         changes["disam"] = {"rho": 0.01, "lam": 0.2}
-    source = "Zhang et al., ICLR 2024, section 4.1 and appendix C.1, on SAGM's training"
-    return Protocol(base.preset, base.checkpoint_every, source, changes)
+    reference = "Zhang et al., ICLR 2024, section 4.1 and appendix C.1, on SAGM's training"
+    return Protocol(base.preset, base.checkpoint_every, reference, changes)
 
 
 def _release(data: str) -> Protocol:
@@ -129,12 +129,12 @@ def _release(data: str) -> Protocol:
         split="files" if published else "release",
         holdout_fraction=0.2 if data == "terra_incognita" else 0.1,
     )
-    source = "the code of Zhang et al., ICLR 2024, with its README's settings"
+    reference = "the code of Zhang et al., ICLR 2024, with its README's settings"
     weighted = {"variance": "count_weighted"}
     return Protocol(
         preset,
         200,
-        source,
+        reference,
         {name: weighted for name, m in METHODS.items() if "variance" in m.reads},
     )
 

@@ -88,7 +88,7 @@ class Prepared:
         classes = map(class_of, self.filenames(domain))
         return np.array([positions[name] for name in classes], np.int32)
 
-    def source(self, domain: str) -> Any:
+    def records(self, domain: str) -> Any:
         """The records of a domain.
 
         Returns:

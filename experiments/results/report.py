@@ -151,7 +151,7 @@ def _how_it_was_made(comparison: Comparison, command: str) -> list[str]:
         f"Commit {commits}; {machine['processor']}, {machine['cpu_count']} CPUs, "
         f"{machine['device_count']} {machine['device']['kind']} device(s); {packages}.",
         f"Protocol {first.protocol}: "
-        f"{find_protocol(first.data, first.protocol)[1].source}.",
+        f"{find_protocol(first.data, first.protocol)[1].reference}.",
         ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(first.preset).items()) + ".",
         "\n".join(
             f"- {figures.label(method.name)}: "

@@ -188,7 +188,7 @@ def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
     size = batch_examples(config, data)
     layout.check_batch(size)
     stream = make_stream(
-        [data.source(name) for name in names],
+        [data.records(name) for name in names],
         batch_size=preset.batch_size,
         image_size=preset.image_size,
         seed=config.seed,
@@ -226,14 +226,14 @@ def _read(data: Prepared, domain: int, part: np.ndarray, size: int) -> Chunks:
     name = data.domains[domain]
     total = sum(data.counts.values())
     if total * size * size * 3 > KEEP_DECODED:
-        return evaluation_chunks(data.source(name), part, size, CHUNK)
+        return evaluation_chunks(data.records(name), part, size, CHUNK)
     images, labels = _decoded(data, name, size)
     return in_chunks(images[part], labels[part])
 
 
 @functools.lru_cache(maxsize=16)
 def _decoded(data: Prepared, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    source = data.source(name)
-    chunks = list(evaluation_chunks(source, np.arange(len(source)), size, CHUNK))
+    records = data.records(name)
+    chunks = list(evaluation_chunks(records, np.arange(len(records)), size, CHUNK))
     images, labels = zip(*chunks, strict=True)
     return np.concatenate(images), np.concatenate(labels)

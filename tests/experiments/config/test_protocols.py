@@ -108,4 +108,4 @@ def test_unknown_protocols_list_the_known(data, name, message):
 
 
 def test_every_protocol_says_where_it_is_written():
-    assert all(p.source for found in PROTOCOLS.values() for p in found.values())
+    assert all(p.reference for found in PROTOCOLS.values() for p in found.values())

@@ -49,7 +49,7 @@ def records(data):
     return {
         domain: [
             (bytes(record["image"]), int(record["label"]), record["filename"].decode())
-            for record in map(data.source(domain).__getitem__, range(data.counts[domain]))
+            for record in map(data.records(domain).__getitem__, range(data.counts[domain]))
         ]
         for domain in data.domains
     }
@@ -344,7 +344,7 @@ def test_a_damaged_folder_is_named_when_it_is_opened(small_vlcs, tmp_path):
         open_prepared("vlcs", tmp_path / "prepared").counts  # noqa: B018
     shutil.rmtree(data.folder / "LabelMe")
     with pytest.raises(ValueError, match=r"LabelMe.* is damaged: delete .*LabelMe.json"):
-        data.source("LabelMe")
+        data.records("LabelMe")
 
 
 def test_what_the_disk_refuses_is_one_line_that_names_the_file(tmp_path, monkeypatch):

@@ -221,7 +221,7 @@ def test_records_on_the_disk_are_read(tmp_path):
             Image.fromarray(pixels).save(file)
             pictures[domain, f"{file.parent.name}/{i}.png"] = Image.fromarray(pixels)
     data = prepare("folder", tmp_path / "images", tmp_path / "prepared")
-    sources = [data.source(domain) for domain in data.domains]
+    sources = [data.records(domain) for domain in data.domains]
     stream = balanced(
         sources, batch_size=3, image_size=8, seed=0, indices=[np.arange(3)] * 2
     )
