@@ -185,12 +185,25 @@ class RunFolder:
         return self._checkpoints.latest_step()
 
     def restore(self, fresh: TrainState) -> TrainState:
-        """The state of the last checkpoint, or `fresh` where there is none."""
+        """The state of the last checkpoint, or `fresh` where there is none.
+
+        Raises:
+          ValueError: the checkpoint is of another version of the code.
+        """
         step = self.checkpoint_step()
         if step is None:
             return fresh
         target = ocp.args.StandardRestore(fresh._asdict())
-        return TrainState(**self._checkpoints.restore(step, args=target))
+        try:
+            return TrainState(**self._checkpoints.restore(step, args=target))
+        except ValueError as error:
+            if "structures do not match" not in str(error):
+                raise
+            raise ValueError(
+                f"the checkpoint of step {step} in {self.path} was made by another version "
+                "of this code, whose state has another form. Go on with that version, or "
+                "choose another folder."
+            ) from error
 
     def close(self) -> None:
         """Ends what the checkpoints keep open, and lets go of the folder."""

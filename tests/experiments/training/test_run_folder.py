@@ -184,3 +184,14 @@ def test_brackets_in_the_path_harm_no_checkpoint(tmp_path):
     with open_run(tmp_path / "[red]") as folder:
         found = folder.restore(make_state()._replace(params={"w": jax.numpy.zeros(3)}))
     assert found.params["w"].tolist() == [0, 1, 2]
+
+
+def test_a_checkpoint_of_another_version_is_refused(begun):
+    with open_run(begun) as folder:
+        folder.save(make_state()._replace(opt_state={"memory": jax.numpy.zeros(1)}))
+    fresh = make_state()._replace(opt_state={"inner": jax.numpy.zeros(1)})
+    with (
+        open_run(begun) as folder,
+        pytest.raises(ValueError, match="made by another version of this code"),
+    ):
+        folder.restore(fresh)
