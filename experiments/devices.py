@@ -123,12 +123,12 @@ class Layout:
 
 def one_device() -> Layout:
     """The first device of this process."""
-    return Layout((_found(jax.local_devices)[0],))
+    return Layout((_list_devices(jax.local_devices)[0],))
 
 
 def all_devices(count: int | None = None, parameters: str = "replicated") -> Layout:
     """The first `count` devices of all processes; None is all of them."""
-    devices = _found(jax.devices)
+    devices = _list_devices(jax.devices)
     if count is not None and not 1 <= count <= len(devices):
         raise ValueError(
             f"devices must be in 1..{len(devices)}, those there are; got {count}."
@@ -136,7 +136,7 @@ def all_devices(count: int | None = None, parameters: str = "replicated") -> Lay
     return Layout(tuple(devices[:count]), parameters)
 
 
-def _found(devices: Callable[[], list[Any]]) -> list[Any]:
+def _list_devices(devices: Callable[[], list[Any]]) -> list[Any]:
     try:
         return devices()
     except (RuntimeError, AssertionError) as error:  # no driver, or no such platform

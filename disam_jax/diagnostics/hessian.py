@@ -118,14 +118,14 @@ def _next_row(
 ) -> tuple[Tree, jax.Array, _Entries]:
     """The row after this one, from its image under H, and their entries in T."""
     size = jnp.maximum(size, trees.norm(image))
-    rest = _apart(_apart(image, basis), basis)
+    rest = _orthogonal(_orthogonal(image, basis), basis)
     length = trees.norm(rest)
     # What is left of an image inside the span is rounding.
     inside = length <= 10 * jnp.finfo(size.dtype).eps * size
 
     def fresh() -> Tree:
         random = trees.drawn_like(jax.random.normal, key, image)
-        return _apart(_apart(random, basis), basis)
+        return _orthogonal(_orthogonal(random, basis), basis)
 
     # After n rows nothing is left, and nothing follows.
     following = trees.with_norm(jax.lax.cond(inside, fresh, lambda: rest), 1.0)
@@ -140,7 +140,7 @@ def _eigenvalues(entries: _Entries) -> jax.Array:
     return jnp.linalg.eigvalsh(jnp.diag(entries.diagonal) + beside + beside.T)[::-1]
 
 
-def _apart(vector: Tree, basis: Tree) -> Tree:
+def _orthogonal(vector: Tree, basis: Tree) -> Tree:
     """What is left of the vector beside the rows; sums, which stay where the arrays are."""
     along = jax.vmap(lambda row: trees.dot(row, vector))(basis)
 

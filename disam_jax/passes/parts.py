@@ -54,10 +54,10 @@ def in_micro_batches(
         zeros = trees.zeros_like(trees.at_least_float32(params))
         parts = (micro_batches, shares)
         grad, (losses, aux) = jax.lax.scan(add_gradient, zeros, parts, unroll=unroll)
-        return grad, jnp.sum(_held(shares, losses), axis=0), aux
+        return grad, jnp.sum(_weighted(shares, losses), axis=0), aux
 
     # l, of the whole batch, from which the one cotangent is computed.
-    losses = jnp.sum(_held(shares, their_losses), axis=0)
+    losses = jnp.sum(_weighted(shares, their_losses), axis=0)
     return Pass(losses, whole_weights, pullback)
 
 
@@ -76,11 +76,11 @@ def over_devices(here: Pass, axis_name: AxisName) -> Pass:
     def pullback(cotangent: jax.Array) -> tuple[Tree, jax.Array, Any]:
         # Its part of the gradient, and the sum of all parts.
         grad, losses, aux = here.pullback(share * cotangent)
-        losses = jax.lax.psum(_held(share, losses), axis_name)
+        losses = jax.lax.psum(_weighted(share, losses), axis_name)
         return jax.lax.psum(grad, axis_name), losses, aux
 
     # l, of the whole batch, alike on all devices.
-    losses = jax.lax.psum(_held(share, here.losses), axis_name)
+    losses = jax.lax.psum(_weighted(share, here.losses), axis_name)
     return Pass(losses, whole_weights, pullback)
 
 
@@ -94,7 +94,7 @@ def scaled(here: Pass, scale: jax.Array) -> Pass:
     return here._replace(pullback=pullback)
 
 
-def _held(shares: jax.Array, losses: jax.Array) -> jax.Array:
+def _weighted(shares: jax.Array, losses: jax.Array) -> jax.Array:
     """Shares * losses, where a part that holds nothing of a domain may have any loss."""
     return jnp.where(shares > 0, shares * losses, 0.0)
 

@@ -55,12 +55,12 @@ def read_records(path: Path) -> list[dict]:
     file = path / "results.json" if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"{path} holds no results.json of a comparison")
-    found = read_json(file)
-    records = found.get("records")
+    results = read_json(file)
+    records = results.get("records")
     if not isinstance(records, list) or not all(map(_is_record, records)):
         raise ValueError(f"{file} holds no records of a comparison")
     return [
-        {"config": _config_of(record, found), **record, "file": str(file)}
+        {"config": _config_of(record, results), **record, "file": str(file)}
         for record in records
     ]
 
@@ -70,16 +70,16 @@ def _is_record(value: Any) -> bool:
     return isinstance(value, dict) and names <= value.keys()
 
 
-def _config_of(record: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+def _config_of(record: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
     """What a file of an older version says of a record's config."""
     presets = [
         preset
-        for preset in found.get("presets", [])
+        for preset in results.get("presets", [])
         if all(preset.get(name) == record[name] for name in preset.keys() & record.keys())
     ]
     config = {
         "preset": presets[0] if presets else {},
-        "hyperparameters": found.get("hyperparameters", {}).get(record["method"], {}),
+        "hyperparameters": results.get("hyperparameters", {}).get(record["method"], {}),
     }
     with contextlib.suppress(ValueError):  # a protocol that this version does not have
         name, protocol = find_protocol(record["data"], record.get("protocol"))

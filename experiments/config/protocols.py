@@ -168,13 +168,13 @@ def find_protocol(data: str, name: str | None) -> tuple[str, Protocol]:
       ValueError: there is none of that name; the message lists those there are.
     """
     check_known("data set", data, tuple(PROTOCOLS))
-    found = PROTOCOLS[data]
+    known = PROTOCOLS[data]
     if name is None:
-        name = next(iter(found))
-    if name not in found and data == "folder":
+        name = next(iter(known))
+    if name not in known and data == "folder":
         return name, _for_a_folder(name)
-    check_known(f"protocol of {data}", name, tuple(found))
-    return name, found[name]
+    check_known(f"protocol of {data}", name, tuple(known))
+    return name, known[name]
 
 
 def _for_a_folder(name: str) -> Protocol:

@@ -33,7 +33,7 @@ def export(
       ValueError: `out` holds something that is not of this tree; nothing is written then.
     """
     images = _files(data)
-    missing = images.keys() - _found(data.name, out, images)
+    missing = images.keys() - _existing(data.name, out, images)
     done = len(images) - len(missing)
     for file in sorted(missing):
         with writing(out / file) as png:
@@ -58,7 +58,7 @@ def _files(data: DomainData) -> dict[str, np.ndarray]:
     return files
 
 
-def _found(name: str, out: Path, images: dict[str, np.ndarray]) -> set[str]:
+def _existing(name: str, out: Path, images: dict[str, np.ndarray]) -> set[str]:
     """The files of the tree that are there."""
     if not out.exists():
         return set()

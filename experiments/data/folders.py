@@ -78,7 +78,7 @@ def list_folder(root: Path) -> Listing:
     _check_names(folders)
     files = _files(folders, walked)
     classes = {domain: {*map(class_of, found)} for domain, found in files.items()}
-    warnings = [*_told(walked), *_alike(classes)]
+    warnings = [*_left_out(walked), *_alike(classes)]
     return Listing(
         root,
         folders,
@@ -101,8 +101,8 @@ def partial_classes(listing: Listing) -> list[str]:
         name: [domain for domain, found in counts.items() if not found[name]]
         for name in listing.classes
     }
-    told = [f"{name} (not in {', '.join(d)})" for name, d in missing.items() if d]
-    return [f"classes that are not in every domain: {_few(told)}"] if told else []
+    parts = [f"{name} (not in {', '.join(d)})" for name, d in missing.items() if d]
+    return [f"classes that are not in every domain: {_few(parts)}"] if parts else []
 
 
 def in_lines(problems: Sequence[str]) -> str:
@@ -173,19 +173,19 @@ def _images_in(folder: Path) -> str:
     return f", and {count} images directly in {folder}" if count else ""
 
 
-def _told(walked: Walked) -> list[str]:
+def _left_out(walked: Walked) -> list[str]:
     """A line about what was left out, if anything was."""
     counted = [f"{count} {what}" for what, count in walked.left_out.most_common()]
-    told = [", ".join(counted)] if counted else []
+    parts = [", ".join(counted)] if counted else []
     if walked.twice:
-        told.append(f"folders that are read at another place: {_few(walked.twice)}")
-    return [f"left out: {'; '.join(told)}"] if told else []
+        parts.append(f"folders that are read at another place: {_few(walked.twice)}")
+    return [f"left out: {'; '.join(parts)}"] if parts else []
 
 
 def _not_read(walked: Walked) -> str:
     """What was left out or cannot be read, after a message."""
     problems = [f"{path}: {why}" for path, why in walked.unreadable.items()]
-    lines = [*_told(walked), *problems]
+    lines = [*_left_out(walked), *problems]
     return f"\n{in_lines(lines)}" if lines else ""
 
 
@@ -198,7 +198,7 @@ def _alike(classes: Mapping[str, set[str]]) -> list[str]:
     groups = defaultdict(list)
     for name in sorted(set.union(*classes.values())):
         groups[spelled(name)].append(name)
-    told = []
+    parts = []
     for names in groups.values():
         if len(names) == 1:
             continue
@@ -209,8 +209,8 @@ def _alike(classes: Mapping[str, set[str]]) -> list[str]:
                 f"{both} look like one class: rename the folders to one name or, if they "
                 "are several, to names that differ by more than case and blanks."
             )
-        told.append(both)
-    return [f"classes whose names are spelled alike: {_few(told)}"] if told else []
+        parts.append(both)
+    return [f"classes whose names are spelled alike: {_few(parts)}"] if parts else []
 
 
 def _few(names: Sequence[str]) -> str:

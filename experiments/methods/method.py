@@ -112,8 +112,8 @@ def disam_ascent(lam: float, variance: str) -> Any:
 
 def hyperparameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The function's parameters that are hyperparameters."""
-    found = inspect.signature(function).parameters
-    return {name: parameter for name, parameter in found.items() if name in NAMES}
+    parameters = inspect.signature(function).parameters
+    return {name: parameter for name, parameter in parameters.items() if name in NAMES}
 
 
 def call(function: Callable[..., Any], h: Hyperparameters, **others: Any) -> Any:

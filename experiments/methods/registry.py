@@ -216,23 +216,23 @@ def find_method(name: str) -> Method:
         check_known("method", name, (*METHODS, *announced, "package.module:NAME"))
     module, _, attribute = place.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        method = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"method '{name}' cannot be loaded: {error}") from None
-    if inspect.isfunction(found):
-        found = Method(found, name=attribute, cost=None)
-    if not isinstance(found, Method):
+    if inspect.isfunction(method):
+        method = Method(method, name=attribute, cost=None)
+    if not isinstance(method, Method):
         raise ValueError(
             f"method '{name}' must be an experiments.methods.Method, or a function of "
             "hyperparameters that returns a transformation; "
-            f"{place} is a {type(found).__name__}."
+            f"{place} is a {type(method).__name__}."
         )
-    if found.name in METHODS:
+    if method.name in METHODS:
         raise ValueError(
-            f"method '{name}' calls itself '{found.name}', as one of this package does; "
+            f"method '{name}' calls itself '{method.name}', as one of this package does; "
             "give it another name."
         )
-    return found
+    return method
 
 
 def known_methods() -> dict[str, Method]:

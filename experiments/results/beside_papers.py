@@ -135,7 +135,7 @@ def _scores(records: Records, rule: str, part: str) -> Scores:
         )
     if records:
         check_known("selection of these results", rule, there)
-    found: Scores = {}
+    scores: Scores = {}
     first: dict[Any, Any] = {}
     for record, row in zip(records, _rows_of(records), strict=True):
         if rule not in record:
@@ -149,8 +149,8 @@ def _scores(records: Records, rule: str, part: str) -> Scores:
                 f"two results of one run differ, {row.name} on {' '.join(cell[1:])} with "
                 f"seed {seed}: {before} in {earlier}, {value} in {file}; leave one out."
             )
-        found.setdefault(cell, {})[seed] = value
-    return found
+        scores.setdefault(cell, {})[seed] = value
+    return scores
 
 
 def _rows_of(records: Records) -> list[_Row]:
@@ -203,9 +203,9 @@ def _config(record: dict[str, Any]) -> dict[str, Any]:
 
 def _averages(scores: Scores, row: _Row, data: str, domains: Sequence[str]) -> list[float]:
     """Over the domains, one value for each seed that has them all."""
-    found = [scores.get((row, data, domain), {}) for domain in domains]
-    seeds = set.intersection(*map(set, found)) if found else set()
-    return [float(np.mean([by_seed[s] for by_seed in found])) for s in sorted(seeds)]
+    by_domain = [scores.get((row, data, domain), {}) for domain in domains]
+    seeds = set.intersection(*map(set, by_domain)) if by_domain else set()
+    return [float(np.mean([by_seed[s] for by_seed in by_domain])) for s in sorted(seeds)]
 
 
 def _domains(data: str, scores: Scores) -> list[str]:

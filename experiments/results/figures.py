@@ -53,13 +53,13 @@ def bars(rows: Sequence[Row], path: Path) -> None:
     )
     width = 0.8 / len(rows)
     for i, row in enumerate(rows):
-        found = [*row.by_domain.values(), row.out_of_domain]
-        at = np.arange(len(found)) + (i - (len(rows) - 1) / 2) * width
+        spreads = [*row.by_domain.values(), row.out_of_domain]
+        at = np.arange(len(spreads)) + (i - (len(rows) - 1) / 2) * width
         axes.bar(
             at,
-            [100 * spread.mean for spread in found],
+            [100 * spread.mean for spread in spreads],
             width,
-            yerr=[100 * (spread.std or 0) for spread in found],
+            yerr=[100 * (spread.std or 0) for spread in spreads],
             color=color_of(row.method),
             error_kw={"elinewidth": 1, "ecolor": "#222222"},
             label=label(row.method),

@@ -97,29 +97,29 @@ def summarize(records: Records) -> list[Row]:
     unseen = list(dict.fromkeys(r["unseen_domain"] for r in records))
     rows = []
     for method in dict.fromkeys(map(method_of, records)):
-        found = {
+        own = {
             (r["seed"], r["unseen_domain"]): r for r in records if method_of(r) == method
         }
         seeds = [
             seed
-            for seed in dict.fromkeys(seed for seed, _ in found)
-            if all((seed, domain) in found for domain in unseen)
+            for seed in dict.fromkeys(seed for seed, _ in own)
+            if all((seed, domain) in own for domain in unseen)
         ]
         if seeds:
-            rows.append(_row(method, seeds, unseen, found))
+            rows.append(_row(method, seeds, unseen, own))
     return rows
 
 
-def _row(method: str, seeds: list[int], unseen: list[str], found: dict) -> Row:
+def _row(method: str, seeds: list[int], unseen: list[str], records: dict) -> Row:
     def over(key: str | Callable[[dict[str, Any]], float]) -> Spread:
         read = key if callable(key) else operator.itemgetter(key)
         return over_seeds(
-            [float(np.mean([read(found[seed, d]) for d in unseen])) for seed in seeds]
+            [float(np.mean([read(records[seed, d]) for d in unseen])) for seed in seeds]
         )
 
     by_domain = {
         domain: over_seeds(
-            [found[seed, domain]["out_of_domain_accuracy"] for seed in seeds]
+            [records[seed, domain]["out_of_domain_accuracy"] for seed in seeds]
         )
         for domain in unseen
     }
@@ -134,9 +134,9 @@ def _row(method: str, seeds: list[int], unseen: list[str], found: dict) -> Row:
         selected={
             rule: over(lambda record, rule=rule: record[rule]["in_split"])
             for rule in (*SELECTION_RULES, "swad")
-            if all(rule in record for record in found.values())
+            if all(rule in record for record in records.values())
         },
         loss_spread=over("loss_spread"),
-        steps=next(iter(found.values()))["steps"],
-        gradients_per_step=next(iter(found.values()))["gradients_per_step"],
+        steps=next(iter(records.values()))["steps"],
+        gradients_per_step=next(iter(records.values()))["gradients_per_step"],
     )
