@@ -25,6 +25,9 @@ def work_in_processes(
     with workers(jobs) as pool:
         with _without_ctrl_c():
             waiting = {pool.submit(work, *task) for task in tasks}
+            # A submit wakes the pool before it begins a process, whose death the pool then
+            # may not wait for. Woken once more it waits for the process begun last, too.
+            pool.submit(int)
         while waiting:
             done, waiting = concurrent.futures.wait(
                 waiting, 2, concurrent.futures.FIRST_COMPLETED

@@ -14,7 +14,7 @@ from experiments.config.run import make_config
 from experiments.data import load
 from experiments.studies.kit import probes, runs
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
-from experiments.studies.kit.processes import workers
+from experiments.studies.kit.processes import work_in_processes
 from experiments.studies.kit.runs import Setting, Spec, Store, train_spec
 from experiments.training.first_batch import first_batch
 from experiments.training.loop import train
@@ -141,15 +141,18 @@ def test_a_run_of_other_flags_is_not_taken_for_this_one(tmp_path, counted):
     assert len(counted) == 1
 
 
+def call(function, *arguments):
+    return function(*arguments)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "message"),
     [((int, "x"), "invalid literal"), ((os._exit, 1), "was killed.* fewer --jobs")],
 )
 def test_an_error_of_one_process_is_told_at_once_and_ends_the_others(work, message):
-    with pytest.raises(ValueError, match=message), workers(2) as pool:
-        pool.submit(time.sleep, 3600)
-        pool.submit(*work).result()
+    with pytest.raises(ValueError, match=message):
+        work_in_processes(call, [(time.sleep, 3600), work], 2, lambda: None)
     while multiprocessing.active_children():  # they were killed; the system takes a moment
         time.sleep(0.1)
 
