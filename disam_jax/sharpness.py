@@ -92,16 +92,13 @@ def sharpness_aware(
             "perturbation must be an Optax transformation, ascend(rho) say; got "
             f"{perturbation!r}."
         )
-    if combine_with not in AT_W:
-        raise ValueError(
-            f"combine_with must be {' or '.join(map(repr, AT_W))}; got {combine_with!r}."
-        )
+    at_w = AT_W[combine_with]
 
     def ascend(loss: Losses, state: Any, count: jax.Array) -> Step:
         ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
         # g, the gradient of the ascent objective at w: one forward and one backward pass.
         # Beside it the gradient that the combination takes, g itself or the descent's.
-        ascent_grad, clean = AT_W[combine_with](loss, ascent_now, descent_now)
+        ascent_grad, clean = at_w(loss, ascent_now, descent_now)
         # eps, the displacement that the perturbation makes of g.
         eps, state = perturbation.update(ascent_grad.gradient, state, loss.params)
         # g', the gradient of the descent objective at w + eps: once more the same.

@@ -9,7 +9,7 @@ of them.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -159,30 +159,31 @@ class Losses:
         eps: Tree | None = None,
         ascent: LossGrad | None = None,
     ) -> Evaluation | None:
-        """What is recorded of a step, if anything is.
+        """The record of a step; None where nothing is recorded.
 
         Args:
           clean: what was seen at w.
           perturbed: what was seen at w + eps; None is `clean`, of a step at one point.
           eps: the displacement; None is none.
           ascent: what was climbed; None is `clean`.
-
-        Returns:
-          The evaluation, or None where nothing is recorded.
         """
         if not self.options.record:
             return None
         eps = self.no_eps() if eps is None else eps
         evaluation = evaluation_of(clean, perturbed or clean, eps, ascent or clean)
-        if self.options.compute_dtype is None:
-            return evaluation
         dtype = self.options.compute_dtype
-        realized = realized_perturbation(self.params, eps, dtype)
-        return evaluation._replace(realized=realized)
+        if dtype is None:
+            return evaluation
+        return evaluation._replace(realized=realized_perturbation(self.params, eps, dtype))
+
+
+class _AtW(dict):
+    def __missing__(self, name: str) -> NoReturn:
+        raise ValueError(f"combine_with must be 'ascent' or 'descent'; got {name!r}.")
 
 
 # combine_with -> the ascent's gradient at w, and the one there that is combined.
-AT_W = {"ascent": Losses.ascent_alone, "descent": Losses.ascent_and_descent}
+AT_W = _AtW(ascent=Losses.ascent_alone, descent=Losses.ascent_and_descent)
 
 
 class Step(NamedTuple):

@@ -85,10 +85,7 @@ def looksam(
     """
     perturbation = ascend(rho, mask=mask)
     weight = check_hyperparameter("alpha", alpha)
-    if combine_with not in AT_W:
-        raise ValueError(
-            f"combine_with must be {' or '.join(map(repr, AT_W))}; got {combine_with!r}."
-        )
+    at_w = AT_W[combine_with]
     due = every(period)
 
     def init(params: Tree) -> LookSAMState:
@@ -98,7 +95,7 @@ def looksam(
         ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
 
         def ascend() -> Step:
-            ascent_grad, clean = AT_W[combine_with](loss, ascent_now, descent_now)
+            ascent_grad, clean = at_w(loss, ascent_now, descent_now)
             eps, moved = perturbation.update(
                 ascent_grad.gradient, state.perturbation, loss.params
             )

@@ -68,7 +68,7 @@ def _train(
             losses = [value for key, value in line.items() if key.startswith("loss/")]
             note = f"loss {sum(losses) / len(losses):.3f}"
             progress.update(bar, completed=step, note=note)
-            if (steps - step) % config.checkpoint_every == 0:
+            if config.is_checkpoint(step):
                 line_without_bars(f"{config.name}: step {step} of {steps}, {note}", layout)
 
         record = train(config, data, out, watch, layout)

@@ -75,6 +75,18 @@ class RunConfig:
             )
 
     @property
+    def logged_steps(self) -> range:
+        """The steps at which metrics are logged, from the last back.
+
+        They are counted back from it, as DomainBed's steps 0, 300, ..., 5000 are.
+        """
+        return range(self.preset.steps, 0, -self.log_every)
+
+    def is_checkpoint(self, step: int) -> bool:
+        """Whether a run is evaluated and kept at a step; counted back, too."""
+        return (self.preset.steps - step) % self.checkpoint_every == 0
+
+    @property
     def name(self) -> str:
         """The run's place under an output folder, e.g. `disam+coral/mono/seed0`."""
         return f"{self.method_name}/{self.unseen}/seed{self.seed}"

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,25 +72,21 @@ def take_steps(run: Run, progress: Progress) -> None:
             run.segments.add(state)
         return state, evaluation
 
-    for size, is_checkpoint in windows(run.done, run.config):
+    for size, stop in windows(run.done, run.config.logged_steps):
         started = time.perf_counter()
         run.state, evaluations = take_window(step, run.state, size)
         line = run.log_window(evaluations, time.perf_counter() - started)
-        if is_checkpoint:
+        if run.config.is_checkpoint(stop):
             run.checkpoint()
         progress(run.done, line)
 
 
-def windows(done: int, config: RunConfig) -> Iterator[tuple[int, bool]]:
-    """The logged windows of a run that has `done` steps: their size, and if it is kept.
-
-    They are counted back from the last step, as DomainBed's steps 0, 300, ..., 5000 are.
-    """
-    missing = config.preset.steps - done
-    while missing:
-        size = missing % config.log_every or config.log_every
-        missing -= size
-        yield size, missing % config.checkpoint_every == 0
+def windows(done: int, stops: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The windows of a run that has `done` steps: from stop to stop, (size, stop)."""
+    for stop in sorted(stops):
+        if stop > done:
+            yield stop - done, stop
+            done = stop
 
 
 def take_window(

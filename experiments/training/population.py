@@ -242,7 +242,8 @@ def _take_stretch(
         [make_lane(run.config, own) for run, own in zip(members, images, strict=True)]
     )
     states = stack([run.state for run in members])
-    for size, is_checkpoint in windows(members[0].done, members[0].config):
+    config = members[0].config
+    for size, stop in windows(members[0].done, config.logged_steps):
         started = time.perf_counter()
         states, evaluations = take_window(functools.partial(step, lanes), states, size)
         seconds = (time.perf_counter() - started) / len(members)
@@ -254,7 +255,7 @@ def _take_stretch(
                 del alive[i]
             else:
                 watch(run.config, run.done, line)
-        if is_checkpoint or not alive:
+        if config.is_checkpoint(stop) or not alive:
             break
     for i, run in alive.items():
         run.state = _of_lane_jitted(states, i)

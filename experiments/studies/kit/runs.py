@@ -29,7 +29,7 @@ from experiments.studies.kit.changes import Change, apply_change
 from experiments.studies.kit.probes import PROBES, Trained
 from experiments.studies.kit.processes import work_in_processes
 from experiments.training.first_batch import first_batch
-from experiments.training.loop import take_window
+from experiments.training.loop import take_window, windows
 from experiments.training.numerics import changed_flags, refuse_other_flags
 from experiments.training.population import Step, lane_step, make_lane, pattern
 from experiments.training.program import Program, TrainState, init_state, make_program
@@ -90,8 +90,8 @@ def train_spec(spec: Spec) -> dict[str, Any]:
     }
     logged, measured = _stops(spec)
     window = []
-    for start, stop in itertools.pairwise(sorted({0} | logged | measured)):
-        state, evaluations = take_window(step, trained.state, stop - start)
+    for size, stop in windows(0, logged | measured):
+        state, evaluations = take_window(step, trained.state, size)
         trained = trained._replace(state=state)
         window += evaluations
         if stop in logged:

@@ -82,9 +82,19 @@ def test_a_run_leaves_all_that_is_promised(tmp_path):
 
 def test_windows_are_counted_back_from_the_last_step():
     own = config(steps=27)
-    assert list(windows(0, own)) == [(2, False), (5, True)] + [(5, False), (5, True)] * 2
-    assert list(windows(17, own)) == [(5, False), (5, True)]
-    assert list(windows(27, own)) == []
+
+    def of_run(done):
+        stops = windows(done, own.logged_steps)
+        return [(size, own.is_checkpoint(stop)) for size, stop in stops]
+
+    assert of_run(0) == [(2, False), (5, True)] + [(5, False), (5, True)] * 2
+    assert of_run(17) == [(5, False), (5, True)]
+    assert of_run(27) == []
+
+
+def test_windows_reach_from_stop_to_stop():
+    assert list(windows(0, {12, 5, 6})) == [(5, 5), (1, 6), (6, 12)]
+    assert list(windows(5, {12, 5, 6})) == [(1, 6), (6, 12)]
 
 
 def test_a_finished_run_is_only_read(tmp_path):
