@@ -3,6 +3,7 @@
 cli/        the commands, and what they share
 studies/    the papers' claims, tested; kit/ is what studies are made of
 results/    from the records of runs to tables, figures and reports
+runs/       many runs on many machines: plans, claims, records, nodes
 training/   the step, the loop, and what a run leaves behind
 config/     what a run is: its fields, presets, the papers' protocols
 methods/    what can be trained with, by name

@@ -11,6 +11,7 @@ EXPERIMENTS = (
     ("cli",),
     ("studies",),
     ("results",),
+    ("runs",),
     ("training",),
     ("config",),
     ("methods", "data"),

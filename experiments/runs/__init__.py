@@ -1,0 +1,1 @@
+"""Many runs on many machines: plans, claims, records, and the nodes that train."""
