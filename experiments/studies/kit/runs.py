@@ -7,9 +7,7 @@ that need the same run train it once.
 
 import dataclasses
 import functools
-import hashlib
 import itertools
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -24,6 +22,7 @@ from experiments.config.run import RunConfig
 from experiments.data import DATASETS, DomainData, load, split_groups
 from experiments.data.batches import stack_domains
 from experiments.devices import one_device
+from experiments.fields import digest
 from experiments.files import read_json, write_json
 from experiments.studies.kit.changes import Change, apply_change
 from experiments.studies.kit.probes import PROBES, Trained
@@ -64,8 +63,7 @@ class Spec:
     @property
     def digest(self) -> str:
         """Of all fields: the name of the run's file."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:24]
+        return digest(self, length=24)
 
 
 def train_spec(spec: Spec) -> dict[str, Any]:
@@ -211,12 +209,12 @@ class Store:
         else:
             tasks = [(specs, self.path) for specs in alike.values()]
             work_in_processes(_train_and_keep, tasks, self.jobs, report)
-        read = {digest: self._read(spec) for digest, spec in wanted.items()}
-        for digest, run in read.items():
+        read = {name: self._read(spec) for name, spec in wanted.items()}
+        for name, run in read.items():
             self.seconds_used += run["seconds"]
             self.commits_used.add(run["commit"])
             if run.get("first_batch"):  # a run of older code has none
-                self.batches_used[_batch_name(wanted[digest].config)] = run["first_batch"]
+                self.batches_used[_batch_name(wanted[name].config)] = run["first_batch"]
         return [read[spec.digest]["outcome"] for spec in specs]
 
     def _file(self, spec: Spec) -> Path:
