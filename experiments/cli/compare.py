@@ -15,9 +15,10 @@ from rich.table import Table
 from experiments.cli import machines as cli_machines
 from experiments.cli.console import bars, console, line_without_bars
 from experiments.cli.data import open_for, protocol_line
-from experiments.cli.options import TRAINING, Machines, TrainedOn, Where, with_options
+from experiments.cli.options import TRAINING, Machines, TrainedOn, with_options
 from experiments.config.run import RunConfig, make_config
 from experiments.data import DomainData
+from experiments.data.opening import Where
 from experiments.data.prepare import Prepared
 from experiments.devices import Layout
 from experiments.methods import find_method

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from experiments.cli.console import bars, console, line_without_bars, tell
-from experiments.cli.options import TrainedOn, Where, with_options
+from experiments.cli.options import TrainedOn, with_options
 from experiments.config.protocols import find_protocol
 from experiments.config.run import RunConfig
 from experiments.data import DATASETS, DomainData, load
 from experiments.data.benchmarks import BENCHMARKS
 from experiments.data.export import export
-from experiments.data.prepare import Prepared, open_prepared, prepare
+from experiments.data.opening import Where, open_data
+from experiments.data.prepare import Prepared
 from experiments.fields import check_known
 
 
@@ -35,13 +36,7 @@ def open_for(
       ValueError: there is no such data set, or its images are missing.
     """
     _, found = find_protocol(asked.data, asked.protocol)
-    if asked.data not in DATASETS:
-        return _prepared(asked.data, where)
-    if where.data_dir is not None:
-        raise ValueError(
-            f"data_dir is not read for {asked.data}, which comes with the package"
-        )
-    return load(asked.data, image_size=image_size or found.preset.image_size)
+    return _open(asked.data, image_size or found.preset.image_size, where)
 
 
 def protocol_line(config: RunConfig) -> str:
@@ -53,25 +48,12 @@ def protocol_line(config: RunConfig) -> str:
     )
 
 
-def _prepared(data: str, where: Where) -> Prepared:
-    if where.data_dir is None and data == "folder":
-        raise ValueError(
-            "--data folder needs --data-dir DIR, a tree DIR/DOMAIN/CLASS/image"
-        )
-    if where.data_dir is None:
-        return open_prepared(data, where.prepared_dir, split_dir=where.split_dir)
+def _open(data: str, image_size: int, where: Where) -> DomainData | Prepared:
     with preparing() as progress:
-        opened = prepare(
-            data,
-            where.data_dir,
-            where.prepared_dir,
-            split_dir=where.split_dir,
-            skip_corrupt=where.skip_corrupt,
-            allow_missing=where.allow_missing,
-            progress=progress,
-        )
-    for warning in opened.warnings:
-        tell("warning", warning, "yellow")
+        opened = open_data(data, image_size, where, progress)
+    if where.data_dir is not None and isinstance(opened, Prepared):
+        for warning in opened.warnings:
+            tell("warning", warning, "yellow")
     return opened
 
 
@@ -110,7 +92,8 @@ def prepare_command(
     """Check a folder of images and prepare it for training; go on where it was stopped."""
     if data in DATASETS:
         raise ValueError(f"{data} comes with the package and needs no preparation")
-    opened = _prepared(data, where)
+    opened = _open(data, 0, where)
+    assert isinstance(opened, Prepared)
     for domain, count in opened.counts.items():
         console.print(f"{domain}: {count} images")
     console.print(f"{len(opened.classes)} classes. Prepared in {opened.folder}")

@@ -5,7 +5,6 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, get_origin
 
 import typer
@@ -14,17 +13,6 @@ from experiments.config.preset import CHOICES, Preset
 from experiments.config.run import RunConfig
 from experiments.fields import option
 from experiments.methods import Hyperparameters
-
-
-@dataclasses.dataclass(frozen=True)
-class Where:
-    """Where the images are that do not come with this package."""
-
-    data_dir: Path | None = option(None, "images, DATA_DIR/DOMAIN/CLASS/image")
-    prepared_dir: Path | None = option(None, "where they are prepared (default: TFDS's)")
-    split_dir: Path | None = option(None, "folder of the published split files")
-    skip_corrupt: bool = option(False, "leave out corrupt images and list them")
-    allow_missing: bool = option(False, "go on although images of a benchmark are missing")
 
 
 @dataclasses.dataclass(frozen=True)

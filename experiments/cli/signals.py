@@ -1,12 +1,28 @@
-"""Ctrl-C and TERM end the program at once, whatever it is at."""
+"""Ctrl-C and TERM end the program at once, whatever it is at, unless it asks to be told."""
 
 import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 
 SHOW_CURSOR = b"\x1b[?25h"  # progress bars hide it
+ENDING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (*ENDING, signal.SIGUSR2)  # the last one is SLURM's, before it preempts
+
+_asked: list["Told"] = []  # who wants to be told first
+
+
+class Told:
+    """Whether this process was told to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self.number != 0
 
 
 def end_at_once() -> None:
@@ -20,20 +36,39 @@ def end_at_once() -> None:
     told, telling = os.pipe()
     os.set_blocking(telling, False)
     signal.set_wakeup_fd(telling, warn_on_full_buffer=False)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
         # Also where a script started it with `&`, and so told it to ignore Ctrl-C.
         signal.signal(number, lambda number, frame: None)
-    threading.Thread(target=_end_when_told, args=(told,), daemon=True).start()
+    threading.Thread(target=_listen, args=(told,), daemon=True).start()
 
 
-def _end_when_told(told: int) -> None:
-    number = 0
-    while number not in (signal.SIGINT, signal.SIGTERM):
+@contextlib.contextmanager
+def stopping_first() -> Iterator[Told]:
+    """In the block the first signal, USR2 too, asks to stop; another one ends at once."""
+    told = Told()
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: None)
+    _asked.append(told)
+    try:
+        yield told
+    finally:
+        _asked.remove(told)
+        signal.signal(signal.SIGUSR2, before)
+
+
+def _listen(told: int) -> None:
+    while True:
         (number,) = os.read(told, 1)
+        if number in STOPPING and _asked and not _asked[-1]():
+            _asked[-1].number = number
+            _say(number, "stopping; what is trained is being kept. Again ends at once.")
+        elif number in ENDING:
+            _say(number, "ended. The same command goes on from there.")
+            os._exit(128 + number)
+
+
+def _say(number: int, what: str) -> None:
     with contextlib.suppress(OSError):  # e.g. of a pipe that nobody reads
         os.set_blocking(2, False)
         if sys.stderr.isatty():
             os.write(2, SHOW_CURSOR)
-        name = signal.Signals(number).name
-        os.write(2, f"\n{name}: ended. The same command goes on from there.\n".encode())
-    os._exit(128 + number)
+        os.write(2, f"\n{signal.Signals(number).name}: {what}\n".encode())

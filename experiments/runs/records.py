@@ -41,7 +41,7 @@ class Records:
         self._own: Path | None = None
 
     def refresh(self) -> None:
-        """Reads what was written since; the first record of a run is the one that counts."""
+        """Reads what was written since; of several records of a run the first counts."""
         for line in self._new_lines():
             head = HEAD.match(line)
             if head and line.endswith(b"}"):

@@ -210,6 +210,12 @@ class RunFolder:
         self._opened.close()
 
 
+def checkpoint_step(path: Path) -> int:
+    """The step of the last checkpoint in a run's folder, 0 where there is none."""
+    there = (path / "checkpoints").glob("*")
+    return max((int(step.name) for step in there if step.name.isdigit()), default=0)
+
+
 def _refuse_another_run(path: Path, config: RunConfig) -> None:
     file = path / "config.json"
     if not file.exists():

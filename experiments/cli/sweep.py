@@ -1,0 +1,209 @@
+"""The command `sweep`: draws of hyperparameters, on one machine or on many."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from experiments.cli.console import bars, console, line_without_bars
+from experiments.cli.data import open_for
+from experiments.cli.options import TRAINING, TrainedOn, with_options
+from experiments.cli.signals import stopping_first
+from experiments.data.opening import Where
+from experiments.fields import check_known
+from experiments.files import locked
+from experiments.methods import find_method
+from experiments.runs.engines import ENGINES
+from experiments.runs.node import default_jobs, run_node
+from experiments.runs.plan import Plan
+from experiments.runs.records import Records
+from experiments.runs.status import Status, read_status
+from experiments.runs.sweep import Sweep, keep_sweep, make_sweep, read_sweep
+from experiments.runs.sweep_training import sweep_plan
+
+OTHER = "python -m experiments table {} --selection training_domain_validation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """The plan that is asked for; nothing where the folder's own goes on."""
+
+    data: Annotated[
+        str | None, typer.Option(help="Data set; begins a sweep. `datasets` lists them.")
+    ] = None
+    protocol: Annotated[
+        str | None, typer.Option(help="Preset of the data set (default: its first).")
+    ] = None
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Methods, commas between (default: erm,sam,sagm,disam)."),
+    ] = None
+    draws: Annotated[
+        int | None, typer.Option(help="Of hyperparameters, the default one first (20).")
+    ] = None
+    trials: Annotated[int | None, typer.Option(help="Seeds 0, 1, ... (3).")] = None
+    unseen: Annotated[
+        str | None, typer.Option(help="Domains to leave out, commas between (all).")
+    ] = None
+    pairs: Annotated[
+        bool | None,
+        typer.Option(
+            "--pairs", help="Leave out pairs too, as leave-one-domain-out selection needs."
+        ),
+    ] = None
+    space: Annotated[
+        str | None, typer.Option(help="domainbed, swad or a FILE.json (domainbed).")
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """Where, and by what, the runs are trained."""
+
+    on: Annotated[str, typer.Option(help="local, slurm or ray.")] = "local"
+    nodes: Annotated[int, typer.Option(min=1, help="On slurm or ray.")] = 1
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes of a node (default: one a GPU, or a core)."),
+    ] = None
+    slurm: Annotated[
+        str, typer.Option(help="Of SLURM, KEY=VALUE,..., e.g. partition=gpu,time=720.")
+    ] = ""
+    node: Annotated[
+        bool, typer.Option("--node", help="Be a node: what every engine starts.")
+    ] = False
+
+
+@with_options(asked=Asked, overrides=TRAINING, where=Where, started=Started)
+def sweep_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Of the sweep.")],
+    asked: Asked,
+    overrides: dict[str, Any],
+    where: Where,
+    started: Started,
+    status: Annotated[bool, typer.Option("--status", help="Tell how far it is.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Tell what it consists of, and train nothing.")
+    ] = False,
+) -> None:
+    """Search hyperparameters at random, as DomainBed; again, on any machine, goes on."""
+    check_known("engine", started.on, tuple(ENGINES))
+    if asked.data is not None:
+        _begin(folder, asked, overrides, where)
+    else:
+        _refuse_without_data(asked, overrides, where)
+    sweep = read_sweep(folder)
+    planned = sweep_plan(folder, sweep)
+    if plan:
+        console.print(_plan_table(sweep))
+    elif status:
+        _print_status(planned, sweep, read_status(planned))
+    elif started.on != "local" and not started.node:
+        ENGINES[started.on](folder, started.nodes, started.jobs, started.slurm)
+    else:
+        _work(planned, sweep, started)
+
+
+def _begin(folder: Path, asked: Asked, overrides: dict[str, Any], where: Where) -> None:
+    """Writes the plan, or sees that the folder has this one."""
+    methods = _split(asked.methods or "erm,sam,sagm,disam")
+    for name in methods:
+        find_method(name)
+    trained_on = TrainedOn(data=str(asked.data), protocol=asked.protocol)
+    opened = open_for(trained_on, overrides.get("image_size"), where)
+    sweep = make_sweep(
+        opened,
+        where,
+        methods=methods,
+        draws=20 if asked.draws is None else asked.draws,
+        trials=3 if asked.trials is None else asked.trials,
+        unseen=_split(asked.unseen or ""),
+        pairs=bool(asked.pairs),
+        space=asked.space or "domainbed",
+        protocol=asked.protocol,
+        overrides=overrides,
+        command="python -m experiments " + shlex.join(sys.argv[1:]),
+    )
+    with locked(folder, wait=True, what="planning a sweep"):
+        keep_sweep(folder, sweep)
+
+
+def _refuse_without_data(asked: Asked, overrides: Mapping[str, Any], where: Where) -> None:
+    given = {**dataclasses.asdict(asked), **overrides, **dataclasses.asdict(where)}
+    wrong = [name.replace("_", "-") for name, value in given.items() if value]
+    if wrong:
+        raise ValueError(
+            f"--{wrong[0]} is of a new sweep, which begins with --data NAME; a sweep that "
+            "goes on has its plan in its folder. Give --data too, or leave it out."
+        )
+
+
+def _work(plan: Plan, sweep: Sweep, started: Started) -> None:
+    """Is a node, until nothing is left or a signal comes."""
+    with stopping_first() as told, _shown(plan, started.node) as show:
+        run_node(plan, started.jobs or default_jobs(), told, show)
+    status = read_status(plan)
+    _print_status(plan, sweep, status)
+    if told():
+        console.print("Stopped; the same command goes on.")
+        raise typer.Exit(128 + told.number)
+    if status.given_up:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _shown(plan: Plan, quiet: bool) -> Iterator[Any]:
+    """A bar of the runs, or a line for each that ended where there is no terminal."""
+    records, seen = Records(plan.records), [-1]
+    with bars() as progress:
+        bar = progress.add_task("runs", total=len(plan.runs), note="")
+
+        def show() -> None:
+            status = read_status(plan, records)
+            note = f"{status.counts()}; {status.speed()}"
+            progress.update(bar, completed=status.ended, note=note)
+            if status.ended != seen[0] and not quiet:
+                line_without_bars(f"{status.ended} of {status.total} runs: {note}")
+            seen[0] = status.ended
+
+        show()
+        yield show
+
+
+def _print_status(plan: Plan, sweep: Sweep, status: Status) -> None:
+    console.print(f"{status.ended} of {status.total} runs ended: {status.counts()}.")
+    console.print(f"{status.speed()}.")
+    for name in status.given_up:
+        run = sweep.runs[name]
+        console.print(
+            f"Given up: {name}, {run.method} on {' and '.join(run.unseen)}, trial "
+            f"{run.trial}, draw {run.draw}; see {plan.folder / 'nodes'}.",
+            style="red",
+        )
+    if status.finished:
+        console.print(f"Table: {OTHER.format(shlex.quote(str(plan.folder)))}")
+
+
+def _plan_table(sweep: Sweep) -> Table:
+    tests = len(sweep.left_out)
+    title = (
+        f"{len(sweep.runs)} runs: {len(sweep.methods)} methods x {sweep.draws} draws x "
+        f"{sweep.trials} trials x {tests} tests on {sweep.data}"
+    )
+    table = Table("method", "trial", "draw", "drawn", title=title)
+    for method, trials in sweep.drawn.items():
+        for trial, draws in enumerate(trials):
+            for draw, values in enumerate(draws):
+                told = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
+                table.add_row(method, str(trial), str(draw), told or "the default")
+    return table
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]

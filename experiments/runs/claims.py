@@ -1,0 +1,93 @@
+"""Who trains which run: a lease on it, kept alive by a heartbeat, without a shared clock.
+
+A claim is a file that lives while its run is trained. It is a lease and no fence: who was
+frozen for longer than it lasts is told so, and stops before it writes anything more.
+"""
+
+import os
+from pathlib import Path
+
+import filelock
+
+from experiments.files import read_json, write_json
+
+LEASE = 60.0  # seconds without a heartbeat after which a claim is another's to take
+MOST_STARTS = 3  # without progress between them
+
+
+class ClaimLostError(RuntimeError):
+    """Another process has taken the run that this one trains."""
+
+
+class Claims:
+    """The claims in a folder.
+
+    Args:
+      folder: of the claims.
+      lease: seconds; the same for all that share the folder.
+    """
+
+    def __init__(self, folder: Path, lease: float = LEASE) -> None:
+        self.folder = folder
+        self.lease = lease
+        # Kept between tries: a claim is seen to be stale from the first look on.
+        self._leases: dict[str, filelock.SoftFileLease] = {}
+
+    def take(self, run: str) -> bool:
+        """Takes the claim on a run unless another process has it."""
+        lease = self._leases.get(run)
+        if lease is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lease = filelock.SoftFileLease(self.folder / run, lease_duration=self.lease)
+            self._leases[run] = lease
+        try:
+            lease.acquire(timeout=0)
+        except filelock.Timeout:
+            return False
+        return True
+
+    def release(self, run: str) -> None:
+        """Lets go of the claim."""
+        self._leases.pop(run).release()
+
+    def check(self, run: str) -> None:
+        """Raises ClaimLostError where the claim that was taken is another's now."""
+        if self._leases[run].compromise is not None:
+            raise ClaimLostError(f"another process has taken over {run}")
+
+    def begin(self, run: str, step: int) -> int:
+        """Counts a start.
+
+        Args:
+          run: its id.
+          step: of its last checkpoint.
+
+        Returns:
+          How often it was begun at this step, this time included.
+        """
+        before = self._before(run)
+        starts = before["starts"] + 1 if before["step"] == step else 1
+        write_json(self._tries(run), {"starts": starts, "step": step})
+        return starts
+
+    def undo(self, run: str) -> None:
+        """Does not count the start: the run was stopped, and did not fail."""
+        before = self._before(run)
+        write_json(self._tries(run), {**before, "starts": before["starts"] - 1})
+
+    def forget(self, run: str) -> None:
+        """Removes what is known of an ended run's starts."""
+        self._tries(run).unlink(missing_ok=True)
+
+    def held(self) -> list[str]:
+        """The runs that are claimed, by the living or the dead."""
+        if not self.folder.exists():
+            return []
+        return [name for name in os.listdir(self.folder) if "." not in name]
+
+    def _tries(self, run: str) -> Path:
+        return self.folder / f"{run}.tries"
+
+    def _before(self, run: str) -> dict[str, int]:
+        file = self._tries(run)
+        return read_json(file) if file.exists() else {"starts": 0, "step": -1}

@@ -1,0 +1,307 @@
+"""A sweep: methods x draws of hyperparameters x trials x unseen domains, as a plan.
+
+sweep.json        the plan, written once
+records/          a line for every run that ended
+claims/           of the runs that are being trained
+runs/ab/ID        a run's folder, while it is trained
+compiled/         compiled programs, by kind of machine
+nodes/            a log for every node
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.config.preset import Preset
+from experiments.config.run import RunConfig, make_config
+from experiments.config.space import find_space
+from experiments.data import DomainData
+from experiments.data.opening import Where
+from experiments.data.prepare import Prepared
+from experiments.fields import check_at_least, digest
+from experiments.files import read_json, write_json
+from experiments.methods.registry import Hyperparameters
+from experiments.runs.claims import LEASE
+from experiments.training.parts import check_parts
+from experiments.training.population import pattern
+from experiments.training.run_folder import environment
+
+FILE = "sweep.json"
+
+
+class SweepRun(NamedTuple):
+    """A run of a sweep.
+
+    Attributes:
+      method: its name.
+      trial: the seed of split, weights and batches, and of the draws.
+      draw: 0 is the default.
+      unseen: the domains left out, one; or two, for cross-validation.
+    """
+
+    method: str
+    trial: int
+    draw: int
+    unseen: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What `sweep.json` holds.
+
+    Attributes:
+      data: name of the data set.
+      where: its images are, the fields of `Where` that are not at their defaults.
+      domains: all of the data's, in its order.
+      unseen: those that are left out, in the data's order.
+      pairs: whether each of them is also left out together with every other.
+      draws: of every method and trial, the default among them.
+      trials: seeds 0, 1, ...
+      space: name or file that was drawn from.
+      methods: name -> the config of draw 0 in trial 0, as a mapping.
+      drawn: name -> by trial, by draw: the fields that differ from that config.
+      lease: seconds; see `claims`.
+      command: that made the plan.
+      commit: of the code that did.
+    """
+
+    data: str
+    where: Mapping[str, Any]
+    domains: Sequence[str]
+    unseen: Sequence[str]
+    pairs: bool
+    draws: int
+    trials: int
+    space: str
+    methods: Mapping[str, Mapping[str, Any]]
+    drawn: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
+    lease: float = LEASE
+    command: str = ""
+    commit: str = ""
+
+    @functools.cached_property
+    def runs(self) -> dict[str, SweepRun]:
+        """Id -> run; those of one program follow one another."""
+        settings = [
+            (method, trial, draw)
+            for method in self.methods
+            for trial, draw in itertools.product(range(self.trials), range(self.draws))
+        ]
+        alike: dict[RunConfig, list[tuple[str, int, int]]] = {}
+        ids = {}
+        for setting in settings:
+            config = self._setting(*setting)
+            alike.setdefault(pattern(config), []).append(setting)
+            ids[setting] = digest(config)
+        return {
+            digest({"setting": ids[setting], "unseen": unseen}): SweepRun(*setting, unseen)
+            for several in alike.values()
+            for count in (1, 2)
+            for setting in several
+            for unseen in self.left_out
+            if len(unseen) == count
+        }
+
+    @property
+    def left_out(self) -> list[tuple[str, ...]]:
+        """The domains of each test: one; and two, where there are pairs."""
+        one = [(name,) for name in self.unseen]
+        if not self.pairs:
+            return one
+        # Every other domain, also those that are not among the unseen, is validated on.
+        return one + [
+            pair
+            for pair in itertools.combinations(self.domains, 2)
+            if any(name in self.unseen for name in pair)
+        ]
+
+    def _setting(self, method: str, trial: int, draw: int) -> RunConfig:
+        fields = self.methods[method]
+        preset = Preset(**fields["preset"])
+        chosen = Hyperparameters(**fields["hyperparameters"])
+        drawn = self.drawn[method][trial][draw]
+        return RunConfig(
+            **{
+                **fields,
+                "seed": trial,
+                "preset": _replaced(preset, drawn),
+                "hyperparameters": _replaced(chosen, drawn),
+            }
+        )
+
+    def config(self, run: SweepRun) -> RunConfig:
+        """Of a run; steps that epochs ask for are not counted yet."""
+        first, *second = run.unseen
+        setting = self._setting(run.method, run.trial, run.draw)
+        return dataclasses.replace(setting, unseen=first, also_unseen="".join(second))
+
+    def describe(self, run: SweepRun) -> dict[str, Any]:
+        """What a record says of its run, however it ended."""
+        config = self.config(run)
+        return {
+            "method": config.method,
+            "penalty": config.preset.penalty,
+            "data": config.data,
+            "unseen_domain": config.unseen,
+            "also_unseen_domain": config.also_unseen,
+            "seed": run.trial,
+            "trial": run.trial,
+            "draw": run.draw,
+            "config": dataclasses.asdict(config),
+        }
+
+
+def _replaced(instance: Any, values: Mapping[str, Any]) -> Any:
+    names = {field.name for field in dataclasses.fields(instance)}
+    return dataclasses.replace(instance, **{k: v for k, v in values.items() if k in names})
+
+
+def make_sweep(
+    data: DomainData | Prepared,
+    where: Where,
+    *,
+    methods: Sequence[str],
+    draws: int,
+    trials: int,
+    unseen: Sequence[str] = (),
+    pairs: bool = False,
+    space: str = "domainbed",
+    protocol: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    command: str = "",
+) -> Sweep:
+    """The plan of a sweep, seen to be possible before anything is trained.
+
+    Args:
+      data: that is trained on.
+      where: its images are.
+      methods: names in `METHODS`.
+      draws: at least 1, the default among them.
+      trials: at least 1.
+      unseen: domains; none are all.
+      pairs: whether to add the runs that leave-one-domain-out selection needs.
+      space: name or file; see `find_space`.
+      protocol: of the data set; None is its first.
+      overrides: fields of every run, which are not drawn.
+      command: that asks for it.
+
+    Returns:
+      The sweep.
+
+    Raises:
+      ValueError: something is unknown, or out of range, or the data is not enough.
+    """
+    check_at_least("draws", draws, 1)
+    check_at_least("trials", trials, 1)
+    for name in unseen:
+        data.domain_index(name)
+    if pairs and len(data.domains) < 3:
+        raise ValueError(
+            f"pairs needs a domain to train on beside the two left out; {data.name} has "
+            f"{len(data.domains)} domains. Leave --pairs out."
+        )
+    fixed = {name: value for name, value in (overrides or {}).items() if value is not None}
+    configs, drawn = {}, {}
+    for method in methods:
+        config = make_config(
+            data=data.name,
+            method=method,
+            unseen=data.domains[0],
+            seed=0,
+            protocol=protocol,
+            data_fingerprint=data.fingerprint,
+            overrides=fixed,
+        )
+        found = find_space(space, config, fixed=frozenset(fixed))
+        found.check(draws)
+        configs[method] = dataclasses.asdict(config)
+        drawn[method] = [
+            [found.draw(draw, trial) for draw in range(draws)] for trial in range(trials)
+        ]
+    sweep = Sweep(
+        data=data.name,
+        where=_given(where),
+        domains=list(data.domains),
+        unseen=[name for name in data.domains if not unseen or name in unseen],
+        pairs=pairs,
+        draws=draws,
+        trials=trials,
+        space=space,
+        methods=configs,
+        drawn=drawn,
+        command=command,
+        commit=environment()["commit"],
+    )
+    for run in sweep.runs.values():
+        if run.method == methods[0]:  # the others are trained on the same parts
+            check_parts(sweep.config(run), data)
+    return sweep
+
+
+def _given(where: Where) -> dict[str, Any]:
+    """The fields that are not at their defaults; a folder by its whole path."""
+    return {
+        field.name: str(value.resolve()) if isinstance(value, Path) else value
+        for field in dataclasses.fields(where)
+        if (value := getattr(where, field.name)) != field.default
+    }
+
+
+def keep_sweep(folder: Path, sweep: Sweep) -> None:
+    """Writes the plan into the folder, or sees that it is the one that is there.
+
+    Raises:
+      ValueError: another plan is there; the message lists what differs.
+    """
+    file = folder / FILE
+    if not file.exists():
+        write_json(file, dataclasses.asdict(sweep))
+        return
+    there = read_sweep(folder)
+    of_no_run = ("command", "commit", "lease")
+    differing = [
+        f"{field.name}: {_told(then)} there, {_told(now)} asked"
+        for field in dataclasses.fields(Sweep)
+        if field.name not in of_no_run
+        and (then := getattr(there, field.name)) != (now := getattr(sweep, field.name))
+    ]
+    if differing:
+        raise ValueError(
+            f"{folder} holds another sweep ({'; '.join(differing)}). Choose another "
+            f"folder, or go on with it: python -m experiments sweep {folder}"
+        )
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{', '.join(value)} ({digest(value, 6)})"
+    return ", ".join(value) if isinstance(value, list) else repr(value)
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder holds a sweep."""
+    return (folder / FILE).is_file()
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """The plan of the sweep in a folder.
+
+    Raises:
+      ValueError: there is none, or it is of another version of the code.
+    """
+    if not is_sweep(folder):
+        raise ValueError(
+            f"{folder} holds no sweep; begin one: python -m experiments sweep {folder} "
+            "--data NAME --methods erm,sam,disam"
+        )
+    found = read_json(folder / FILE)
+    known = {field.name for field in dataclasses.fields(Sweep)}
+    if found.keys() - known:
+        raise ValueError(
+            f"{folder / FILE} has fields that this version does not know: "
+            f"{', '.join(sorted(found.keys() - known))}."
+        )
+    return Sweep(**found)

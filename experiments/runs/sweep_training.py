@@ -1,0 +1,80 @@
+"""How the runs of a sweep are trained, and what is kept of each."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.data import DomainData
+from experiments.data.opening import Where, open_data
+from experiments.data.prepare import Prepared
+from experiments.devices import one_device
+from experiments.runs.plan import Outcome, Plan, Stop, Trainer
+from experiments.runs.records import DIVERGED, FINISHED
+from experiments.runs.sweep import Sweep, SweepRun
+from experiments.training.feed import with_steps
+from experiments.training.loop import train_in
+from experiments.training.metrics import RunDivergedError, read_metrics
+from experiments.training.run_folder import RunFolder
+
+ACCURACIES = ("out_split_accuracy/", "in_split_accuracy/")
+WHOLE = ("step", "in_domain_accuracy", "out_of_domain_accuracy")
+OF_THE_RECORD = ("swad", "gradients_per_step", "seconds_per_step", "commit", "first_batch")
+
+
+def sweep_plan(folder: Path, sweep: Sweep) -> Plan:
+    """The plan of the runs, to be trained in the folder."""
+    return Plan(
+        folder=folder,
+        runs=sweep.runs,
+        open=functools.partial(_open, sweep),
+        place=functools.partial(_place, folder),
+        describe=sweep.describe,
+        lease=sweep.lease,
+    )
+
+
+def _place(folder: Path, run_id: str, run: SweepRun) -> Path:
+    return folder / "runs" / run_id[:2] / run_id
+
+
+def _open(sweep: Sweep) -> Trainer:
+    """The data, and what trains on them; the images must be those of the plan."""
+    first = next(iter(sweep.methods.values()))
+    paths = ("data_dir", "prepared_dir", "split_dir")
+    where = Where(**{k: Path(v) if k in paths else v for k, v in sweep.where.items()})
+    data = open_data(sweep.data, first["preset"]["image_size"], where)
+    if data.fingerprint != first["data_fingerprint"]:
+        raise ValueError(
+            f"the images of {sweep.data} here are not those that the sweep was planned "
+            "with; bring the same, or plan another sweep."
+        )
+    return functools.partial(_train, sweep, data)
+
+
+def _train(
+    sweep: Sweep, data: DomainData | Prepared, run: SweepRun, folder: Path, stop: Stop
+) -> Outcome | None:
+    config = with_steps(sweep.config(run), data)
+    described = {"config": dataclasses.asdict(config)}
+    try:
+        opened = RunFolder(folder, config, one_device(), guard=contextlib.nullcontext)
+        with contextlib.closing(opened):
+            record = train_in(opened, data, stop=stop)
+    except RunDivergedError as error:
+        why = str(error).partition(". ")[0]
+        return Outcome(DIVERGED, {**described, "why": why})
+    if record is None:
+        return None
+    kept = {name: record[name] for name in OF_THE_RECORD if name in record}
+    columns = evaluation_columns(read_metrics(folder))
+    return Outcome(FINISHED, {**described, "evaluations": columns, **kept})
+
+
+def evaluation_columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The accuracies of a run's evaluations, a column for each."""
+    evaluated = [line for line in lines if line["kind"] == "evaluation"]
+    names = [name for name in evaluated[0] if name in WHOLE or name.startswith(ACCURACIES)]
+    return {name: [line[name] for line in evaluated] for name in names}
