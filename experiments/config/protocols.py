@@ -3,7 +3,8 @@
 `sagm` is Wang et al., CVPR 2023, the table of hyperparameters in their repository's README
 and its code. `disam` is Zhang et al., ICLR 2024, section 4.1 and appendix C.1: the same
 training with DISAM's rho and lam. `disam_release` is what the code of the DISAM repository
-does when it is run with its README's settings, which differs from both.
+does when it is run with its README's settings, which differs from both. `domainbed` is the
+default of Gulrajani and Lopez-Paz, ICLR 2021, in DomainBed's code, draw 0 of its search.
 
 Where the papers disagree with themselves:
   - rho of DISAM is 0.05 in the text and the README, and 0.5 in appendix C.1, which also
@@ -88,6 +89,14 @@ SAGM = Preset(
     weight_decay=1e-4,
     learning_rate=1e-5,
 )
+DOMAINBED = Preset(
+    weights="",
+    optimizer="adam",
+    schedule="constant",
+    dropout=0.0,
+    weight_decay=0.0,
+    learning_rate=5e-5,
+)
 RELEASE = dataclasses.replace(
     SAGM,
     epochs=50.0,
@@ -139,6 +148,11 @@ def _release(data: str) -> Protocol:
     )
 
 
+def _domainbed(data: str) -> Protocol:
+    reference = "Gulrajani and Lopez-Paz, ICLR 2021, appendix D, and DomainBed's code"
+    return Protocol(DOMAINBED, 1000 if data == "domain_net" else 300, reference)
+
+
 PROTOCOLS: dict[str, dict[str, Protocol]] = {
     **{
         name: {
@@ -148,7 +162,12 @@ PROTOCOLS: dict[str, dict[str, Protocol]] = {
     },
     "folder": {"default": Protocol(FOLDER, 50, HERE)},
     **{
-        name: {"disam": _disam(name), "sagm": _sagm(name), "disam_release": _release(name)}
+        name: {
+            "disam": _disam(name),
+            "sagm": _sagm(name),
+            "disam_release": _release(name),
+            "domainbed": _domainbed(name),
+        }
         for name in BENCHMARKS
     },
 }

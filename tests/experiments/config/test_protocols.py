@@ -109,3 +109,18 @@ def test_unknown_protocols_list_the_known(data, name, message):
 
 def test_every_protocol_says_where_it_is_written():
     assert all(p.reference for found in PROTOCOLS.values() for p in found.values())
+
+
+@pytest.mark.parametrize("data", BENCHMARKS)
+def test_domainbed_s_own_training(data):
+    made = config(data, "domainbed", method="erm")
+    preset = made.preset
+    assert (preset.learning_rate, preset.weight_decay, preset.dropout) == (5e-5, 0.0, 0.0)
+    assert (preset.model, preset.batch_norm, preset.optimizer) == (
+        "resnet50",
+        "frozen",
+        "adam",
+    )
+    assert (preset.steps, preset.batching, preset.batch_size) == (5001, "balanced", 32)
+    assert made.checkpoint_every == (1000 if data == "domain_net" else 300)
+    assert find_protocol(data, None)[0] == "disam"
