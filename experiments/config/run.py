@@ -1,12 +1,12 @@
 """What a run is: data, method, unseen domain, seed, and how it is trained."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.config.preset import Preset
 from experiments.config.protocols import find_protocol
-from experiments.fields import check_at_least, option
+from experiments.fields import LATER, check_at_least, option
 from experiments.methods.registry import Hyperparameters, find_method
 
 
@@ -27,6 +27,8 @@ class RunConfig:
       log_every: steps averaged into one line of the metrics.
       checkpoint_every: steps between evaluations and checkpoints, a multiple of log_every;
         counted back from the last step.
+      also_unseen: a second domain that is left out, for leave-one-domain-out
+        cross-validation: the run of `unseen` is validated on it; empty is none.
     """
 
     data: str
@@ -43,6 +45,7 @@ class RunConfig:
         "steps between evaluations and checkpoints; a run that was stopped goes on from "
         "the last (default: the protocol's, 50 for a folder of images)",
     )
+    also_unseen: str = dataclasses.field(default="", metadata=LATER)
 
     def __post_init__(self) -> None:
         """Raises a ValueError that names the first field that cannot be, and the mend."""
@@ -53,6 +56,10 @@ class RunConfig:
             raise ValueError(
                 f"checkpoint_every must be a positive multiple of log_every "
                 f"({self.log_every}); got {self.checkpoint_every}."
+            )
+        if self.also_unseen and self.also_unseen == self.unseen:
+            raise ValueError(
+                f"also_unseen must be another domain than unseen; got {self.unseen} twice."
             )
         if not self.preset.weights:
             raise ValueError(
@@ -87,9 +94,21 @@ class RunConfig:
         return (self.preset.steps - step) % self.checkpoint_every == 0
 
     @property
+    def unseen_domains(self) -> tuple[str, ...]:
+        """All domains that are left out, `unseen` first."""
+        return (self.unseen, self.also_unseen) if self.also_unseen else (self.unseen,)
+
+    def sources(self, domains: Sequence[str]) -> list[str]:
+        """Those of the data's domains that are trained on, in their order."""
+        return [name for name in domains if name not in self.unseen_domains]
+
+    @property
     def name(self) -> str:
-        """The run's place under an output folder, e.g. `disam+coral/mono/seed0`."""
-        return f"{self.method_name}/{self.unseen}/seed{self.seed}"
+        """The run's place under an output folder, e.g. `disam+coral/mono/seed0`.
+
+        Of two unseen domains it is `disam+coral/mono,noto/seed0`.
+        """
+        return f"{self.method_name}/{','.join(self.unseen_domains)}/seed{self.seed}"
 
     @property
     def method_name(self) -> str:
@@ -102,7 +121,7 @@ class RunConfig:
 def settings(config: RunConfig) -> dict[str, Any]:
     """All of the config but what the runs of one cell of a table differ in."""
     fields = dataclasses.asdict(config)
-    del fields["seed"], fields["unseen"]
+    del fields["seed"], fields["unseen"], fields["also_unseen"]
     return fields
 
 
@@ -111,6 +130,7 @@ def make_config(
     data: str,
     method: str,
     unseen: str,
+    also_unseen: str = "",
     seed: int,
     protocol: str | None = None,
     data_fingerprint: str = "",
@@ -122,6 +142,7 @@ def make_config(
       data: a key of `PROTOCOLS`.
       method: a name in `METHODS`.
       unseen: the domain left out.
+      also_unseen: a second one; empty is none.
       seed: >= 0.
       protocol: its name; None takes the data set's first.
       data_fingerprint: of a folder of images.
@@ -144,6 +165,7 @@ def make_config(
         data=data,
         method=method,
         unseen=unseen,
+        also_unseen=also_unseen,
         seed=seed,
         protocol=protocol,
         data_fingerprint=data_fingerprint,

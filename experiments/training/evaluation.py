@@ -97,32 +97,35 @@ def evaluation_line(
     kind: str,
     unseen: str,
     out_split: Mapping[str, Score],
-    in_split: Score,
+    in_split: Mapping[str, Score],
 ) -> dict[str, Any]:
     """One line of the metrics, with all that the selection rules read.
 
     Args:
       step: the steps done.
       kind: `evaluation`, or `swad` for averaged weights.
-      unseen: the domain left out of the training.
+      unseen: the domain left out of the training; of two, the first.
       out_split: the score on the part of each domain that was held out.
-      in_split: the score on the other part of the unseen domain, DomainBed's 80 %.
+      in_split: the score on the other part of each domain left out, DomainBed's 80 %.
 
     Returns:
       A flat mapping, accuracies as fractions: of each domain's held-out part, their mean
-      over the source domains, and of the unseen domain's two parts and the whole.
+      over the source domains, and of the unseen domain's two parts and the whole; of
+      every domain left out its other part.
     """
     line: dict[str, Any] = {"step": step, "kind": kind}
     for domain, part in out_split.items():
         line[f"out_split_accuracy/{domain}"] = part.accuracy
-    sources = {domain: part for domain, part in out_split.items() if domain != unseen}
+    for domain, part in in_split.items():
+        line[f"in_split_accuracy/{domain}"] = part.accuracy
+    sources = {domain: part for domain, part in out_split.items() if domain not in in_split}
     for domain, part in sources.items():
         line[f"out_split_loss/{domain}"] = part.loss
-    parts = in_split, out_split[unseen]
+    parts = in_split[unseen], out_split[unseen]
     whole = np.average([p.accuracy for p in parts], weights=[p.count for p in parts])
     line["in_domain_accuracy"] = float(np.mean([p.accuracy for p in sources.values()]))
     line["in_domain_loss"] = float(np.mean([p.loss for p in sources.values()]))
     line["out_of_domain_accuracy"] = float(whole)
-    line["out_of_domain_in_split_accuracy"] = in_split.accuracy
+    line["out_of_domain_in_split_accuracy"] = in_split[unseen].accuracy
     line["out_of_domain_heldout_accuracy"] = out_split[unseen].accuracy
     return line

@@ -22,7 +22,7 @@ from experiments.data.streams import balanced, evaluation_chunks, iterate, merge
 from experiments.devices import Layout, one_device
 from experiments.methods.registry import find_method
 from experiments.training.evaluation import CHUNK, Chunks, in_chunks
-from experiments.training.parts import check_parts, prepared_parts
+from experiments.training.parts import check_parts, prepared_parts, unseen_positions
 
 KEEP_DECODED = 2 * 2**30  # bytes; a data set below that is decoded for evaluation once
 
@@ -52,7 +52,7 @@ class Feed:
       batches: step -> the batches from that step on, without end; a batch is a function
         of the seed and its step alone.
       out_split: domain -> a call that reads its held-out part.
-      in_split: a call that reads the other part of the unseen domain.
+      in_split: domain left out -> a call that reads its other part.
       epoch_steps: batches in one pass over the sources.
       images: that batches are drawn from, where the data is held in memory.
     """
@@ -60,7 +60,7 @@ class Feed:
     sources: list[str]
     batches: Callable[[int], Iterator[Batch]]
     out_split: dict[str, Callable[[], Chunks]]
-    in_split: Callable[[], Chunks]
+    in_split: dict[str, Callable[[], Chunks]]
     epoch_steps: int
     images: TrainingImages | None = None
 
@@ -110,7 +110,9 @@ def with_steps(
     check_parts(config, data)
     if gradients is not None:
         method = find_method(config.method)
-        per_step = method.gradients(config.hyperparameters, len(data.domains) - 1)
+        per_step = method.gradients(
+            config.hyperparameters, len(config.sources(data.domains))
+        )
         steps = round(gradients / per_step)
         if steps < 1:
             raise ValueError(
@@ -129,7 +131,7 @@ def with_steps(
 def batch_examples(config: RunConfig, data: DomainData | Prepared) -> int:
     """Number of examples in a batch of a run."""
     merged = config.preset.batching == "merged"
-    return config.preset.batch_size * (1 if merged else len(data.domains) - 1)
+    return config.preset.batch_size * (1 if merged else len(config.sources(data.domains)))
 
 
 def batch_key(config: RunConfig) -> jax.Array:
@@ -143,11 +145,11 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
         raise ValueError(
             f"{data.name} is held in memory: split must be 'groups'; got '{preset.split}'."
         )
-    unseen = data.domain_index(config.unseen)
+    unseen = unseen_positions(config, data)
     train, heldout = split_groups(
         data, holdout_fraction=preset.holdout_fraction, seed=config.seed
     )
-    sources = [d for d in range(len(data.domains)) if d != unseen]
+    sources = [data.domain_index(name) for name in config.sources(data.domains)]
     layout.check_batch(batch_examples(config, data))
     images = layout.put(stack_domains(train, sources), layout.replicated)
     draw = functools.partial(
@@ -171,7 +173,10 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
             name: functools.partial(in_chunks, heldout.images[d], heldout.labels[d])
             for d, name in enumerate(data.domains)
         },
-        in_split=functools.partial(in_chunks, train.images[unseen], train.labels[unseen]),
+        in_split={
+            name: functools.partial(in_chunks, train.images[d], train.labels[d])
+            for name, d in unseen.items()
+        },
         epoch_steps=sum(len(train.labels[d]) for d in sources)
         // batch_examples(config, data),
         images=images,
@@ -180,9 +185,9 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
 
 def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
     preset = config.preset
-    unseen = data.domain_index(config.unseen)
+    unseen = unseen_positions(config, data)
     parts = prepared_parts(config, data)
-    names = [name for name in data.domains if name != config.unseen]
+    names = config.sources(data.domains)
     indices = [parts[data.domain_index(name)][0] for name in names]
     make_stream = balanced if preset.batching == "balanced" else merged
     size = batch_examples(config, data)
@@ -217,7 +222,7 @@ def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
         sources=names,
         batches=batches,
         out_split={name: chunks(d, parts[d][1]) for d, name in enumerate(data.domains)},
-        in_split=chunks(unseen, parts[unseen][0]),
+        in_split={name: chunks(d, parts[d][0]) for name, d in unseen.items()},
         epoch_steps=sum(map(len, indices)) // size,
     )
 

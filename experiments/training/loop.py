@@ -13,6 +13,7 @@ from experiments.config.run import RunConfig
 from experiments.data import DomainData
 from experiments.data.prepare import Prepared
 from experiments.devices import Layout, one_device
+from experiments.training.parts import unseen_positions
 from experiments.training.program import TrainState
 from experiments.training.run import Run
 from experiments.training.run_folder import RunFolder
@@ -50,7 +51,7 @@ def train(
         run of another config, or the devices do not divide a batch.
       RunDivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
-    data.domain_index(config.unseen)
+    unseen_positions(config, data)
     layout = layout or one_device()
     with contextlib.closing(RunFolder(path, config, layout)) as folder:
         record = folder.result()

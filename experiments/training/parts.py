@@ -23,19 +23,25 @@ def check_parts(config: RunConfig, data: DomainData | Prepared) -> None:
         _check_groups(data, config.preset.holdout_fraction, config.seed)
 
 
+def unseen_positions(config: RunConfig, data: DomainData | Prepared) -> dict[str, int]:
+    """Position in the data of each domain left out; a ValueError where it has none."""
+    return {name: data.domain_index(name) for name in config.unseen_domains}
+
+
 def prepared_parts(
     config: RunConfig, data: Prepared
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The two parts of each domain, seen to be enough for the batches."""
     preset = config.preset
     parts = [_split_domain(config, data, d) for d in range(len(data.domains))]
-    unseen = data.domain_index(config.unseen)
-    images = sum(len(train) for d, (train, _) in enumerate(parts) if d != unseen)
+    unseen = unseen_positions(config, data).values()
+    images = sum(len(train) for d, (train, _) in enumerate(parts) if d not in unseen)
     if preset.batching == "merged" and images < preset.batch_size:
         raise ValueError(
             f"batch_size must be at most {images}, the images of {data.name} to train on "
-            f"when {config.unseen} is unseen; got {preset.batch_size}: take a smaller "
-            "--batch-size, or --batching balanced, which repeats images."
+            f"when {' is unseen and '.join(config.unseen_domains)} is unseen; "
+            f"got {preset.batch_size}: take a smaller --batch-size, or --batching "
+            "balanced, which repeats images."
         )
     return parts
 

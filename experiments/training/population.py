@@ -28,6 +28,7 @@ from experiments.training.compare import Outcome, Watch
 from experiments.training.feed import batch_examples, batch_key
 from experiments.training.loop import take_window, windows
 from experiments.training.metrics import RunDivergedError
+from experiments.training.parts import unseen_positions
 from experiments.training.program import Program, TrainState, make_program
 from experiments.training.run import Run
 from experiments.training.run_folder import RunFolder
@@ -117,7 +118,7 @@ def train_population(
             "disk: leave --vectorize out."
         )
     for config in runs.values():
-        data.domain_index(config.unseen)
+        unseen_positions(config, data)
         if config.preset.swad:
             raise ValueError(
                 "--vectorize cannot average weights, and swad is True: leave --vectorize "
@@ -134,7 +135,7 @@ def train_population(
             outcomes[path] = record
     for common, paths in populations.items():
         on_cpu = jax.default_backend() == "cpu"
-        most = lanes or (lanes_on_cpu(common, data) if on_cpu else len(paths))
+        most = lanes or (lanes_on_cpu(runs[paths[0]], data) if on_cpu else len(paths))
         for start in range(0, len(paths), most):
             members = {path: runs[path] for path in paths[start : start + most]}
             outcomes |= _train_members(common, members, data, watch)
@@ -157,6 +158,7 @@ def pattern(config: RunConfig) -> RunConfig:
         config,
         seed=0,
         unseen="",
+        also_unseen="another" if config.also_unseen else "",  # the step counts the sources
         hyperparameters=dataclasses.replace(
             config.hyperparameters, rho=0.0, alpha=0.0, lam=0.0
         ),
@@ -164,10 +166,10 @@ def pattern(config: RunConfig) -> RunConfig:
     )
 
 
-def lanes_on_cpu(common: RunConfig, data: DomainData) -> int:
-    """How many runs of a pattern one program trains there, at least 2."""
-    preset = common.preset
-    examples = batch_examples(common, data)
+def lanes_on_cpu(config: RunConfig, data: DomainData) -> int:
+    """How many runs like this one a program trains there, at least 2."""
+    preset = config.preset
+    examples = batch_examples(config, data)
     return max(2, PIXELS_ON_CPU // (examples * preset.image_size**2))
 
 
@@ -207,7 +209,8 @@ def compile_population(program: Program, flip: bool) -> Step:
 def _train_members(
     common: RunConfig, configs: Mapping[Path, RunConfig], data: DomainData, watch: Watch
 ) -> dict[Path, Outcome]:
-    program = make_program(common, len(data.classes), len(data.domains) - 1)
+    sources = next(iter(configs.values())).sources(data.domains)
+    program = make_program(common, len(data.classes), len(sources))
     step = compile_population(program, data.flip)
     layout = one_device()
     failures: dict[Run, RunDivergedError] = {}

@@ -23,7 +23,7 @@ from experiments.training.selection import SELECTION_RULES, Selected
 from experiments.training.step import compile_predict
 from experiments.training.swad import Segments
 
-IN_SPLIT = "in split"  # no name of a domain, which has no blank
+IN_SPLIT = "in split of "  # begins no name of a domain, which has no blank
 
 
 class Run:
@@ -120,9 +120,9 @@ class Run:
     def _evaluate(self, kind: str, state: TrainState) -> dict[str, Any]:
         """The line of metrics of an evaluation; see `evaluation_line`."""
         parts = {name: read() for name, read in self.feed.out_split.items()}
-        parts[IN_SPLIT] = self.feed.in_split()
+        parts |= {IN_SPLIT + name: read() for name, read in self.feed.in_split.items()}
         scores = score(functools.partial(self._predict, state), parts)
-        in_split = scores.pop(IN_SPLIT)
+        in_split = {name: scores.pop(IN_SPLIT + name) for name in self.feed.in_split}
         return evaluation_line(self.done, kind, self.config.unseen, scores, in_split)
 
     def _record(self) -> dict[str, Any]:
@@ -141,6 +141,7 @@ class Run:
             "penalty": preset.penalty,
             "data": config.data,
             "unseen_domain": config.unseen,
+            "also_unseen_domain": config.also_unseen,
             "seed": config.seed,
             "protocol": config.protocol,
             "model": preset.model,

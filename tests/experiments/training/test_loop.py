@@ -127,6 +127,37 @@ def test_the_unseen_domain_is_never_trained_on(tmp_path):
     assert losses(tmp_path / "plain") == losses(tmp_path / "changed")
 
 
+def test_a_second_unseen_domain_is_as_if_it_were_not_there(tmp_path):
+    """The run is that of the data without it, and it is evaluated beside the first."""
+    data = load("emoji_styles", image_size=16)  # all domains hold out the same concepts
+    named = ("domains", "images", "labels", "groups")
+    without = dataclasses.replace(data, **{n: getattr(data, n)[1:] for n in named})
+    own, pair, turned = (
+        make_config(
+            data="emoji_styles",
+            method="disam",
+            unseen=unseen,
+            also_unseen=also,
+            seed=0,
+            overrides={**SMALL, "image_size": 16, "steps": 20},
+        )
+        for unseen, also in (("mono", ""), ("mono", "noto"), ("noto", "mono"))
+    )
+    train(own, tmp_path / "without", data=without)
+    record = train(pair, tmp_path / "pair", data=data)
+    second = {"out_split_accuracy/noto", "in_split_accuracy/noto"}
+    lines = read_metrics(tmp_path / "pair")
+    for line, other in zip(lines, read_metrics(tmp_path / "without"), strict=True):
+        assert {k: v for k, v in line.items() if k not in second} == other
+    assert second <= lines[-1].keys()
+    assert record["out_of_domain_in_split_accuracy"] == record["in_split_accuracy/mono"]
+    assert (record["unseen_domain"], record["also_unseen_domain"]) == ("mono", "noto")
+    other = train(turned, tmp_path / "turned", data=data)
+    for name in ("in_split_accuracy/noto", "in_split_accuracy/mono", "in_domain_loss"):
+        assert other[name] == record[name]
+    assert other["out_of_domain_in_split_accuracy"] == record["in_split_accuracy/noto"]
+
+
 class Stop(Exception):
     pass
 
@@ -273,6 +304,9 @@ def test_unknown_domain_lists_the_known(tmp_path):
         ValueError, match="unknown domain of rotated_digits '90'; there are: 0,"
     ):
         train(own, tmp_path)
+    pair = dataclasses.replace(config(), also_unseen="90")
+    with pytest.raises(ValueError, match="unknown domain of rotated_digits '90'"):
+        train(pair, tmp_path)
     assert not any(tmp_path.iterdir())
 
 

@@ -38,18 +38,21 @@ MEMBERS = (
 )
 
 
-def config(method="erm", seed=0, unseen="75", **changes):
+def config(method="erm", seed=0, unseen="75", also_unseen="", **changes):
     return make_config(
         data="rotated_digits",
         method=method,
         unseen=unseen,
+        also_unseen=also_unseen,
         seed=seed,
         overrides={**SMALL, **changes},
     )
 
 
 def final_params(path, own):
-    shapes = state_shapes(make_program(own, 10, 5))  # compiles nothing
+    shapes = state_shapes(
+        make_program(own, 10, len(own.sources(DATA.domains)))
+    )  # compiles nothing
     with contextlib.closing(RunFolder(path, own, one_device())) as folder:
         return jax.tree.leaves(folder.restore(shapes).params)
 
@@ -237,6 +240,16 @@ def test_on_a_cpu_the_pixels_of_a_batch_limit_the_lanes():
     assert lanes_on_cpu(emoji, load("emoji_styles")) == 2  # 3 domains x 32 x 32 x 32
     assert lanes_on_cpu(digits, DATA) == 4  # 5 domains x 32 x 16 x 16
     assert lanes_on_cpu(config(), DATA) == 39
+
+
+def test_pairs_of_unseen_domains_are_a_population_of_their_own(tmp_path):
+    pairs = [config(unseen="75", also_unseen="0"), config(unseen="15", also_unseen="30")]
+    assert pattern(pairs[0]) == pattern(pairs[1]) != pattern(config())
+    runs = {tmp_path / str(i): own for i, own in enumerate((*pairs, config()))}
+    outcomes = train_population(runs, DATA)
+    train(pairs[1], DATA, tmp_path / "apart")
+    assert_close_runs(tmp_path / "1", tmp_path / "apart", pairs[1])
+    assert list(outcomes.values())[2]["also_unseen_domain"] == ""
 
 
 def test_runs_of_different_trainings_are_different_populations():

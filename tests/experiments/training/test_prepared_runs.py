@@ -11,7 +11,7 @@ from experiments.config.run import make_config
 from experiments.data import load
 from experiments.data.export import export
 from experiments.data.prepare import prepare
-from experiments.training.feed import make_feed, with_steps
+from experiments.training.feed import batch_examples, make_feed, with_steps
 from experiments.training.loop import train
 from experiments.training.metrics import read_metrics
 from experiments.training.swad import Segments
@@ -127,8 +127,39 @@ def test_parts_are_domainbed_s(prepared):
     feed = make_feed(config(prepared), prepared)
     images, labels = zip(*feed.out_split["fluent"](), strict=True)
     assert sum(map(len, labels)) == 23
-    assert sum(len(labels) for _, labels in feed.in_split()) == 92
+    assert list(feed.in_split) == ["mono"]
+    assert sum(len(labels) for _, labels in feed.in_split["mono"]()) == 92
     assert images[0].shape[1:] == (16, 16, 3)
+
+
+def test_two_unseen_domains_are_read_in_both_parts_and_in_no_batch(prepared):
+    own = dataclasses.replace(config(prepared, batch_size=2), also_unseen="noto")
+    feed = make_feed(own, prepared)
+    assert feed.sources == ["fluent", "twemoji"]
+    assert set(feed.out_split) == set(prepared.domains)
+    assert list(feed.in_split) == ["mono", "noto"]
+    for part, size in ((feed.in_split, 92), (feed.out_split, 23)):
+        assert sum(len(labels) for _, labels in part["noto"]()) == size
+    batch = next(feed.batches(0))
+    assert batch.domains.tolist() == [0, 0, 1, 1]
+    assert batch_examples(own, prepared) == 4
+    # What is held out does not depend on what is unseen.
+    alone = make_feed(config(prepared), prepared)
+    ours, theirs = (list(f.out_split["noto"]()) for f in (feed, alone))
+    np.testing.assert_array_equal(ours[0][0], theirs[0][0])
+
+
+def test_with_two_unseen_domains_an_epoch_and_the_images_are_fewer(prepared):
+    own = config(prepared, batching="merged", batch_size=10, epochs=2.0, steps=None)
+    own = dataclasses.replace(own, also_unseen="noto")
+    assert with_steps(own, prepared).preset.steps == 2 * (2 * 92 // 10)
+    many = dataclasses.replace(own.preset, batch_size=185)
+    with pytest.raises(ValueError, match=r"184, .* mono is unseen and noto is unseen; got"):
+        with_steps(dataclasses.replace(own, preset=many), prepared)
+    nowhere = dataclasses.replace(own, also_unseen="ink")
+    for ask in (make_feed, with_steps):
+        with pytest.raises(ValueError, match=r"unknown domain .* 'ink'; there are"):
+            ask(nowhere, prepared)
 
 
 def test_merged_batches_and_epochs(prepared, tmp_path):
