@@ -11,13 +11,13 @@ from experiments.data.benchmarks import BENCHMARKS
 from experiments.fields import check_known
 from experiments.methods.registry import find_method
 from experiments.results.published import Published, load_published
-from experiments.results.summary import Records, method_of, over_seeds
+from experiments.results.summary import SPREADS, Records, method_of, over_seeds
 from experiments.results.table import Table
 from experiments.training.numerics import FLAGS
 from experiments.training.run_folder import field_defaults, flatten
 from experiments.training.selection import SELECTION_RULES
 
-RULES = (*SELECTION_RULES, "swad")
+RULES = (*SELECTION_RULES, "swad", "leave_one_domain_out")
 PARTS = {
     "in_split": "the part of the unseen domain that was not held out (80 % in DomainBed)",
     "whole": "all images of the unseen domain",
@@ -30,6 +30,7 @@ def domain_table(
     *,
     rule: str = "training_domain_validation",
     part: str = "in_split",
+    spread: str = "std",
 ) -> Table:
     """Methods x unseen domains of one data set, ours and published.
 
@@ -38,38 +39,43 @@ def domain_table(
     `sam (rho 0.1)`. A run that comes twice counts once.
 
     Args:
-      records: of finished runs.
+      records: of finished runs, or those that were selected over a sweep's draws.
       data: name of the data set.
       rule: a selection rule, or `swad`.
       part: `in_split`, as the papers, or `whole`.
+      spread: what stands behind ±, a key of `SPREADS`.
 
     Returns:
-      The table; a cell is mean ± standard deviation over seeds (n of them), in percent. The
+      The table; a cell is mean ± spread over seeds (n of them), in percent. The
       average is over seeds that finished on every domain, and empty where there are none.
 
     Raises:
-      ValueError: the data, the rule or the part is unknown, or no record has it; or two
-        records of one run differ.
+      ValueError: the data, the rule, the part or the spread is unknown, or no record has
+        it; or two records of one run differ.
     """
     known = tuple(dict.fromkeys(r["data"] for r in records)) or tuple(BENCHMARKS)
     check_known("data set of these results" if records else "data set", data, known)
+    check_known("spread", spread, tuple(SPREADS))
     ours = _scores([r for r in records if r["data"] == data], rule, part)
     printed = [p for p in load_published() if p.data == data and p.score == "out_of_domain"]
     domains = _domains(data, ours)
     rows = []
     for method in _methods(ours, printed):
         for row in _rows(ours, method):
-            cells = [_cell(list(ours.get((row, data, d), {}).values())) for d in domains]
-            cells.append(_cell(_averages(ours, row, data, domains)))
-            rows.append((row.name, "here", *cells))
+            columns = [list(ours.get((row, data, d), {}).values()) for d in domains]
+            columns.append(_averages(ours, row, data, domains))
+            rows.append((row.name, "here", *(_cell(c, spread) for c in columns)))
         rows += _published_rows(printed, method, (*domains, data))
-    return Table(
-        _caption(data, rule, part), ("method", "source", *domains, "avg"), tuple(rows)
-    )
+    caption = _caption(data, rule, part, spread)
+    return Table(caption, ("method", "source", *domains, "avg"), tuple(rows))
 
 
 def overview_table(
-    records: Records, *, rule: str = "training_domain_validation", part: str = "in_split"
+    records: Records,
+    *,
+    rule: str = "training_domain_validation",
+    part: str = "in_split",
+    spread: str = "std",
 ) -> Table:
     """Methods x benchmarks, each the average over its domains, as the papers' Table 1.
 
@@ -79,6 +85,7 @@ def overview_table(
     Raises:
       ValueError: also where no method has a seed that finished on every unseen domain.
     """
+    check_known("spread", spread, tuple(SPREADS))
     ours = _scores(records, rule, part)
     averages = [p for p in load_published() if not p.domain and p.score == "out_of_domain"]
     whole = {(p.paper, p.table) for p in averages if p.data == "average"}
@@ -89,7 +96,7 @@ def overview_table(
     for method in _methods(ours, printed):
         for row in _rows(ours, method):
             means = [_averages(ours, row, d, _domains(d, ours)) for d in columns]
-            cells = [_cell(values) for values in means]
+            cells = [_cell(values, spread) for values in means]
             of_all = [float(np.mean(m)) for m in means[len(own) :] if m]
             complete = len(of_all) == len(BENCHMARKS)
             total = f"{100 * np.mean(of_all):.1f}" if complete else ""
@@ -101,7 +108,7 @@ def overview_table(
             "no seed of these results is there on every unseen domain of its data set; "
             "--data NAME shows each domain by itself."
         )
-    caption = _caption("average over unseen domains", rule, part)
+    caption = _caption("average over unseen domains", rule, part, spread)
     return Table(caption, ("method", "source", *columns, "avg"), tuple(rows))
 
 
@@ -239,10 +246,10 @@ def _published_rows(
     ]
 
 
-def _cell(values: list[float]) -> str:
+def _cell(values: list[float], spread: str) -> str:
     if not values:
         return ""
-    return f"{over_seeds(values).percent()} ({len(values)})"
+    return f"{over_seeds(values, spread).percent()} ({len(values)})"
 
 
 def _printed(number: Published | None) -> str:
@@ -252,9 +259,9 @@ def _printed(number: Published | None) -> str:
     return f"{number.accuracy}{std}{'*' if number.note else ''}"
 
 
-def _caption(what: str, rule: str, part: str) -> str:
+def _caption(what: str, rule: str, part: str, spread: str) -> str:
     return (
-        f"Out-of-domain accuracy in percent, {what}; here: mean ± standard deviation "
+        f"Out-of-domain accuracy in percent, {what}; here: mean ± {SPREADS[spread][0]} "
         f"over seeds (their number), selection by {rule.replace('_', ' ')}, on "
         f"{PARTS[part]}. "
         "An asterisk marks a published number with a note in experiments/published."

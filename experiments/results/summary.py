@@ -14,11 +14,11 @@ Records = list[dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """A mean over seeds with its standard deviation.
+    """A mean over seeds with its spread.
 
     Attributes:
       mean: over seeds.
-      std: over seeds, with n - 1 in the denominator; None for a single seed.
+      std: over seeds, one of `SPREADS`; None for a single seed.
     """
 
     mean: float
@@ -70,10 +70,20 @@ class Row:
     gradients_per_step: float
 
 
-def over_seeds(values: list[float]) -> Spread:
-    """The mean and the sample standard deviation of one value per seed."""
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Spread(float(np.mean(values)), std)
+# What stands behind ±. On the same three numbers, DomainBed's is less than half.
+SPREADS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
+    "std": ("standard deviation", lambda values: float(np.std(values, ddof=1))),
+    "domainbed": (
+        "population standard deviation / sqrt(n), as DomainBed's,",
+        lambda values: float(np.std(values) / np.sqrt(len(values))),
+    ),
+}
+
+
+def over_seeds(values: list[float], spread: str = "std") -> Spread:
+    """The mean and the spread of one value per seed, by default the sample deviation."""
+    _, measure = SPREADS[spread]
+    return Spread(float(np.mean(values)), measure(values) if len(values) > 1 else None)
 
 
 def method_of(record: dict[str, Any]) -> str:

@@ -23,3 +23,42 @@ def curves_of(name, domains, steps=3, loss=1.0):
         for step in range(1, steps + 1)
     ]
     return {name: lines}
+
+
+DOMAINS = ("env0", "env1", "env2", "env3")
+
+
+def ended(method, trial, draw, unseen, evaluations=None, *, state="finished", data="d"):
+    """A sweep's record of a run with one or two unseen domains.
+
+    `evaluations` are (step, (in, out) accuracy of every one of `DOMAINS`).
+    """
+    first, second = (*unseen, "")[:2]
+    there = {
+        "method": method,
+        "penalty": "none",
+        "data": data,
+        "unseen_domain": first,
+        "also_unseen_domain": second,
+        "seed": trial,
+        "trial": trial,
+        "draw": draw,
+        "state": state,
+    }
+    if state != "finished":
+        return there | {"why": "made up"}
+    steps, accuracies = zip(*evaluations, strict=True)
+    columns = {"step": list(steps)}
+    for i, domain in enumerate(DOMAINS):
+        columns[f"out_split_accuracy/{domain}"] = [a[i][1] for a in accuracies]
+    for domain in unseen:
+        i = DOMAINS.index(domain)
+        columns[f"in_split_accuracy/{domain}"] = [a[i][0] for a in accuracies]
+    sources = [i for i, domain in enumerate(DOMAINS) if domain not in unseen]
+    columns["in_domain_accuracy"] = [
+        sum(a[i][1] for i in sources) / len(sources) for a in accuracies
+    ]
+    columns["out_of_domain_accuracy"] = [
+        sum(a[DOMAINS.index(first)]) / 2 for a in accuracies
+    ]
+    return there | {"evaluations": columns}

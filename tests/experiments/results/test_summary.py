@@ -33,3 +33,10 @@ def test_summary_by_hand():
 def test_over_seeds_divides_by_n_minus_one():
     assert over_seeds([0.0, 2.0]).std == pytest.approx(2**0.5)
     assert over_seeds([0.3]).std is None
+
+
+def test_domainbed_s_error_of_three_accuracies_by_hand():
+    values = [0.1, 0.2, 0.3]
+    assert over_seeds(values, "domainbed").percent() == "20.0 ± 4.7"
+    assert over_seeds(values).percent() == "20.0 ± 10.0"
+    assert over_seeds([0.3], "domainbed").percent() == "30.0"
