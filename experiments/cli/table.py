@@ -1,6 +1,7 @@
 """The command `table`: results beside the papers' numbers."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,10 @@ from experiments.config.protocols import find_protocol
 from experiments.fields import check_known
 from experiments.files import read_json
 from experiments.results.beside_papers import domain_table, overview_table
+from experiments.results.over_draws import count_states, select_over_draws
+from experiments.results.summary import Records
+from experiments.runs.records import read_records as read_ended
+from experiments.runs.sweep import is_sweep, read_sweep
 
 FORMATS = ("markdown", "csv", "latex")
 
@@ -17,15 +22,22 @@ FORMATS = ("markdown", "csv", "latex")
 def table_command(
     results: Annotated[
         list[Path] | None,
-        typer.Argument(help="results.json of comparisons, or their folders."),
+        typer.Argument(help="results.json of comparisons, their folders, or sweeps'."),
     ] = None,
     data: Annotated[
-        str, typer.Option(help="Data set by domain (default: an overview of all).")
+        str,
+        typer.Option(help="Data set by domain (default: a sweep's, else an overview)."),
     ] = "",
     selection: Annotated[
         str,
-        typer.Option(help="training_domain_validation, oracle, last_step or swad."),
+        typer.Option(
+            help="training_domain_validation, oracle; last_step, swad of a comparison; "
+            "leave_one_domain_out of a sweep."
+        ),
     ] = "training_domain_validation",
+    spread: Annotated[
+        str, typer.Option(help="Behind ±: std, of a sample, or domainbed, its error.")
+    ] = "std",
     part: Annotated[
         str, typer.Option(help="in_split, as the papers, or whole.")
     ] = "in_split",
@@ -36,12 +48,48 @@ def table_command(
     Runs of different configurations stand in rows of their own, e.g. `sam (rho 0.1)`.
     """
     check_known("format", format, FORMATS)
-    records = [record for path in results or [] for record in read_records(path)]
-    if data:
-        table = domain_table(records, data, rule=selection, part=part)
+    paths = results or []
+    sweeps = [path for path in paths if is_sweep(path)]
+    if sweeps and sweeps != paths:
+        raise ValueError(
+            f"{sweeps[0]} holds a sweep, and others a comparison: print a table of each."
+        )
+    read = _read_sweep if sweeps else _read_comparison
+    found = [read(path, selection) for path in paths]
+    records = [record for several, _ in found for record in several]
+    of_sweeps = {record["data"] for record in records} if sweeps else set()
+    shown = {"rule": selection, "part": part, "spread": spread}
+    if data or len(of_sweeps) == 1:
+        table = domain_table(records, data or of_sweeps.pop(), **shown)
     else:
-        table = overview_table(records, rule=selection, part=part)
-    print(getattr(table, format)(), end="")
+        table = overview_table(records, **shown)
+    caption = " ".join([table.caption, *(note for _, note in found if note)])
+    print(getattr(dataclasses.replace(table, caption=caption), format)(), end="")
+
+
+def _read_sweep(path: Path, rule: str) -> tuple[Records, str]:
+    """The selected records, and what a caption says of the sweep."""
+    ended = read_ended(path / "records").values()
+    sweep, states = read_sweep(path), count_states(ended)
+    note = (
+        f"{path}: {sweep.draws} draws x {sweep.trials} trials, {states['finished']} of "
+        f"{len(sweep.runs)} runs finished, {states['diverged']} diverged, "
+        f"{states['given up']} given up."
+    )
+    selected = select_over_draws(ended, rule)
+    if not selected:
+        raise ValueError(f"{rule} has nothing to select from yet. {note}")
+    return [{**record, "file": str(path)} for record in selected], note
+
+
+def _read_comparison(path: Path, rule: str) -> tuple[Records, str]:
+    """The records, and no more to say of them."""
+    records = read_records(path)
+    if rule == "leave_one_domain_out":
+        raise ValueError(
+            f"leave_one_domain_out needs a sweep made with --pairs; {path} is a comparison."
+        )
+    return records, ""
 
 
 def read_records(path: Path) -> list[dict]:

@@ -104,8 +104,8 @@ def select_over_draws(records: Iterable[Record], rule: str) -> list[Record]:
     cells, pairs = _by_cell(finished)
     if rule == "leave_one_domain_out" and finished and not pairs:
         raise ValueError(
-            "leave_one_domain_out needs runs without two domains, and this sweep has none: "
-            "make it with --pairs, in another folder, or select by "
+            "leave_one_domain_out needs finished runs that leave out two domains, and "
+            "there are none: make the sweep with --pairs, in another folder, or select by "
             "training_domain_validation or oracle."
         )
     in_order = sorted(cells.values(), key=lambda runs: _place(runs[0]))

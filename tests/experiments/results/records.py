@@ -28,10 +28,20 @@ def curves_of(name, domains, steps=3, loss=1.0):
 DOMAINS = ("env0", "env1", "env2", "env3")
 
 
-def ended(method, trial, draw, unseen, evaluations=None, *, state="finished", data="d"):
+def ended(
+    method,
+    trial,
+    draw,
+    unseen,
+    evaluations=None,
+    *,
+    state="finished",
+    data="d",
+    domains=DOMAINS,
+):
     """A sweep's record of a run with one or two unseen domains.
 
-    `evaluations` are (step, (in, out) accuracy of every one of `DOMAINS`).
+    `evaluations` are (step, (in, out) accuracy of every one of the domains).
     """
     first, second = (*unseen, "")[:2]
     there = {
@@ -49,16 +59,16 @@ def ended(method, trial, draw, unseen, evaluations=None, *, state="finished", da
         return there | {"why": "made up"}
     steps, accuracies = zip(*evaluations, strict=True)
     columns = {"step": list(steps)}
-    for i, domain in enumerate(DOMAINS):
+    for i, domain in enumerate(domains):
         columns[f"out_split_accuracy/{domain}"] = [a[i][1] for a in accuracies]
     for domain in unseen:
-        i = DOMAINS.index(domain)
+        i = domains.index(domain)
         columns[f"in_split_accuracy/{domain}"] = [a[i][0] for a in accuracies]
-    sources = [i for i, domain in enumerate(DOMAINS) if domain not in unseen]
+    sources = [i for i, domain in enumerate(domains) if domain not in unseen]
     columns["in_domain_accuracy"] = [
         sum(a[i][1] for i in sources) / len(sources) for a in accuracies
     ]
     columns["out_of_domain_accuracy"] = [
-        sum(a[DOMAINS.index(first)]) / 2 for a in accuracies
+        sum(a[domains.index(first)]) / 2 for a in accuracies
     ]
     return there | {"evaluations": columns}

@@ -121,7 +121,9 @@ def test_methods_stand_in_the_order_of_their_registry_and_others_after_them():
 
 def test_cross_validation_without_pairs_names_the_option():
     records = [ended("erm", 0, 0, ["env0"], [evaluation(0, 0.5, 0.5, 0.5, 0.5)])]
-    with pytest.raises(ValueError, match=r"runs without two domains.*none: .*--pairs"):
+    with pytest.raises(
+        ValueError, match=r"leave out two domains, .* none: .* with --pairs"
+    ):
         select_over_draws(records, "leave_one_domain_out")
     assert select_over_draws([], "leave_one_domain_out") == []
 
