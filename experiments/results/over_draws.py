@@ -62,10 +62,8 @@ def leave_one_domain_out(run: Record, pairs: dict[str, Record]) -> Checkpoint | 
     whole = [place for place, step in enumerate(steps) if all(step in c for c in columns)]
     if not whole:
         return None
-    means = [
-        float(np.mean([column[steps[place]] for column in columns])) for place in whole
-    ]
-    best = _first_best(means)
+    scores = [[column[steps[place]] for place in whole] for column in columns]
+    best = _first_best(np.mean(scores, axis=0).tolist())
     return Checkpoint(whole[best.place], best.validation)
 
 
