@@ -1,4 +1,4 @@
-"""The command line: `python -m experiments train | compare | prepare | table | ...`."""
+"""The command line: `python -m experiments train | compare | sweep | table | ...`."""
 
 import logging
 import sys
@@ -10,6 +10,7 @@ from experiments.cli import studies as cli_studies
 from experiments.cli.compare import compare_command
 from experiments.cli.console import tell
 from experiments.cli.errors import mendable
+from experiments.cli.sweep import sweep_command
 from experiments.cli.table import table_command
 from experiments.cli.train import train_command
 from experiments.methods import known_methods
@@ -24,6 +25,7 @@ app = typer.Typer(
 cli_data.add_to(app)
 cli_studies.add_to(app)
 app.command("table")(table_command)
+app.command("sweep")(sweep_command)
 app.command("train")(train_command)
 app.command("compare")(compare_command)
 

@@ -19,7 +19,6 @@ from experiments.data.opening import Where
 from experiments.fields import check_known
 from experiments.files import locked
 from experiments.methods import find_method
-from experiments.runs.engines import ENGINES
 from experiments.runs.node import default_jobs, run_node
 from experiments.runs.plan import Plan
 from experiments.runs.records import Records
@@ -27,7 +26,8 @@ from experiments.runs.status import Status, read_status
 from experiments.runs.sweep import Sweep, keep_sweep, make_sweep, read_sweep
 from experiments.runs.sweep_training import sweep_plan
 
-OTHER = "python -m experiments table {} --selection training_domain_validation"
+ENGINES = ("local", "slurm", "ray")
+COMMAND = "python -m experiments"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ def sweep_command(
     ] = False,
 ) -> None:
     """Search hyperparameters at random, as DomainBed; again, on any machine, goes on."""
-    check_known("engine", started.on, tuple(ENGINES))
+    check_known("engine", started.on, ENGINES)
     if asked.data is not None:
         _begin(folder, asked, overrides, where)
     else:
@@ -104,8 +104,10 @@ def sweep_command(
         console.print(_plan_table(sweep))
     elif status:
         _print_status(planned, sweep, read_status(planned))
-    elif started.on != "local" and not started.node:
-        ENGINES[started.on](folder, started.nodes, started.jobs, started.slurm)
+    elif started.on == "slurm":
+        _submit(folder, started)
+    elif started.on == "ray":
+        _work_on_ray(planned, sweep, started)
     else:
         _work(planned, sweep, started)
 
@@ -157,6 +159,42 @@ def _work(plan: Plan, sweep: Sweep, started: Started) -> None:
         raise typer.Exit(1)
 
 
+def _submit(folder: Path, started: Started) -> None:
+    """Tops up the nodes that wait or run on SLURM."""
+    from experiments.runs.engines import slurm
+
+    options = dict(_key_and_value(given) for given in _split(started.slurm))
+    there, submitted = slurm.start(
+        folder, started.nodes, _node_command(folder, started), options
+    )
+    console.print(f"{there} nodes were there, {submitted} are submitted now.")
+    console.print(
+        f"How far it is: {COMMAND} sweep {shlex.quote(str(folder))} --status",
+        soft_wrap=True,
+    )
+
+
+def _work_on_ray(plan: Plan, sweep: Sweep, started: Started) -> None:
+    """Keeps nodes at work on Ray until nothing is left."""
+    from experiments.runs.engines import ray
+
+    jobs = started.jobs or 1
+    command = _node_command(plan.folder, dataclasses.replace(started, jobs=jobs))
+    ray.start(started.nodes, command, jobs, console.print)
+    _print_status(plan, sweep, read_status(plan))
+
+
+def _node_command(folder: Path, started: Started) -> list[str]:
+    jobs = () if started.jobs is None else ("--jobs", str(started.jobs))
+    place = str(folder.resolve())
+    return [sys.executable, "-m", "experiments", "sweep", place, "--node", *jobs]
+
+
+def _key_and_value(given: str) -> tuple[str, str]:
+    key, _, value = given.partition("=")
+    return key, value
+
+
 @contextmanager
 def _shown(plan: Plan, quiet: bool) -> Iterator[Any]:
     """A bar of the runs, or a line for each that ended where there is no terminal."""
@@ -187,7 +225,8 @@ def _print_status(plan: Plan, sweep: Sweep, status: Status) -> None:
             style="red",
         )
     if status.finished:
-        console.print(f"Table: {OTHER.format(shlex.quote(str(plan.folder)))}")
+        table = f"{COMMAND} table {shlex.quote(str(plan.folder))} --selection oracle"
+        console.print(f"The table: {table}", soft_wrap=True)
 
 
 def _plan_table(sweep: Sweep) -> Table:

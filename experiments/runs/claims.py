@@ -54,7 +54,11 @@ class Claims:
         """Raises ClaimLostError where the claim that was taken is another's now."""
         lease, file = self._leases[run], self.folder / run
         # The heartbeat finds out too, but not before its next beat.
-        if lease.compromise or not file.exists() or str(lease.token) not in file.read_text():
+        if (
+            lease.compromise
+            or not file.exists()
+            or str(lease.token) not in file.read_text()
+        ):
             raise ClaimLostError(f"another process has taken over {run}")
 
     def begin(self, run: str, step: int) -> int:
