@@ -97,3 +97,7 @@ class Claims:
     def _before(self, run: str) -> dict[str, int]:
         file = self._tries(run)
         return read_json(file) if file.exists() else {"starts": 0, "step": -1}
+
+
+def _holds(file: Path, token: str) -> bool:
+    return file.exists() and token in file.read_text()
