@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import jax
 
@@ -22,14 +22,46 @@ from experiments.training.step import compile_step
 Progress = Callable[[int, dict[str, Any]], None]
 
 
+def unwatched(step: int, line: dict[str, Any]) -> None:
+    """Nobody is told how far a run is."""
+
+
+def never() -> bool:
+    """Nothing asks a run to stop."""
+    return False
+
+
+@overload
 def train(
     config: RunConfig,
     data: DomainData | Prepared,
     path: Path,
-    progress: Progress = lambda step, line: None,
+    progress: Progress = unwatched,
     layout: Layout | None = None,
-) -> dict[str, Any]:
-    """Runs `config` in the folder `path`, from its last checkpoint if there is one.
+) -> dict[str, Any]: ...
+
+
+@overload
+def train(
+    config: RunConfig,
+    data: DomainData | Prepared,
+    path: Path,
+    progress: Progress = unwatched,
+    layout: Layout | None = None,
+    *,
+    stop: Callable[[], bool],
+) -> dict[str, Any] | None: ...
+
+
+def train(
+    config: RunConfig,
+    data: DomainData | Prepared,
+    path: Path,
+    progress: Progress = unwatched,
+    layout: Layout | None = None,
+    stop: Callable[[], bool] = never,
+) -> dict[str, Any] | None:
+    """Runs `config` in the folder `path`, from where it was left if it was begun.
 
     A run that was killed at any moment goes on with the same call and ends with the same
     bits: batches are functions of (seed, step), and what was logged after the checkpoint
@@ -42,9 +74,13 @@ def train(
       progress: called with (steps done, last metrics line) after every logged window.
       layout: its devices; None is one. Of several processes all must make this call, and
         share the folder.
+      stop: asked after every logged window whether to leave the run there; the same call
+        goes on from that step, with SWAD from the last checkpoint. Of several processes
+        all must be told the same. Where it raises, nothing more is kept.
 
     Returns:
-      The record: what was run, accuracies as fractions, seconds per step.
+      The record: what was run, accuracies as fractions, seconds per step; None where the
+      run was stopped before its end.
 
     Raises:
       ValueError: the unseen domain is not one of the data set's, or the folder holds a
@@ -52,18 +88,27 @@ def train(
       RunDivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
     """
     unseen_positions(config, data)
-    layout = layout or one_device()
-    with contextlib.closing(RunFolder(path, config, layout)) as folder:
-        record = folder.result()
-        if record is None:
-            with contextlib.closing(Run(config, data, folder, layout)) as run:
-                take_steps(run, progress)
+    with contextlib.closing(RunFolder(path, config, layout or one_device())) as folder:
+        return train_in(folder, data, progress, stop)
+
+
+def train_in(
+    folder: RunFolder,
+    data: DomainData | Prepared,
+    progress: Progress = unwatched,
+    stop: Callable[[], bool] = never,
+) -> dict[str, Any] | None:
+    """Trains the run of an open folder; see `train`."""
+    record = folder.result()
+    if record is None:
+        with contextlib.closing(Run(folder.config, data, folder, folder.layout)) as run:
+            if take_steps(run, progress, stop):
                 record = run.finish()
     return record
 
 
-def take_steps(run: Run, progress: Progress) -> None:
-    """Takes the steps that a run has still to take."""
+def take_steps(run: Run, progress: Progress, stop: Callable[[], bool] = never) -> bool:
+    """Takes the steps that a run has still to take; False where it was stopped before."""
     train_step = compile_step(run.program, run.layout)
     batches = run.feed.batches(run.done)
 
@@ -73,13 +118,17 @@ def take_steps(run: Run, progress: Progress) -> None:
             run.segments.add(state)
         return state, evaluation
 
-    for size, stop in windows(run.done, run.config.logged_steps):
+    for size, end in windows(run.done, run.config.logged_steps):
         started = time.perf_counter()
         run.state, evaluations = take_window(step, run.state, size)
         line = run.log_window(evaluations, time.perf_counter() - started)
-        if run.config.is_checkpoint(stop):
+        if run.config.is_checkpoint(end):
             run.checkpoint()
         progress(run.done, line)
+        if stop():
+            run.keep()
+            return False
+    return True
 
 
 def windows(done: int, stops: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -27,7 +27,7 @@ IN_SPLIT = "in split of "  # begins no name of a domain, which has no blank
 
 
 class Run:
-    """A run, from its last checkpoint on; whoever trains it takes the steps.
+    """A run, from where it was last kept; whoever trains it takes the steps.
 
     Args:
       config: of the run.
@@ -42,7 +42,7 @@ class Run:
       program: what its steps compute.
       segments: SWAD's averages, where the config asks for them.
       done: the steps that are logged.
-      state: at the last checkpoint, and whatever is set since.
+      state: as it was last kept, and whatever is set since.
     """
 
     def __init__(
@@ -92,6 +92,14 @@ class Run:
         if self.segments:
             self.segments.end(self.done, self._log.lines)
         self._folder.save(self.state)
+
+    def keep(self) -> None:
+        """Keeps the state where the run is left, without an evaluation.
+
+        SWAD averages from checkpoint to checkpoint: there the run goes on from the last.
+        """
+        if not (self.segments or self.config.is_checkpoint(self.done)):
+            self._folder.save(self.state)
 
     def finish(self) -> dict[str, Any]:
         """Keeps the record, and returns it: from here on the run is finished."""

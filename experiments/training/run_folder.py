@@ -19,6 +19,7 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -94,14 +95,23 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+Guard = Callable[[Path], contextlib.AbstractContextManager[None]]
+
+
+def lock(path: Path) -> contextlib.AbstractContextManager[None]:
+    """The kernel's lock on the folder of a run; see `locked`."""
+    return locked(path, wait=False, what="training")
+
+
 class RunFolder:
     """Opens, or goes on with, the folder of a run; a finished one is only read.
 
     Args:
       path: the folder; made when it is missing. Several processes must share it.
       config: of the run.
-      layout: of the run; one process writes, but for the checkpoints, which all do. It
-        holds the folder until `close`, for no other is to train there meanwhile.
+      layout: of the run; one process writes, but for the checkpoints, which all do.
+      guard: folder -> what the writing process holds until `close`, for no other is to
+        train there meanwhile; `contextlib.nullcontext` where the caller sees to that.
 
     Raises:
       ValueError: the folder holds a run of another config, or one that was trained under
@@ -109,10 +119,13 @@ class RunFolder:
         there, and the message says which.
     """
 
-    def __init__(self, path: Path, config: RunConfig, layout: Layout) -> None:
+    def __init__(
+        self, path: Path, config: RunConfig, layout: Layout, guard: Guard = lock
+    ) -> None:
         self.path = path
         self.config = config
-        self._layout = layout
+        self.layout = layout
+        self._guard = guard
         self._opened = contextlib.ExitStack()
         _refuse_another_run(path, config)
         layout.wait(f"{path} was looked at")
@@ -122,7 +135,7 @@ class RunFolder:
 
     def _hold(self) -> None:
         with contextlib.ExitStack() as opened:
-            opened.enter_context(locked(self.path, wait=False, what="training"))
+            opened.enter_context(self._guard(self.path))
             _refuse_another_run(self.path, self.config)  # it may have begun just now
             for left in self.path.glob("*" + UNFINISHED):
                 left.unlink()
@@ -160,9 +173,9 @@ class RunFolder:
 
     def finish(self, record: dict[str, Any]) -> None:
         """Keeps the record: from here on the run is finished."""
-        if self._layout.writes:
+        if self.layout.writes:
             write_json(self.path / "result.json", record)
-        self._layout.wait(f"{self.path} was finished")
+        self.layout.wait(f"{self.path} was finished")
 
     def save(self, state: TrainState) -> None:
         """Keeps the state in place of the one before.

@@ -16,8 +16,9 @@ import disam_jax as dj
 from experiments.config.run import make_config
 from experiments.data import DomainData, load
 from experiments.devices import one_device
+from experiments.files import locked
 from experiments.training.loop import train as train_on
-from experiments.training.loop import windows
+from experiments.training.loop import train_in, windows
 from experiments.training.metrics import RunDivergedError, read_metrics, train_line
 from experiments.training.program import init_state, make_program
 from experiments.training.run_folder import RunFolder
@@ -173,6 +174,54 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, stop_at):
         train(config(), tmp_path / "broken", stop)
     train(config(), tmp_path / "broken")
     assert_same_run(tmp_path / "whole", tmp_path / "broken", config())
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "swad", "kept"),  # SWAD's averages are those since the checkpoint before
+    [(5, False, 5), (20, False, 20), (30, False, 30), (25, True, 20)],
+)
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, stop_at, swad, kept):
+    own, seen = config(swad=swad), []
+
+    def watch(step, line):
+        seen.append(step)
+
+    data = load("rotated_digits")
+    train(own, tmp_path / "whole")
+    assert (
+        train_on(own, data, tmp_path / "a", watch, stop=lambda: seen[-1] == stop_at) is None
+    )
+    assert seen == list(range(5, stop_at + 1, 5))
+    assert not (tmp_path / "a" / "result.json").exists()
+    with contextlib.closing(RunFolder(tmp_path / "a", own, one_device())) as folder:
+        assert folder.checkpoint_step() == kept
+    seen.clear()
+    assert train_on(own, data, tmp_path / "a", watch, stop=lambda: False) is not None
+    assert seen == list(range(kept + 5, 31, 5))
+    assert_same_run(tmp_path / "whole", tmp_path / "a", own)
+
+
+def test_a_stop_that_raises_keeps_nothing_more(tmp_path):
+    def lost():
+        raise Stop
+
+    with pytest.raises(Stop):
+        train_on(config(), load("rotated_digits"), tmp_path, stop=lost)
+    with contextlib.closing(RunFolder(tmp_path, config(), one_device())) as folder:
+        assert folder.checkpoint_step() is None
+
+
+def test_who_guards_a_folder_trains_there_without_its_lock(tmp_path):
+    own, data = config(steps=5), load("rotated_digits")
+    with locked(tmp_path / "a", wait=False, what="training"):
+        with pytest.raises(ValueError, match="is taken: process"):
+            train(own, tmp_path / "a")
+        guarded = RunFolder(tmp_path / "a", own, one_device(), contextlib.nullcontext)
+        with contextlib.closing(guarded) as folder:
+            record = train_in(folder, data)
+            assert train_in(folder, data) == record
+    train(own, tmp_path / "whole")
+    assert_same_run(tmp_path / "whole", tmp_path / "a", own)
 
 
 def test_a_line_cut_short_is_measured_again(tmp_path):
