@@ -1,13 +1,17 @@
 """A method whose runs end their process, as where memory runs out."""
 
-import multiprocessing
 import os
 import signal
+from typing import Any
 
-import disam_jax as dj
+import optax
 
 
-def poison(rho: float = 0.05):
-    if multiprocessing.parent_process() is not None:  # where it is trained, not planned
+def poison(rho: float = 0.05) -> optax.GradientTransformationExtraArgs:
+    def init(params: Any) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
-    return dj.sam(rho)
+
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        raise NotImplementedError
+
+    return optax.GradientTransformationExtraArgs(init, update)

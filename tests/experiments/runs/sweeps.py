@@ -21,7 +21,7 @@ TINY = (
     *("--checkpoint-every", "20"),
 )
 RUNS = 8  # of TINY
-MEASURED = ("ended", "node", "seconds_per_step")  # and not computed
+MEASURED = ("ended", "node", "seconds_per_step", "commit")  # and not computed
 
 
 def arguments(*told):
