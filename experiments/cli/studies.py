@@ -62,12 +62,9 @@ def study_command(
         one_device()  # where there is none, that is said before anything is begun
         with locked(folder, wait=False, what="studying"), bars() as progress:
             bar = progress.add_task(name, total=None, note="")
-            seen = [(0, 0)]
 
             def watch(done: int, total: int) -> None:
-                if (done, total) != seen[-1]:
-                    line_without_bars(f"{name}: {done} of {total} runs")
-                seen.append((done, total))
+                line_without_bars(f"{name}: {done} of {total} runs")
                 progress.update(bar, completed=done, total=total, note="runs")
 
             setting = Setting(

@@ -221,7 +221,7 @@ def _print_status(plan: Plan, sweep: Sweep, status: Status) -> None:
         run = sweep.runs[name]
         console.print(
             f"Given up: {name}, {run.method} on {' and '.join(run.unseen)}, trial "
-            f"{run.trial}, draw {run.draw}; see {plan.folder / 'nodes'}.",
+            f"{run.trial}, draw {run.draw}; see {plan.logs}.",
             style="red",
         )
     if status.finished:

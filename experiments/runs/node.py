@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -81,7 +82,7 @@ class _Node:
     def __init__(self, plan: Plan, jobs: int) -> None:
         self._plan = plan
         self._jobs = jobs
-        self._log = plan.folder / "nodes" / f"{node_name()}.log"
+        self._log = plan.logs / f"{node_name()}.log"
         self._failed: dict[str, str] = {}  # since the last run that ended: id -> why
         self._stillborn = 0
 
@@ -166,6 +167,7 @@ def _work(plan: Plan, log: Path, telling: Connection) -> None:
         _write(log, f"environment {environment()}")
         work(plan, stopping.is_set, tell)
     except RunFailedError as error:
+        traceback.print_exc()
         telling.send(("failed", error.args))
         sys.exit(1)
     except (OSError, ValueError) as error:

@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
 class Trainer(Protocol):
     """What trains the runs of a plan in a process, data and all."""
 
-    def __call__(self, run: Any, folder: Path, stop: Stop) -> Outcome | None:
+    def __call__(self, run: Any, folder: Path, stop: Stop, /) -> Outcome | None:
         """Trains a run in its folder, from its last checkpoint; None where it stopped."""
         ...
 
@@ -59,6 +59,11 @@ class Plan:
     def records(self) -> Path:
         """The folder of the records."""
         return self.folder / "records"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the nodes' logs."""
+        return self.folder / "nodes"
 
     @property
     def claims(self) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments.files import naming
+from experiments.files import naming, write_whole
 
 FINISHED, DIVERGED, GIVEN_UP = "finished", "diverged", "given up"
 STATES = (FINISHED, DIVERGED, GIVEN_UP)
@@ -96,17 +96,36 @@ def read_records(folder: Path) -> dict[str, Record]:
     Raises:
       ValueError: a whole line is no record; the message names the file and the line.
     """
-    found: dict[str, Record] = {}
+    return {name: record for name, (_, record) in records_in_files(folder).items()}
+
+
+def records_in_files(folder: Path) -> dict[str, tuple[Path, Record]]:
+    """All records, id -> (its file, record); see `read_records`."""
+    found: dict[str, tuple[Path, Record]] = {}
     for file in record_files(folder):
         *lines, _ = file.read_bytes().split(b"\n")
         for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
-                found.setdefault(record["id"], record)
+                found.setdefault(record["id"], (file, record))
             except (ValueError, TypeError, KeyError):
                 if HEAD.match(line) and line.endswith(b"}"):
                     raise ValueError(f"{file}, line {number}, is no record.") from None
     return found
+
+
+def forget_given_up(folder: Path) -> None:
+    """Removes the records of runs that were given up, which are then tried anew."""
+    for file in record_files(folder):
+        lines = file.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if not _is_given_up(line)]
+        if len(kept) < len(lines):
+            write_whole(file, b"".join(kept))
+
+
+def _is_given_up(line: bytes) -> bool:
+    head = HEAD.match(line)
+    return head is not None and head["state"].decode() == GIVEN_UP
 
 
 def node_name() -> str:

@@ -3,7 +3,6 @@
 import random
 import shutil
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,7 +118,6 @@ class _Worker:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in NOT_WRITTEN:
                 raise
-            traceback.print_exc()
             raise RunFailedError(run, f"{type(error).__name__}: {error}") from error
 
     def _keep(self, run: str, folder: Path, outcome: Outcome) -> None:

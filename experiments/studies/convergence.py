@@ -12,7 +12,8 @@ from experiments.results.figures import DOMAIN_STYLES, color_of, legend, save
 from experiments.results.table import Table
 from experiments.studies.kit.matrix import Group, Outcome, mean_loss, run_groups, spread
 from experiments.studies.kit.plots import band, legend_below, log_ticks, panels
-from experiments.studies.kit.runs import Setting, Spec
+from experiments.studies.kit.run import Spec
+from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.statistics import (
     Estimate,
     estimate,

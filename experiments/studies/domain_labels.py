@@ -14,7 +14,8 @@ from experiments.results.table import Table
 from experiments.studies.kit.changes import Change
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups, spread
 from experiments.studies.kit.plots import errorbars, legend_below, panels
-from experiments.studies.kit.runs import Setting, Spec, load_once
+from experiments.studies.kit.run import Spec, load_once
+from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.statistics import (
     estimate,
     holm,

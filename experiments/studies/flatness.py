@@ -13,7 +13,8 @@ from experiments.studies.convergence import groups, line
 from experiments.studies.kit.matrix import Group, Outcome, per_seed, run_groups
 from experiments.studies.kit.plots import legend_below, log_ticks, panels
 from experiments.studies.kit.probes import RADIUS, SURFACE_AXIS
-from experiments.studies.kit.runs import Setting, Spec, load_once
+from experiments.studies.kit.run import Spec, load_once
+from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.statistics import (
     Estimate,
     estimate,

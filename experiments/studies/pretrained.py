@@ -8,7 +8,8 @@ from experiments.results.figures import label
 from experiments.results.table import Table
 from experiments.studies import accuracy, convergence, flatness
 from experiments.studies.kit.matrix import Group, run_groups
-from experiments.studies.kit.runs import Setting, Spec
+from experiments.studies.kit.run import Spec
+from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 from experiments.studies.kit.tuning import Overrides, choose
 

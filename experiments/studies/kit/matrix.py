@@ -8,7 +8,8 @@ import numpy as np
 
 from disam_jax import diagnostics
 from experiments.config.run import RunConfig, make_config
-from experiments.studies.kit.runs import Setting, Spec, load_once
+from experiments.studies.kit.run import Spec, load_once
+from experiments.studies.kit.runs import Setting
 from experiments.training.feed import with_steps
 
 Key = TypeVar("Key", bound=Hashable)

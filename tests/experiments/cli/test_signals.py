@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.runs.records import read_records
 from experiments.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[3]
@@ -66,12 +67,11 @@ def test_a_study_of_several_processes_leaves_none(tmp_path, number, whole_group,
     what = ("convergence", "--data", "colored_digits", "--gradients", 40, "--seeds", 2)
     where = ("--jobs", 2, "--out", tmp_path / "out", "--runs", runs)
     with command("study", *what, *where) as process:
-        wait_until(lambda: any(runs.glob("*.json")), process)
+        wait_until(lambda: read_records(runs / "records"), process)
         (os.killpg if whole_group else os.kill)(process.pid, number)
         assert process.wait(60) == status
         said = said_at_its_end(process)
-        kept = sorted(runs.glob("*.json"))
-        assert 0 < len(kept) < 24  # of what was queued
+        assert 0 < len(read_records(runs / "records")) < 24  # of what was queued
         assert "Traceback" not in said and "error" not in said
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import multiprocessing
-import os
 import time
 
 import jax
@@ -12,10 +11,11 @@ import pytest
 
 from experiments.config.run import make_config
 from experiments.data import load
+from experiments.runs.records import Records, records_in_files
 from experiments.studies.kit import probes, runs
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
-from experiments.studies.kit.processes import work_in_processes
-from experiments.studies.kit.runs import Setting, Spec, Store, train_spec
+from experiments.studies.kit.run import Spec, train_spec
+from experiments.studies.kit.runs import Setting, Store
 from experiments.training.first_batch import first_batch
 from experiments.training.loop import train
 from experiments.training.metrics import read_metrics
@@ -118,12 +118,13 @@ def test_a_run_is_trained_once(tmp_path, counted):
     assert seen == [(0, 1), (1, 1)]
     again = Store(tmp_path)
     assert again.outcomes([SPEC]) == first[:1] and len(counted) == 1
-    kept = json.loads((tmp_path / f"{SPEC.digest}.json").read_text())
+    ((_, kept),) = records_in_files(tmp_path / "records").values()
     assert again.seconds_used == kept["seconds"]
     assert again.commits_used == {kept["commit"]}
     assert again.batches_used == {
         "colored_digits/-90%/3/8/16": first_batch(CONFIG, load("colored_digits"))
     }
+    assert kept["id"] == SPEC.digest and kept["state"] == "finished"
     assert kept["spec"]["config"]["seed"] == 3
 
 
@@ -131,28 +132,87 @@ def test_a_run_of_other_flags_is_not_taken_for_this_one(tmp_path, counted):
     with jax.enable_x64(True):
         Store(tmp_path).outcomes([SPEC])
         Store(tmp_path).outcomes([SPEC])
-    message = f"{SPEC.digest}.json was trained under other flags .*JAX_ENABLE_X64=True"
+    ((file, kept),) = records_in_files(tmp_path / "records").values()
+    message = f"{file} was trained under other flags .*JAX_ENABLE_X64=True"
     with pytest.raises(ValueError, match=message):
         Store(tmp_path).outcomes([SPEC])
-    kept = json.loads((tmp_path / f"{SPEC.digest}.json").read_text())
     del kept["flags"]  # as of a version that kept none: JAX's defaults
-    (tmp_path / f"{SPEC.digest}.json").write_text(json.dumps(kept))
+    file.write_text(json.dumps(kept) + "\n")
     Store(tmp_path).outcomes([SPEC])
     assert len(counted) == 1
 
 
-def call(function, *arguments):
-    return function(*arguments)
+def test_a_run_that_an_older_version_kept_is_not_trained_again(tmp_path, counted):
+    (outcome,) = Store(tmp_path / "new").outcomes([SPEC])
+    ((_, kept),) = records_in_files(tmp_path / "new/records").values()
+    old = {name: kept[name] for name in ("spec", "outcome", "seconds", "commit", "flags")}
+    (tmp_path / f"{SPEC.digest}.json").write_text(json.dumps(old))
+    assert Store(tmp_path).outcomes([SPEC]) == [outcome] and len(counted) == 1
+    assert not (tmp_path / "records").exists()
+
+
+def test_an_error_in_this_process_is_the_run_s_own_whatever_came_before(
+    tmp_path, counted, monkeypatch
+):
+    def broken(spec):
+        raise ValueError("no such data set")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "train_spec", broken)
+        for _ in range(5):  # an ended call is no start of the next one
+            with pytest.raises(ValueError, match=r"^no such data set$"):
+                Store(tmp_path).outcomes([SPEC])
+    assert len(Store(tmp_path).outcomes([SPEC])) == len(counted) == 1
+
+
+def test_a_run_that_was_given_up_is_named_and_tried_again_by_the_next_call(
+    tmp_path, counted, monkeypatch
+):
+    other = dataclasses.replace(SPEC, looks=1)
+
+    def one_ends_its_process(plan, jobs, watch):
+        records = Records(plan.records)
+        records.append(other.digest, "finished", **kept)
+        records.append(SPEC.digest, "given up", why="its process ended 3 times")
+
+    Store(tmp_path / "there").outcomes([other])
+    ((_, kept),) = records_in_files(tmp_path / "there/records").values()
+    kept = {name: kept[name] for name in ("outcome", "seconds", "commit", "flags")}
+    monkeypatch.setattr(runs, "run_node", one_ends_its_process)
+    message = rf"1 of 2 runs .* disam/-90%/seed3 on colored_digits \({SPEC.digest}\).*nodes"
+    with pytest.raises(ValueError, match=message):
+        Store(tmp_path, jobs=2).outcomes([SPEC, other])
+    counted.clear()
+    assert len(Store(tmp_path).outcomes([SPEC, other])) == 2
+    assert counted == [SPEC]
+
+
+def tiny(seed, **more):
+    overrides = {"steps": 4, "batch_size": 4}
+    given = {"data": "colored_digits", "unseen": "-90%", "seed": seed}
+    return Spec(make_config(method="erm", overrides=overrides, **given), **more)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("work", "message"),
-    [((int, "x"), "invalid literal"), ((os._exit, 1), "was killed.* fewer --jobs")],
-)
-def test_an_error_of_one_process_is_told_at_once_and_ends_the_others(work, message):
-    with pytest.raises(ValueError, match=message):
-        work_in_processes(call, [(time.sleep, 3600), work], 2, lambda: None)
+def test_a_study_outlives_a_process_that_is_killed(tmp_path):
+    specs, killed = [tiny(seed) for seed in range(6)], []
+
+    def kill_one(done, total):
+        if done and not killed:
+            killed.append(multiprocessing.active_children()[0])
+            killed[0].kill()
+
+    found = Store(tmp_path / "broken", jobs=2).outcomes(specs, kill_one)
+    assert killed and found == Store(tmp_path / "whole").outcomes(specs)
+    (log,) = (tmp_path / "broken/nodes").glob("*.log")
+    assert "ended by signal 9; another begins" in log.read_text()
+
+
+@pytest.mark.slow
+def test_runs_that_all_fail_are_told_in_one_error_that_ends_the_others(tmp_path):
+    specs = [tiny(seed, probes=("no such probe",)) for seed in range(6)]
+    with pytest.raises(ValueError, match=r"3 runs failed .* KeyError: 'no such probe'"):
+        Store(tmp_path, jobs=2).outcomes(specs)
     while multiprocessing.active_children():  # they were killed; the system takes a moment
         time.sleep(0.1)
 

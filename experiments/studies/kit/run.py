@@ -1,0 +1,143 @@
+"""A training run of a study, and what is measured of it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import disam_jax as dj
+from experiments.config.run import RunConfig
+from experiments.data import DomainData, load, split_groups
+from experiments.data.batches import stack_domains
+from experiments.devices import one_device
+from experiments.fields import digest
+from experiments.studies.kit.changes import Change, apply_change
+from experiments.studies.kit.probes import PROBES, Trained
+from experiments.training.first_batch import first_batch
+from experiments.training.loop import take_window, windows
+from experiments.training.population import Step, lane_step, make_lane, pattern
+from experiments.training.program import Program, TrainState, init_state, make_program
+from experiments.training.run import init_key
+from experiments.training.step import compile_predict
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A run, and what is measured of it.
+
+    Attributes:
+      config: of the run.
+      looks: how many times it is measured, evenly over the steps, the last one at the end;
+        1 measures the trained model alone.
+      probes: names in `PROBES`: what is measured at each look.
+      data_options: of `load`, as (name, value).
+      change: made to the training images before the run; see `changes.py`.
+      log_every: steps that a logged loss is the mean of.
+    """
+
+    config: RunConfig
+    looks: int = 1
+    probes: tuple[str, ...] = ("scores",)
+    data_options: tuple[tuple[str, Any], ...] = ()
+    change: Change | None = None
+    log_every: int = 10
+
+    @property
+    def digest(self) -> str:
+        """Of all fields: the id of the run's record."""
+        return digest(self, length=24)
+
+
+def train_spec(spec: Spec) -> dict[str, Any]:
+    """Trains the run and measures it.
+
+    Args:
+      spec: of the run.
+
+    Returns:
+      steps [T] and, of the windows that end there, losses [T][M] and perturbed_losses
+      [T][M]; looks, a mapping per look with `step` and what the probes found; diverged, the
+      step at which a loss was not finite, or None. A run that diverges ends there.
+    """
+    step, trained = _begin(spec)
+    outcome: dict[str, Any] = {
+        "sources": [trained.train.domains[d] for d in trained.sources],
+        "steps": [],
+        "losses": [],
+        "perturbed_losses": [],
+        "looks": [],
+        "diverged": None,
+    }
+    logged, measured = _stops(spec)
+    window = []
+    for size, stop in windows(0, logged | measured):
+        state, evaluations = take_window(step, trained.state, size)
+        trained = trained._replace(state=state)
+        window += evaluations
+        if stop in logged:
+            means = _mean_losses(window)
+            if not np.isfinite(means).all():
+                return {**outcome, "diverged": stop}
+            outcome["steps"].append(stop)
+            for name, losses in zip(("losses", "perturbed_losses"), means, strict=True):
+                outcome[name].append([float(f"{x:.6g}") for x in losses])
+            window = []
+        if stop in measured:
+            look = {"step": stop}
+            for name in spec.probes:
+                look |= PROBES[name](trained)
+            outcome["looks"].append(look)
+    return outcome
+
+
+def _begin(spec: Spec) -> tuple[Callable[[TrainState], Any], Trained]:
+    """The step, state -> (state, evaluation), and the model before the first."""
+    config, preset = spec.config, spec.config.preset
+    data = load_once(config.data, preset.image_size, spec.data_options)
+    train, heldout = split_groups(
+        data, holdout_fraction=preset.holdout_fraction, seed=config.seed
+    )
+    train = apply_change(spec.change, train, config.unseen, config.seed)
+    sources = [d for d, name in enumerate(train.domains) if name != config.unseen]
+    program = make_program(pattern(config), len(data.classes), len(sources))
+    lane = jax.device_put(make_lane(config, stack_domains(train, sources)))
+    step = functools.partial(_compile_step(program, data.flip), lane)
+    predict = compile_predict(program.model, one_device())
+    state = init_state(program, init_key(config), one_device())
+    return step, Trained(config, predict, state, train, heldout, sources)
+
+
+def _mean_losses(window: Sequence[dj.Evaluation]) -> np.ndarray:
+    """The losses at w and at w + eps, [2, M]."""
+    return np.mean([(seen.losses, seen.perturbed_losses) for seen in window], axis=0)
+
+
+def _stops(spec: Spec) -> tuple[set[int], set[int]]:
+    """The steps at which losses are logged, from the first step on, and the looks'."""
+    steps = spec.config.preset.steps
+    looks = {round(steps * (i + 1) / spec.looks) for i in range(spec.looks)}
+    return {*range(spec.log_every, steps, spec.log_every), steps}, looks - {0}
+
+
+@functools.lru_cache(maxsize=8)  # rho, alpha, lam and the learning rate are traced
+def _compile_step(program: Program, flip: bool) -> Step:
+    return jax.jit(lane_step(program, flip), donate_argnums=1)
+
+
+@functools.lru_cache(maxsize=8)
+def load_once(
+    name: str, image_size: int | None = None, options: tuple[tuple[str, Any], ...] = ()
+) -> DomainData:
+    """The data set, kept for the next run that needs it; see `load`."""
+    return load(name, image_size=image_size, **dict(options))
+
+
+def first_batch_of(spec: Spec) -> str | None:
+    """Of what the data set gives as it stands; a change of it is tested by itself."""
+    if spec.change or spec.data_options:
+        return None
+    config = spec.config
+    return first_batch(config, load_once(config.data, config.preset.image_size))
