@@ -5,6 +5,8 @@ frozen for longer than it lasts is told so, and stops before it writes anything 
 """
 
 import os
+import re
+import time
 from pathlib import Path
 
 import filelock
@@ -12,6 +14,7 @@ import filelock
 from experiments.files import read_json, write_json
 
 LEASE = 60.0  # seconds without a heartbeat after which a claim is another's to take
+OWNER = re.compile(r"^(host|pid)=(.*)$", re.MULTILINE)  # in a claim
 MOST_STARTS = 3  # without progress between them
 
 
@@ -86,10 +89,22 @@ class Claims:
         self._tries(run).unlink(missing_ok=True)
 
     def held(self) -> list[str]:
-        """The runs that are claimed, by the living or the dead."""
+        """The runs whose claims are kept alive, by what can be told from here."""
         if not self.folder.exists():
             return []
-        return [name for name in os.listdir(self.folder) if "." not in name]
+        claimed = [name for name in os.listdir(self.folder) if "." not in name]
+        return [name for name in claimed if self._is_alive(self.folder / name)]
+
+    def _is_alive(self, claim: Path) -> bool:
+        """Whether its heart beats; a process of this machine that is gone has none."""
+        try:
+            age = time.time() - claim.stat().st_mtime
+            said = dict(OWNER.findall(claim.read_text()))
+        except OSError:  # it was released meanwhile
+            return False
+        here = said.get("host") == os.uname().nodename
+        gone = here and not Path(f"/proc/{said.get('pid')}").exists()
+        return not gone and age < 2 * self.lease
 
     def _tries(self, run: str) -> Path:
         return self.folder / f"{run}.tries"

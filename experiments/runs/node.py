@@ -21,7 +21,7 @@ from experiments.runs.records import Records, node_name
 from experiments.runs.worker import RunFailedError, work
 from experiments.training.run_folder import environment
 
-LOOK = 0.5  # seconds between two looks at the processes
+LOOK = 1.0  # seconds between two looks at the processes
 MOST_IN_A_ROW = 3  # that fail before one succeeds: then it is not the runs, it is the node
 # Spawned: a forked process would share the threads of the compiler.
 SPAWN = multiprocessing.get_context("spawn")
@@ -188,7 +188,9 @@ def of_slot(slot: int, jobs: int) -> dict[str, str]:
 
 def default_jobs() -> int:
     """A process for each GPU, or for each core that this one may use."""
-    return len(visible_gpus()) or len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    allocated = int(os.environ.get("SLURM_CPUS_ON_NODE", cores))
+    return len(visible_gpus()) or min(cores, allocated)
 
 
 def visible_gpus() -> list[str]:

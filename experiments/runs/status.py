@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import heapq
 from collections import Counter
 from collections.abc import Collection
 
@@ -83,9 +84,10 @@ def read_status(plan: Plan, records: Records | None = None) -> Status:
 
 def _rate(ended: Collection[str], running: bool) -> float | None:
     """Runs in an hour: of the last ones, up to now where more are being trained."""
-    last = [datetime.datetime.fromisoformat(text) for text in sorted(ended)[-LAST:]]
+    last = [datetime.datetime.fromisoformat(text) for text in heapq.nlargest(LAST, ended)]
     if len(last) < 2:
         return None
-    until = max(last[-1], datetime.datetime.now(datetime.UTC)) if running else last[-1]
-    seconds = max(1.0, (until - last[0]).total_seconds())
+    newest, oldest = last[0], last[-1]
+    until = max(newest, datetime.datetime.now(datetime.UTC)) if running else newest
+    seconds = max(1.0, (until - oldest).total_seconds())
     return 3600 * (len(last) - 1) / seconds
