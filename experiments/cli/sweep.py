@@ -164,6 +164,8 @@ def _submit(folder: Path, started: Started) -> None:
     from experiments.runs.engines import slurm
 
     options = dict(_key_and_value(given) for given in _split(started.slurm))
+    if started.jobs is not None:
+        options.setdefault("cpus_per_task", str(started.jobs))
     there, submitted = slurm.start(
         folder, started.nodes, _node_command(folder, started), options
     )
@@ -180,8 +182,10 @@ def _work_on_ray(plan: Plan, sweep: Sweep, started: Started) -> None:
 
     jobs = started.jobs or 1
     command = _node_command(plan.folder, dataclasses.replace(started, jobs=jobs))
-    ray.start(started.nodes, command, jobs, console.print)
+    failed = ray.start(started.nodes, command, jobs, console.print)
     _print_status(plan, sweep, read_status(plan))
+    if failed:
+        raise typer.Exit(1)
 
 
 def _node_command(folder: Path, started: Started) -> list[str]:

@@ -1,0 +1,13 @@
+import pytest
+
+from tests.experiments.runs.sweeps import RUNS, TINY, computed, done
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """What the runs of the tests' sweep compute."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done("sweep", folder, *TINY, "--jobs", 1)
+    found = computed(folder)
+    assert len(found) == RUNS
+    return found
