@@ -43,9 +43,7 @@ def _place(folder: Path, run_id: str, run: SweepRun) -> Path:
 def _open(sweep: Sweep) -> Trainer:
     """The data, and what trains on them; the images must be those of the plan."""
     first = next(iter(sweep.methods.values()))
-    paths = ("data_dir", "prepared_dir", "split_dir")
-    where = Where(**{k: Path(v) if k in paths else v for k, v in sweep.where.items()})
-    data = open_data(sweep.data, first["preset"]["image_size"], where)
+    data = open_data(sweep.data, first["preset"]["image_size"], _where(sweep))
     if data.fingerprint != first["data_fingerprint"]:
         raise ValueError(
             f"the images of {sweep.data} here are not those that the sweep was planned "
@@ -54,13 +52,21 @@ def _open(sweep: Sweep) -> Trainer:
     return functools.partial(_train, sweep, data)
 
 
+def _where(sweep: Sweep) -> Where:
+    paths = ("data_dir", "prepared_dir", "split_dir")
+    values: dict[str, Any] = {
+        name: Path(value) if name in paths else value for name, value in sweep.where.items()
+    }
+    return Where(**values)
+
+
 def _train(
     sweep: Sweep, data: DomainData | Prepared, run: SweepRun, folder: Path, stop: Stop
 ) -> Outcome | None:
     config = with_steps(sweep.config(run), data)
     described = {"config": dataclasses.asdict(config)}
     try:
-        opened = RunFolder(folder, config, one_device(), guard=contextlib.nullcontext)
+        opened = RunFolder(folder, config, one_device(), guard=_claimed)
         with contextlib.closing(opened):
             record = train_in(opened, data, stop=stop)
     except RunDivergedError as error:
@@ -71,6 +77,11 @@ def _train(
     kept = {name: record[name] for name in OF_THE_RECORD if name in record}
     columns = evaluation_columns(read_metrics(folder))
     return Outcome(FINISHED, {**described, "evaluations": columns, **kept})
+
+
+def _claimed(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """A claim guards the folder; a lock of the kernel may outlive its machine."""
+    return contextlib.nullcontext()
 
 
 def evaluation_columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
