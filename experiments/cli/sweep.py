@@ -3,15 +3,18 @@
 import dataclasses
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from experiments.cli.console import bars, console, line_without_bars
+from experiments.cli.console import console, line_without_bars
 from experiments.cli.data import open_for
 from experiments.cli.options import TRAINING, TrainedOn, with_options
 from experiments.cli.signals import stopping_first
@@ -200,21 +203,26 @@ def _key_and_value(given: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _shown(plan: Plan, quiet: bool) -> Iterator[Any]:
-    """A bar of the runs, or a line for each that ended where there is no terminal."""
-    records, seen = Records(plan.records), [-1]
-    with bars() as progress:
-        bar = progress.add_task("runs", total=len(plan.runs), note="")
+def _shown(plan: Plan, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A view that lives, or a line for each run that ended where there is no terminal."""
+    records, seen = Records(plan.records), [read_status(plan)]
 
-        def show() -> None:
-            status = read_status(plan, records)
-            note = f"{status.counts()}; {status.speed()}"
-            progress.update(bar, completed=status.ended, note=note)
-            if status.ended != seen[0] and not quiet:
-                line_without_bars(f"{status.ended} of {status.total} runs: {note}")
-            seen[0] = status.ended
+    def view() -> Group:
+        bar = ProgressBar(seen[-1].total, seen[-1].ended)
+        return Group(bar, seen[-1].counts(), seen[-1].speed())
 
-        show()
+    def show() -> None:
+        seen.append(read_status(plan, records))
+        if seen[-1].ended != seen[-2].ended and not quiet:
+            line_without_bars(f"{seen[-1].ended} of {seen[-1].total}: {seen[-1].counts()}")
+        del seen[:-1]
+
+    lives = console.is_terminal and not quiet
+    with (
+        Live(get_renderable=view, console=console, transient=True)
+        if lives
+        else nullcontext()
+    ):
         yield show
 
 
