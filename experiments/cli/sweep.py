@@ -217,12 +217,8 @@ def _shown(plan: Plan, quiet: bool) -> Iterator[Callable[[], None]]:
             line_without_bars(f"{seen[-1].ended} of {seen[-1].total}: {seen[-1].counts()}")
         del seen[:-1]
 
-    lives = console.is_terminal and not quiet
-    with (
-        Live(get_renderable=view, console=console, transient=True)
-        if lives
-        else nullcontext()
-    ):
+    live = Live(get_renderable=view, console=console, transient=True)
+    with live if console.is_terminal and not quiet else nullcontext():
         yield show
 
 
