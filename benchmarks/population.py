@@ -24,10 +24,10 @@ from experiments.devices import one_device
 from experiments.files import write_json
 from experiments.training.feed import make_feed
 from experiments.training.loop import train
+from experiments.training.pattern import numbers_of
 from experiments.training.population import (
     compile_population,
     make_lane,
-    pattern,
     stack,
     stack_lanes,
     train_population,
@@ -145,11 +145,12 @@ def apart_turn(config: RunConfig, data: DomainData) -> Callable[[int], None]:
     feed, layout = make_feed(config, data), one_device()
     program = make_program(config, len(data.classes), len(feed.sources))
     train_step, batches = compile_step(program, layout), feed.batches(0)
+    numbers = layout.put(numbers_of(config), layout.replicated)
     held = [init_state(program, init_key(config), layout)]
 
     def take(steps: int) -> None:
         for _ in range(steps):
-            held[0], _ = train_step(held[0], next(batches))
+            held[0], _ = train_step(numbers, held[0], next(batches))
         jax.block_until_ready(held[0])
 
     return take
@@ -161,7 +162,7 @@ def together_turn(
     """Takes steps of a population; and the bytes that its program needs for itself."""
     configs = [case.member(seed) for seed in range(members)]
     feeds = [make_feed(config, data) for config in configs]
-    program = make_program(pattern(case.config), len(data.classes), len(feeds[0].sources))
+    program = make_program(case.config, len(data.classes), len(feeds[0].sources))
     lanes = stack_lanes(
         [make_lane(c, f.images) for c, f in zip(configs, feeds, strict=True) if f.images]
     )

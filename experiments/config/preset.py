@@ -73,6 +73,11 @@ class Preset:
     weight_decay: float = option(0.0, "coupled for adam and sgd, decoupled for adamw")
     penalty: str = option("none", "added to every domain's loss")
     penalty_weight: float | None = option(None, "of the penalty (default: DomainBed's)")
+    penalty_start: int | None = option(
+        None,
+        "first step of that weight (default: DomainBed's, or 0 of a weight given)",
+        later=True,
+    )
     swad: bool = option(False, "also evaluate the weights averaged over the loss valley")
 
     def __post_init__(self) -> None:
@@ -84,6 +89,8 @@ class Preset:
             check_at_least(name, getattr(self, name), 1)
         for name in ("epochs", "shift", "jitter", "grayscale", "weight_decay"):
             check_at_least(name, getattr(self, name), 0)
+        if self.penalty_start is not None:
+            check_at_least("penalty_start", self.penalty_start, 0)
         for name in ("holdout_fraction", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}.")

@@ -38,6 +38,7 @@ class Hyperparameters:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Hyperparameters))
+STATIC = ("variance", "period", "fraction", "start", "ascent_steps")
 Cost = Callable[[Hyperparameters, int], float]
 
 
@@ -59,6 +60,9 @@ class Method:
       disam: whether the function's `ascent` is DISAM's objective.
       examples: hyperparameters -> the examples it looks at; None is the whole batch.
       micro_batches: whether it is given the domains as micro-batches.
+      static: the hyperparameters that its step is compiled for. The others enter the step
+        as arrays, so that runs that differ in them alone share a compiled program; the
+        function must take them.
     """
 
     function: Callable[..., optax.GradientTransformationExtraArgs]
@@ -69,6 +73,7 @@ class Method:
     disam: bool = False
     examples: Callable[..., Examples] | None = None
     micro_batches: bool = False
+    static: tuple[str, ...] = STATIC
 
     def __post_init__(self) -> None:
         first_line = (self.function.__doc__ or "").strip().partition("\n")[0]

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 class Penalty(Protocol):
@@ -138,21 +139,29 @@ PENALTIES = {
 }
 
 
-def penalty_weight(name: str, weight: float | None, step: jax.Array) -> jax.Array:
+def penalty_weight(
+    name: str,
+    weight: ArrayLike | None,
+    step: jax.Array,
+    start: ArrayLike | None = None,
+) -> jax.Array:
     """The weight of a penalty at a step.
 
     Args:
       name: a key of `PENALTIES`.
-      weight: of the whole run; None is DomainBed's, annealed.
+      weight: from `start` on; None is DomainBed's.
       step: int scalar, the steps done.
+      start: first step of that weight, before which it is what DomainBed begins with; None
+        is DomainBed's, and with a weight of one's own the first of the run.
 
     Returns:
       float32 scalar.
     """
     annealed = PENALTIES[name]
-    if weight is not None:
-        return jnp.asarray(weight, jnp.float32)
-    return jnp.where(step >= annealed.start, annealed.weight, annealed.before)
+    if start is None:
+        start = annealed.start if weight is None else 0
+    full = annealed.weight if weight is None else weight
+    return jnp.where(step >= start, full, annealed.before)
 
 
 def _membership(domains: jax.Array, num_domains: int) -> jax.Array:

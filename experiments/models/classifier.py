@@ -17,7 +17,6 @@ class Classifier(nn.Module):
       num_classes: length of the logits.
       mean: of the backbone's input, per channel.
       std: of the backbone's input, per channel.
-      dropout: share of the features dropped in training, before the head.
       dtype: of the backbone's arithmetic.
     """
 
@@ -25,15 +24,26 @@ class Classifier(nn.Module):
     num_classes: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    dropout: float = 0.0
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the logits and what the head saw, the features after dropout."""
+    def __call__(
+        self, images: jax.Array, train: bool, dropout: jax.Array | float = 0.0
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the logits and what the head saw, the features after dropout.
+
+        Args:
+          images: as above.
+          train: whether BatchNorm takes the batch's statistics, and features are dropped.
+          dropout: share of the features dropped, in [0, 1); it may be traced.
+        """
         images = (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
         features = self.backbone(images.astype(self.dtype), train).astype(jnp.float32)
-        features = nn.Dropout(self.dropout, deterministic=not train)(features)
+        if train and (isinstance(dropout, jax.Array) or dropout > 0):
+            kept = jax.random.bernoulli(
+                self.make_rng("dropout"), 1.0 - dropout, features.shape
+            )
+            features = jnp.where(kept, features / (1.0 - dropout), 0.0)
         return nn.Dense(self.num_classes, name="head")(features), features
 
 
@@ -42,7 +52,6 @@ def make_classifier(
     num_classes: int,
     *,
     batch_norm: str = "live",
-    dropout: float = 0.0,
     dtype: str = "float32",
 ) -> Classifier:
     """Returns the classifier on a backbone by name.
@@ -52,7 +61,6 @@ def make_classifier(
       num_classes: length of the logits.
       batch_norm: `live`, batch statistics that move the running ones, as the DISAM
         release; or `frozen`, the running ones always, as DomainBed, SWAD and SAGM.
-      dropout: share of the features dropped in training.
       dtype: of the backbone's arithmetic, `float32` or `bfloat16`; parameters are float32.
 
     Returns:
@@ -65,6 +73,5 @@ def make_classifier(
         num_classes=num_classes,
         mean=backbone.mean,
         std=backbone.std,
-        dropout=dropout,
         dtype=compute,
     )

@@ -26,7 +26,7 @@ from experiments.files import read_json, write_json
 from experiments.methods.registry import Hyperparameters
 from experiments.runs.claims import LEASE
 from experiments.training.parts import check_parts
-from experiments.training.population import pattern
+from experiments.training.pattern import pattern
 from experiments.training.run_folder import environment
 
 FILE = "sweep.json"

@@ -1,12 +1,11 @@
 """Many small runs at once: one program trains runs that differ in seed and in numbers.
 
-The states of the runs are stacked and the step is vmapped; rho, alpha, lam, the learning
-rate, the training images and the key of the batches come in as arrays. Each run keeps the
-folder that it would have by itself.
+The states of the runs are stacked and the step is vmapped; the runs' numbers, training
+images and keys of the batches come in as arrays. Each run keeps the folder that it would
+have by itself.
 """
 
 import contextlib
-import dataclasses
 import functools
 import time
 from collections import defaultdict
@@ -29,6 +28,7 @@ from experiments.training.feed import batch_examples, batch_key
 from experiments.training.loop import take_window, windows
 from experiments.training.metrics import RunDivergedError
 from experiments.training.parts import unseen_positions
+from experiments.training.pattern import Numbers, numbers_of, pattern
 from experiments.training.program import Program, TrainState, make_program
 from experiments.training.run import Run
 from experiments.training.run_folder import RunFolder
@@ -44,27 +44,19 @@ class Lane(NamedTuple):
     """What a step reads of a run, and where members of a population may differ.
 
     Attributes:
-      rho: float32 scalar.
-      alpha: float32 scalar.
-      lam: float32 scalar.
-      learning_rate: float32 scalar, the peak of the schedule.
+      numbers: of the run.
       images: of the source domains.
       key: of the batches.
     """
 
-    rho: jax.Array
-    alpha: jax.Array
-    lam: jax.Array
-    learning_rate: jax.Array
+    numbers: Numbers
     images: TrainingImages
     key: jax.Array
 
 
 def make_lane(config: RunConfig, images: TrainingImages) -> Lane:
     """What a step reads of a run of `config`, which is trained on these images."""
-    h, rate = config.hyperparameters, config.preset.learning_rate
-    rho, alpha, lam, peak = map(jnp.float32, (h.rho, h.alpha, h.lam, rate))
-    return Lane(rho, alpha, lam, peak, images, batch_key(config))
+    return Lane(numbers_of(config), images, batch_key(config))
 
 
 Step = Callable[[Lane, TrainState], tuple[TrainState, dj.Evaluation]]
@@ -78,10 +70,10 @@ def train_population(
 ) -> dict[Path, Outcome]:
     """Trains runs together, each in its own folder and from its own last checkpoint.
 
-    Runs train in one program where they differ in nothing but seed, unseen domain, rho,
-    alpha, lam and learning rate. Their folders are those of `train`, to rounding: it does
-    not matter which of the two begins a run, goes on with it or reads it. Runs that stand
-    at an earlier step train first, until they stand where others wait.
+    Runs train in one program where they have one `pattern`: they differ in nothing but
+    seed, unseen domain and numbers. Their folders are those of `train`, to rounding: it
+    does not matter which of the two begins a run, goes on with it or reads it. Runs that
+    stand at an earlier step train first, until they stand where others wait.
 
     A sweep over rho, three seeds each:
 
@@ -133,12 +125,12 @@ def train_population(
             populations[pattern(config)].append(path)
         else:
             outcomes[path] = record
-    for common, paths in populations.items():
+    for paths in populations.values():
         on_cpu = jax.default_backend() == "cpu"
         most = lanes or (lanes_on_cpu(runs[paths[0]], data) if on_cpu else len(paths))
         for start in range(0, len(paths), most):
             members = {path: runs[path] for path in paths[start : start + most]}
-            outcomes |= _train_members(common, members, data, watch)
+            outcomes |= _train_members(members, data, watch)
     return {path: outcomes[path] for path in runs}
 
 
@@ -150,20 +142,6 @@ def train_together(
     runs = dict(zip(paths, configs, strict=True))
     outcomes = train_population(runs, data, watch)
     return [outcomes[path] for path in paths]
-
-
-def pattern(config: RunConfig) -> RunConfig:
-    """The config with all that members of a population may differ in made alike."""
-    return dataclasses.replace(
-        config,
-        seed=0,
-        unseen="",
-        also_unseen="another" if config.also_unseen else "",  # the step counts the sources
-        hyperparameters=dataclasses.replace(
-            config.hyperparameters, rho=0.0, alpha=0.0, lam=0.0
-        ),
-        preset=dataclasses.replace(config.preset, learning_rate=1.0),
-    )
 
 
 def lanes_on_cpu(config: RunConfig, data: DomainData) -> int:
@@ -185,17 +163,10 @@ def lane_step(program: Program, flip: bool) -> Step:
     preset = program.preset
 
     def step(lane: Lane, state: TrainState) -> tuple[TrainState, dj.Evaluation]:
-        own = dataclasses.replace(
-            program,
-            hyperparameters=dataclasses.replace(
-                program.hyperparameters, rho=lane.rho, alpha=lane.alpha, lam=lane.lam
-            ),
-            learning_rate=lane.learning_rate,
-        )
         batch = DRAWS[preset.batching](
             lane.images, lane.key, state.step, preset.batch_size, preset.shift, flip
         )
-        return train_step(own, state, batch)
+        return train_step(program.with_numbers(lane.numbers), state, batch)
 
     return step
 
@@ -207,10 +178,10 @@ def compile_population(program: Program, flip: bool) -> Step:
 
 
 def _train_members(
-    common: RunConfig, configs: Mapping[Path, RunConfig], data: DomainData, watch: Watch
+    configs: Mapping[Path, RunConfig], data: DomainData, watch: Watch
 ) -> dict[Path, Outcome]:
-    sources = next(iter(configs.values())).sources(data.domains)
-    program = make_program(common, len(data.classes), len(sources))
+    first = next(iter(configs.values()))
+    program = make_program(first, len(data.classes), len(first.sources(data.domains)))
     step = compile_population(program, data.flip)
     layout = one_device()
     failures: dict[Run, RunDivergedError] = {}
@@ -223,7 +194,7 @@ def _train_members(
         while training := [
             run
             for run in members.values()
-            if run not in failures and run.done < common.preset.steps
+            if run not in failures and run.done < first.preset.steps
         ]:
             done = min(run.done for run in training)
             behind = [run for run in training if run.done == done]

@@ -16,14 +16,12 @@ from experiments.methods.registry import Hyperparameters, Method, find_method
 from experiments.models.backbones import load_pretrained
 from experiments.models.classifier import Classifier, make_classifier
 from experiments.training.optimizer import make_chain
+from experiments.training.pattern import Numbers, pattern, with_arrays
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A method on a model; the same for every seed and unseen domain.
-
-    Inside a function that is transformed or compiled, rho, alpha, lam and the learning
-    rate may be traced.
+    """A method on a model; the same for all runs of a pattern.
 
     Attributes:
       method: itself.
@@ -31,7 +29,6 @@ class Program:
       preset: the model and the optimizer.
       num_classes: length of the logits.
       num_domains: M, the source domains.
-      learning_rate: a traced one in place of the preset's, which is a number.
     """
 
     method: Method
@@ -39,7 +36,14 @@ class Program:
     preset: Preset
     num_classes: int
     num_domains: int
-    learning_rate: Any = None
+
+    def with_numbers(self, numbers: Numbers) -> "Program":
+        """The program of a run: the pattern's with the run's numbers, also traced ones."""
+        return dataclasses.replace(
+            self,
+            hyperparameters=with_arrays(self.hyperparameters, numbers.hyperparameters),
+            preset=with_arrays(self.preset, numbers.preset),
+        )
 
     @functools.cached_property
     def model(self) -> Any:
@@ -56,22 +60,22 @@ class Program:
     def tx(self) -> optax.GradientTransformationExtraArgs:
         """The method and the optimizer."""
         method = self.method.make(self.hyperparameters)
-        return make_chain(method, self.preset, self.learning_rate)
+        return make_chain(method, self.preset)
 
     def _model(self, dtype: str) -> Classifier:
         return make_classifier(
             self.preset.model,
             self.num_classes,
             batch_norm=self.preset.batch_norm,
-            dropout=self.preset.dropout,
             dtype=dtype,
         )
 
 
 def make_program(config: RunConfig, num_classes: int, num_domains: int) -> Program:
-    """The program of a run."""
+    """The program of all runs of the config's pattern."""
+    common = pattern(config)
     method = find_method(config.method)
-    return Program(method, config.hyperparameters, config.preset, num_classes, num_domains)
+    return Program(method, common.hyperparameters, common.preset, num_classes, num_domains)
 
 
 class TrainState(NamedTuple):

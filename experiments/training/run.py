@@ -17,6 +17,7 @@ from experiments.training.feed import make_feed
 from experiments.training.first_batch import first_batch
 from experiments.training.metrics import MetricsLog, RunDivergedError, train_line
 from experiments.training.optimizer import learning_rate_schedule
+from experiments.training.pattern import numbers_of
 from experiments.training.program import TrainState, init_state, make_program
 from experiments.training.run_folder import RunFolder, environment
 from experiments.training.selection import SELECTION_RULES, Selected
@@ -39,7 +40,8 @@ class Run:
       config: of the run.
       layout: of its devices.
       feed: what it reads.
-      program: what its steps compute.
+      program: what its steps compute, with any numbers.
+      numbers: its own.
       segments: SWAD's averages, where the config asks for them.
       done: the steps that are logged.
       state: as it was last kept, and whatever is set since.
@@ -56,6 +58,7 @@ class Run:
         self.layout = layout
         self.feed = make_feed(config, data, layout)
         self.program = make_program(config, len(data.classes), len(self.feed.sources))
+        self.numbers = layout.put(numbers_of(config), layout.replicated)
         self.segments = Segments(folder.path, layout) if config.preset.swad else None
         self.state = folder.restore(init_state(self.program, init_key(config), layout))
         self.done = int(self.state.step)

@@ -95,7 +95,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-Guard = Callable[[Path], contextlib.AbstractContextManager[None]]
+Guard = Callable[[Path], contextlib.AbstractContextManager[Any]]
 
 
 def lock(path: Path) -> contextlib.AbstractContextManager[None]:

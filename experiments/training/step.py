@@ -20,6 +20,7 @@ from experiments.data.batches import Batch, batch_shardings
 from experiments.devices import Layout
 from experiments.methods.penalties import PENALTIES, penalty_weight
 from experiments.training.micro_batches import of_batch, update_arguments
+from experiments.training.pattern import Numbers
 from experiments.training.program import Program, TrainState, state_shapes
 
 
@@ -81,7 +82,9 @@ def weighted_penalty(
     if preset.penalty == "none":
         return 0.0
     penalty = PENALTIES[preset.penalty].penalty
-    weight = penalty_weight(preset.penalty, preset.penalty_weight, step)
+    weight = penalty_weight(
+        preset.penalty, preset.penalty_weight, step, preset.penalty_start
+    )
     return weight * penalty(losses, features, logits, batch.labels, batch.domains)
 
 
@@ -95,6 +98,7 @@ def forward(
         {"params": params, "batch_stats": state.batch_stats},
         batch.images,
         train=True,
+        dropout=program.preset.dropout,
         mutable=["batch_stats"],
         rngs={"dropout": batch.key},  # one mask at w and w + eps: one loss function
     )
@@ -102,16 +106,25 @@ def forward(
     return losses, logits, features, moved.get("batch_stats", {})
 
 
-@functools.lru_cache(maxsize=16)  # runs that differ in seed or domain compile once
+@functools.lru_cache(maxsize=16)  # runs of a pattern compile once
 def compile_step(
     program: Program, layout: Layout
-) -> Callable[[TrainState, Batch], tuple[TrainState, dj.Evaluation]]:
-    """The compiled step, (state, batch) -> (state, evaluation); the state is donated."""
+) -> Callable[[Numbers, TrainState, Batch], tuple[TrainState, dj.Evaluation]]:
+    """The compiled step, (numbers, state, batch) -> (state, evaluation).
+
+    The numbers are those of a run of the program's pattern; the state is donated.
+    """
+
+    def step(
+        numbers: Numbers, state: TrainState, batch: Batch
+    ) -> tuple[TrainState, dj.Evaluation]:
+        return train_step(program.with_numbers(numbers), state, batch)
+
     of_state = layout.of_state(state_shapes(program))
     return jax.jit(
-        functools.partial(train_step, program),
-        donate_argnums=0,
-        in_shardings=(of_state, batch_shardings(layout)),
+        step,
+        donate_argnums=1,
+        in_shardings=(layout.replicated, of_state, batch_shardings(layout)),
         out_shardings=(of_state, layout.replicated),
     )
 

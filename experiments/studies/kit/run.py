@@ -18,7 +18,7 @@ from experiments.studies.kit.changes import Change, apply_change
 from experiments.studies.kit.probes import PROBES, Trained
 from experiments.training.first_batch import first_batch
 from experiments.training.loop import take_window, windows
-from experiments.training.population import Step, lane_step, make_lane, pattern
+from experiments.training.population import Step, lane_step, make_lane
 from experiments.training.program import Program, TrainState, init_state, make_program
 from experiments.training.run import init_key
 from experiments.training.step import compile_predict
@@ -102,7 +102,7 @@ def _begin(spec: Spec) -> tuple[Callable[[TrainState], Any], Trained]:
     )
     train = apply_change(spec.change, train, config.unseen, config.seed)
     sources = [d for d, name in enumerate(train.domains) if name != config.unseen]
-    program = make_program(pattern(config), len(data.classes), len(sources))
+    program = make_program(config, len(data.classes), len(sources))
     lane = jax.device_put(make_lane(config, stack_domains(train, sources)))
     step = functools.partial(_compile_step(program, data.flip), lane)
     predict = compile_predict(program.model, one_device())
@@ -122,7 +122,7 @@ def _stops(spec: Spec) -> tuple[set[int], set[int]]:
     return {*range(spec.log_every, steps, spec.log_every), steps}, looks - {0}
 
 
-@functools.lru_cache(maxsize=8)  # rho, alpha, lam and the learning rate are traced
+@functools.lru_cache(maxsize=8)  # runs of a pattern compile once
 def _compile_step(program: Program, flip: bool) -> Step:
     return jax.jit(lane_step(program, flip), donate_argnums=1)
 

@@ -113,6 +113,14 @@ def test_weights_are_annealed_as_domainbed_s():
     assert float(penalty_weight("fishr", 3.0, jnp.asarray(0))) == 3.0
 
 
+@pytest.mark.parametrize("weight", [None, 3.0, jnp.float32(3.0)])
+@pytest.mark.parametrize("start", [5, jnp.float32(5.0)])
+def test_a_weight_may_start_later_than_the_run(weight, start):
+    full = 10.0 if weight is None else 3.0
+    found = [float(penalty_weight("vrex", weight, jnp.asarray(t), start)) for t in (4, 5)]
+    assert found == [1.0, full]
+
+
 def test_a_penalty_leaves_disam_s_variance_alone():
     """Added to every loss it moves the ascent objective by itself, whatever lam is."""
     losses, weights = jnp.asarray(LOSSES), jnp.full(M, 0.25)

@@ -17,7 +17,8 @@ from experiments.devices import one_device
 from experiments.training import population
 from experiments.training.loop import train
 from experiments.training.metrics import RunDivergedError, read_metrics
-from experiments.training.population import lanes_on_cpu, pattern, train_population
+from experiments.training.pattern import pattern
+from experiments.training.population import lanes_on_cpu, train_population
 from experiments.training.program import make_program, state_shapes
 from experiments.training.run_folder import RunFolder
 from tests.float32 import BOUND
@@ -33,8 +34,16 @@ DATA = load("rotated_digits")
 # They differ in all that members may differ in; the unseen domains leave training parts
 # of different sizes.
 MEMBERS = (
-    {"seed": 0, "unseen": "75", "rho": 0.05, "lam": 0.1, "alpha": 1e-3},
-    {"seed": 1, "unseen": "0", "rho": 0.2, "lam": 0.7, "alpha": 0.1, "learning_rate": 1e-2},
+    {
+        **{"seed": 0, "unseen": "75", "rho": 0.05, "lam": 0.1, "alpha": 1e-3},
+        **{"weight_decay": 1e-4, "dropout": 0.1},
+        **{"penalty": "vrex", "penalty_weight": 0.1, "penalty_start": 5},
+    },
+    {
+        **{"seed": 1, "unseen": "0", "rho": 0.2, "lam": 0.7, "alpha": 0.1},
+        **{"weight_decay": 1e-2, "dropout": 0.3, "learning_rate": 1e-2},
+        **{"penalty": "vrex", "penalty_weight": 0.5, "penalty_start": 17},
+    },
 )
 
 

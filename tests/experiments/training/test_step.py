@@ -14,6 +14,7 @@ from experiments.models.classifier import make_classifier
 from experiments.models.small import merge_patches
 from experiments.training.evaluation import CHUNK, in_chunks, score
 from experiments.training.optimizer import learning_rate_schedule
+from experiments.training.pattern import Numbers
 from experiments.training.program import Program, init_state
 from experiments.training.step import compile_step
 from tests.float32 import BOUND, assert_close
@@ -41,7 +42,7 @@ def fresh(program):
 
 
 def take_step(program, state, batch=BATCH):
-    return compile_step(program, one_device())(state, batch)
+    return compile_step(program, one_device())(Numbers({}, {}), state, batch)
 
 
 def test_erm_step_is_plain_sgd_on_the_mean_loss():
