@@ -24,8 +24,11 @@ from experiments.devices import Layout
 from experiments.methods import find_method
 from experiments.results.report import HEADLINE, write_report
 from experiments.results.summary import Row
+from experiments.runs.matrix import side_by_side
+from experiments.runs.node import leaving_memory
 from experiments.training.compare import (
     Comparison,
+    TrainAll,
     one_after_another,
     run_matrix,
     write_results,
@@ -55,6 +58,13 @@ class Asked(TrainedOn):
             "method of 2 per step is trained for half as many steps as ERM."
         ),
     ] = None
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes that train at once, each a run on a device of its own.",
+        ),
+    ] = 1
     vectorize: Annotated[
         bool,
         typer.Option(
@@ -72,7 +82,7 @@ def compare_command(
     """Compare methods on every unseen domain; the same command finishes what is missing."""
     for name in _split(asked.methods):
         find_method(name)
-    layout = cli_machines.start(machines)
+    layout = _start(asked, machines)
     opened = cli_machines.writer_first(
         layout, lambda: open_for(asked, overrides.get("image_size"), where)
     )
@@ -84,11 +94,41 @@ def compare_command(
             "or the other processes, out."
         )
     started = time.perf_counter()
-    comparison, rows = _compare(asked, configs, opened, layout)
+    train_all = _way_to_train(asked, where, layout)
+    comparison, rows = _compare(asked, configs, opened, layout, train_all)
     if layout.writes:
         _print(asked, comparison, rows, time.perf_counter() - started)
     if comparison.failures or not layout.writes:
         raise typer.Exit(1 if comparison.failures else 0)
+
+
+def _start(asked: Asked, machines: Machines) -> Layout:
+    """The devices of this process; beside others that train it only looks at one."""
+    if asked.jobs == 1:
+        return cli_machines.start(machines)
+    given = {
+        "vectorize": asked.vectorize,
+        "devices": machines.devices not in (None, 1),
+        "parameters": machines.parameters != Machines.parameters,
+        "distributed": machines.distributed,
+        "coordinator": machines.coordinator,
+        "processes": machines.processes,
+        "process": machines.process is not None,
+    }
+    for name, value in given.items():
+        if value:
+            raise ValueError(
+                f"--jobs {asked.jobs} trains every run in a process and on a device of "
+                f"its own; leave --{name} out, or --jobs."
+            )
+    with leaving_memory():
+        return cli_machines.start(dataclasses.replace(machines, devices=1))
+
+
+def _way_to_train(asked: Asked, where: Where, layout: Layout) -> TrainAll:
+    if asked.vectorize:
+        return train_together
+    return side_by_side(asked.jobs, where) if asked.jobs > 1 else one_after_another(layout)
 
 
 def _configs(
@@ -122,10 +162,10 @@ def _compare(
     configs: Sequence[RunConfig],
     data: DomainData | Prepared,
     layout: Layout,
+    train_all: TrainAll,
 ) -> tuple[Comparison, list[Row]]:
     """The comparison, its files written, and the rows of its report."""
     command = "python -m experiments " + shlex.join(sys.argv[1:])
-    train_all = train_together if asked.vectorize else one_after_another(layout)
     total, finished = sum(config.preset.steps for config in configs), {}
     with (
         cli_machines.all_or_none(layout),

@@ -1,5 +1,6 @@
 """The commands about studies: `study`, `studies` and `report`."""
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from experiments.data import DATASETS
 from experiments.devices import one_device
 from experiments.fields import check_known
 from experiments.files import locked
+from experiments.runs.node import leaving_memory
 from experiments.studies import NAMES, find_study
 
 STUDIES = Path("docs/studies")
@@ -59,7 +61,8 @@ def study_command(
         for given in names:
             check_known("data set", given, tuple(DATASETS))
         command = "python -m experiments " + shlex.join(sys.argv[1:])
-        one_device()  # where there is none, that is said before anything is begun
+        with leaving_memory() if jobs > 1 else contextlib.nullcontext():
+            one_device()  # where there is none, that is said before anything is begun
         with locked(folder, wait=False, what="studying"), bars() as progress:
             bar = progress.add_task(name, total=None, note="")
 

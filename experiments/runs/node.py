@@ -207,6 +207,11 @@ def visible_gpus() -> list[str]:
     return [str(i) for i in range(count)]
 
 
+def leaving_memory() -> contextlib.AbstractContextManager[None]:
+    """In the block JAX finds devices and leaves their memory to a node's processes."""
+    return _changed(os.environ, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
+
+
 @contextlib.contextmanager
 def _changed(environ: Any, values: Mapping[str, str]) -> Iterator[None]:
     """The environment with values, for a process that is begun in the block."""

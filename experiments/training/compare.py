@@ -18,10 +18,10 @@ from experiments.files import write_json, write_whole
 from experiments.training.loop import train
 from experiments.training.metrics import RunDivergedError, read_metrics
 from experiments.training.numerics import changed_flags
-from experiments.training.run_folder import environment, flatten
+from experiments.training.run_folder import environment, flatten, refuse_another_run
 
 Watch = Callable[[RunConfig, int, dict[str, Any]], None]
-Outcome = dict[str, Any] | RunDivergedError  # the record of a run, or why there is none
+Outcome = dict[str, Any] | RuntimeError  # the record of a run, or why there is none
 TrainAll = Callable[
     [Sequence[RunConfig], DomainData | Prepared, Path, Watch], Iterable[Outcome]
 ]
@@ -34,7 +34,7 @@ class Comparison:
     Attributes:
       configs: of the runs asked for, finished or not.
       records: one per finished run, in the order of the configs.
-      failures: (run, reason) of the runs that diverged.
+      failures: (run, reason) of the runs that diverged, or were given up.
       curves: run -> its lines of metrics.
     """
 
@@ -81,22 +81,24 @@ def run_matrix(
       data: that they name.
       out: the folder of the comparison.
       watch: called with (config, steps done, metrics line) after every logged window.
-      train_all: how the runs are trained; None is `one_after_another()`, and
-        `population.train_together` is the other way.
+      train_all: how the runs are trained; None is `one_after_another()`;
+        `population.train_together` and `runs.matrix.side_by_side` are other ways.
 
     Returns:
       The comparison. A run that diverges is named among the failures and does not stop
       the others.
 
     Raises:
-      ValueError: a run's folder holds a run of another config.
+      ValueError: a run's folder holds a run of another config; nothing was trained.
     """
     configs = list(configs)
+    for config in configs:
+        refuse_another_run(out / "runs" / config.name, config)
     records, failures, curves = [], [], {}
     train_all = train_all or one_after_another()
     outcomes = train_all(configs, data, out, watch)
     for config, outcome in zip(configs, outcomes, strict=True):
-        if isinstance(outcome, RunDivergedError):
+        if isinstance(outcome, RuntimeError):
             failures.append((config, str(outcome)))
             continue
         setup = {"config": settings(config), "flags": changed_flags()}

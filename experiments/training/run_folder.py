@@ -127,7 +127,7 @@ class RunFolder:
         self.layout = layout
         self._guard = guard
         self._opened = contextlib.ExitStack()
-        _refuse_another_run(path, config)
+        refuse_another_run(path, config)
         layout.wait(f"{path} was looked at")
         if layout.writes and self.result() is None:
             self._hold()
@@ -136,7 +136,7 @@ class RunFolder:
     def _hold(self) -> None:
         with contextlib.ExitStack() as opened:
             opened.enter_context(self._guard(self.path))
-            _refuse_another_run(self.path, self.config)  # it may have begun just now
+            refuse_another_run(self.path, self.config)  # it may have begun just now
             for left in self.path.glob("*" + UNFINISHED):
                 left.unlink()
             file = self.path / "environment.json"
@@ -168,8 +168,7 @@ class RunFolder:
 
     def result(self) -> dict[str, Any] | None:
         """The record of the finished run, or None."""
-        file = self.path / "result.json"
-        return read_json(file) if file.exists() else None
+        return read_result(self.path)
 
     def finish(self, record: dict[str, Any]) -> None:
         """Keeps the record: from here on the run is finished."""
@@ -229,7 +228,14 @@ def checkpoint_step(path: Path) -> int:
     return max((int(step.name) for step in there if step.name.isdigit()), default=0)
 
 
-def _refuse_another_run(path: Path, config: RunConfig) -> None:
+def read_result(path: Path) -> dict[str, Any] | None:
+    """The record of the finished run in a folder, or None."""
+    file = path / "result.json"
+    return read_json(file) if file.exists() else None
+
+
+def refuse_another_run(path: Path, config: RunConfig) -> None:
+    """Raises a ValueError unless the folder is free, or the run's own; see `RunFolder`."""
     file = path / "config.json"
     if not file.exists():
         if not is_unused(path):

@@ -49,6 +49,15 @@ def wait_until(true, process=None):
         time.sleep(0.05)
 
 
+def is_gone(group):
+    """Whether no process of the group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 def said_at_its_end(process):
     """All that was said; it comes when no process is left that could say more."""
     return process.communicate(timeout=PATIENT)[0]
@@ -71,6 +80,7 @@ def test_a_study_of_several_processes_leaves_none(tmp_path, number, whole_group,
         (os.killpg if whole_group else os.kill)(process.pid, number)
         assert process.wait(60) == status
         said = said_at_its_end(process)
+        wait_until(lambda: is_gone(process.pid))
         assert 0 < len(read_records(runs / "records")) < 24  # of what was queued
         assert "Traceback" not in said and "error" not in said
 

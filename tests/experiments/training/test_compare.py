@@ -81,6 +81,10 @@ def test_another_config_in_the_same_folder_is_refused(finished):
     out, _, _ = finished
     with pytest.raises(ValueError, match=r"another config.*steps: 6 there, 8 asked"):
         run_all(configs(steps=8), out)
+    asked = [*configs(seeds=(7,)), *configs(steps=8)]  # the last ones alone are refused
+    with pytest.raises(ValueError, match="another config"):
+        run_all(asked, out)
+    assert not (out / "runs" / asked[0].name).exists()
 
 
 def test_report_and_figures_are_there(finished):
