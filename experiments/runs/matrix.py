@@ -1,5 +1,6 @@
 """The runs of a comparison, trained side by side on this machine."""
 
+import contextlib
 import functools
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -10,15 +11,16 @@ from experiments.config.run import RunConfig
 from experiments.data import DomainData
 from experiments.data.opening import Where, open_data
 from experiments.data.prepare import Prepared
+from experiments.devices import one_device
 from experiments.fields import digest
 from experiments.runs.node import run_node
 from experiments.runs.plan import Outcome, Plan, Stop, Trainer
 from experiments.runs.records import DIVERGED, FINISHED, GIVEN_UP, read_records
 from experiments.training import compare
 from experiments.training.compare import TrainAll, Watch
-from experiments.training.loop import train
+from experiments.training.loop import train_in
 from experiments.training.metrics import RunDivergedError
-from experiments.training.run_folder import read_result
+from experiments.training.run_folder import RunFolder, claimed, read_result
 
 
 class RunGivenUpError(RuntimeError):
@@ -100,7 +102,9 @@ def _train(
     data: DomainData | Prepared, config: RunConfig, folder: Path, stop: Stop
 ) -> Outcome | None:
     try:
-        record = train(config, data, folder, stop=stop)
+        opened = RunFolder(folder, config, one_device(), guard=claimed)
+        with contextlib.closing(opened):
+            record = train_in(opened, data, stop=stop)
     except RunDivergedError as error:
         return Outcome(DIVERGED, {"why": str(error)})
     return None if record is None else Outcome(FINISHED, {})

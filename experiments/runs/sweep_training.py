@@ -17,7 +17,7 @@ from experiments.runs.sweep import Sweep, SweepRun
 from experiments.training.feed import with_steps
 from experiments.training.loop import train_in
 from experiments.training.metrics import RunDivergedError, read_metrics
-from experiments.training.run_folder import RunFolder
+from experiments.training.run_folder import RunFolder, claimed
 
 ACCURACIES = ("out_split_accuracy/", "in_split_accuracy/")
 WHOLE = ("step", "in_domain_accuracy", "out_of_domain_accuracy")
@@ -66,7 +66,7 @@ def _train(
     config = with_steps(sweep.config(run), data)
     described = {"config": dataclasses.asdict(config)}
     try:
-        opened = RunFolder(folder, config, one_device(), guard=_claimed)
+        opened = RunFolder(folder, config, one_device(), guard=claimed)
         with contextlib.closing(opened):
             record = train_in(opened, data, stop=stop)
     except RunDivergedError as error:
@@ -77,11 +77,6 @@ def _train(
     kept = {name: record[name] for name in OF_THE_RECORD if name in record}
     columns = evaluation_columns(read_metrics(folder))
     return Outcome(FINISHED, {**described, "evaluations": columns, **kept})
-
-
-def _claimed(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """A claim guards the folder; a lock of the kernel may outlive its machine."""
-    return contextlib.nullcontext()
 
 
 def evaluation_columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import jax
 
@@ -31,36 +31,13 @@ def never() -> bool:
     return False
 
 
-@overload
 def train(
     config: RunConfig,
     data: DomainData | Prepared,
     path: Path,
     progress: Progress = unwatched,
     layout: Layout | None = None,
-) -> dict[str, Any]: ...
-
-
-@overload
-def train(
-    config: RunConfig,
-    data: DomainData | Prepared,
-    path: Path,
-    progress: Progress = unwatched,
-    layout: Layout | None = None,
-    *,
-    stop: Callable[[], bool],
-) -> dict[str, Any] | None: ...
-
-
-def train(
-    config: RunConfig,
-    data: DomainData | Prepared,
-    path: Path,
-    progress: Progress = unwatched,
-    layout: Layout | None = None,
-    stop: Callable[[], bool] = never,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Runs `config` in the folder `path`, from where it was left if it was begun.
 
     A run that was killed at any moment goes on with the same call and ends with the same
@@ -74,13 +51,9 @@ def train(
       progress: called with (steps done, last metrics line) after every logged window.
       layout: its devices; None is one. Of several processes all must make this call, and
         share the folder.
-      stop: asked after every logged window whether to leave the run there; the same call
-        goes on from that step, with SWAD from the last checkpoint. Of several processes
-        all must be told the same. Where it raises, nothing more is kept.
 
     Returns:
-      The record: what was run, accuracies as fractions, seconds per step; None where the
-      run was stopped before its end.
+      The record: what was run, accuracies as fractions, seconds per step.
 
     Raises:
       ValueError: the unseen domain is not one of the data set's, or the folder holds a
@@ -89,7 +62,9 @@ def train(
     """
     unseen_positions(config, data)
     with contextlib.closing(RunFolder(path, config, layout or one_device())) as folder:
-        return train_in(folder, data, progress, stop)
+        record = train_in(folder, data, progress)
+    assert record is not None  # nothing stops it
+    return record
 
 
 def train_in(
@@ -98,7 +73,19 @@ def train_in(
     progress: Progress = unwatched,
     stop: Callable[[], bool] = never,
 ) -> dict[str, Any] | None:
-    """Trains the run of an open folder; see `train`."""
+    """Trains the run of an open folder, to its end or until it is to stop; see `train`.
+
+    Args:
+      folder: of the run.
+      data: that its config names.
+      progress: called with (steps done, last metrics line) after every logged window.
+      stop: asked then whether to leave the run there; the same call goes on from that
+        step, with SWAD from the last checkpoint. Of several processes all must be told
+        the same. Where it raises, nothing more is kept.
+
+    Returns:
+      The record; None where the run was stopped before its end.
+    """
     record = folder.result()
     if record is None:
         with contextlib.closing(Run(folder.config, data, folder, folder.layout)) as run:

@@ -103,6 +103,11 @@ def lock(path: Path) -> contextlib.AbstractContextManager[None]:
     return locked(path, wait=False, what="training")
 
 
+def claimed(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Nothing, where a claim guards the folder: a lock may outlive its machine."""
+    return contextlib.nullcontext()
+
+
 class RunFolder:
     """Opens, or goes on with, the folder of a run; a finished one is only read.
 

@@ -176,6 +176,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, stop_at):
     assert_same_run(tmp_path / "whole", tmp_path / "broken", config())
 
 
+def opened(path, own):
+    return contextlib.closing(RunFolder(path, own, one_device()))
+
+
 @pytest.mark.parametrize(
     ("stop_at", "swad", "kept"),  # SWAD's averages are those since the checkpoint before
     [(5, False, 5), (20, False, 20), (30, False, 30), (25, True, 20)],
@@ -188,15 +192,14 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, stop_at, swad, kept):
 
     data = load("rotated_digits")
     train(own, tmp_path / "whole")
-    assert (
-        train_on(own, data, tmp_path / "a", watch, stop=lambda: seen[-1] == stop_at) is None
-    )
+    with opened(tmp_path / "a", own) as folder:
+        assert train_in(folder, data, watch, lambda: seen[-1] == stop_at) is None
     assert seen == list(range(5, stop_at + 1, 5))
     assert not (tmp_path / "a" / "result.json").exists()
-    with contextlib.closing(RunFolder(tmp_path / "a", own, one_device())) as folder:
+    with opened(tmp_path / "a", own) as folder:
         assert folder.checkpoint_step() == kept
     seen.clear()
-    assert train_on(own, data, tmp_path / "a", watch, stop=lambda: False) is not None
+    train_on(own, data, tmp_path / "a", watch)
     assert seen == list(range(kept + 5, 31, 5))
     assert_same_run(tmp_path / "whole", tmp_path / "a", own)
 
@@ -205,9 +208,9 @@ def test_a_stop_that_raises_keeps_nothing_more(tmp_path):
     def lost():
         raise Stop
 
-    with pytest.raises(Stop):
-        train_on(config(), load("rotated_digits"), tmp_path, stop=lost)
-    with contextlib.closing(RunFolder(tmp_path, config(), one_device())) as folder:
+    with pytest.raises(Stop), opened(tmp_path, config()) as folder:
+        train_in(folder, load("rotated_digits"), stop=lost)
+    with opened(tmp_path, config()) as folder:
         assert folder.checkpoint_step() is None
 
 
