@@ -67,22 +67,6 @@ def test_a_run_that_fails_again_and_again_is_given_up(tmp_path):
     assert found["r0"]["state"] == "finished"
 
 
-def test_starts_with_progress_between_them_do_not_count(tmp_path):
-    claims = Claims(tmp_path)
-    assert [claims.begin("r0", step) for step in (0, 0, 20, 20, 20, 40)] == [
-        1,
-        2,
-        1,
-        2,
-        3,
-        1,
-    ]
-    claims.undo("r0")
-    assert claims.begin("r0", 40) == 1
-    claims.forget("r0")
-    assert claims.begin("r0", 40) == 1 and claims.held() == []
-
-
 def test_a_run_whose_claim_was_lost_writes_nothing(tmp_path):
     plan = made_up.plan(tmp_path, count=1, r0=made_up.slowly)
     others, told = [], []
