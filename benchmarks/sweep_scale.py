@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +25,7 @@ from experiments.files import write_json
 from experiments.methods.registry import METHODS
 from experiments.results.beside_papers import domain_table
 from experiments.results.over_draws import RULES, select_over_draws
+from experiments.runs.claims import Claims
 from experiments.runs.records import FINISHED, read_records
 from experiments.runs.status import read_status
 from experiments.runs.sweep import Sweep, SweepRun, keep_sweep, make_sweep, read_sweep
@@ -33,6 +34,7 @@ from experiments.training.run_folder import environment
 
 FILES = 100  # of records, as of so many processes
 EVALUATIONS = 6
+CLAIMED = 1000
 
 _watched: list[tuple[str, list[str]]] = []
 
@@ -132,6 +134,9 @@ def run(draws: int) -> dict[str, Any]:
                     select_over_draws(list(read.values()), rule), sweep.data, rule=rule
                 ),
             )
+        claims = Claims(folder / "claims")
+        names = list(sweep.runs)[:CLAIMED]
+        measured(f"{CLAIMED} claims, taken and let go", lambda: _claim_all(claims, names))
         sizes = [file.stat().st_size for file in (folder / "records").iterdir()]
         return {
             "runs": len(sweep.runs),
@@ -141,6 +146,12 @@ def run(draws: int) -> dict[str, Any]:
             "records": records,
             "environment": environment(),
         }
+
+
+def _claim_all(claims: Claims, names: Sequence[str]) -> None:
+    for name in names:
+        assert claims.take(name)
+        claims.release(name)
 
 
 def _planned(folder: Path) -> Sweep:
