@@ -39,14 +39,6 @@ def that_train(processes: Iterable[int]) -> list[int]:
     return [p for p in processes if any("spawn_main" in part for part in command_of(p))]
 
 
-def parent(process: int) -> int:
-    """The id of a process's parent, 0 if it has ended."""
-    try:
-        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on."""
     with contextlib.ExitStack() as stack:

@@ -5,17 +5,18 @@ import os
 import secrets
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.experiments.runs.engines.machine import (
     free_ports,
     kill,
-    parent,
     processes_with,
 )
 from tests.experiments.runs.sweeps import wait_until
 
+MARK = "NODE_OF_A_TEST"  # an environment variable, which a node's steps inherit
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -81,25 +82,25 @@ class Slurm:
 
     def states(self, name: str) -> dict[str, str]:
         """Of the jobs of that name, id -> state."""
+        time.sleep(0.2)  # it is asked in loops
         listing = self.call("squeue", "-h", "-r", f"--name={name}", "--format=%i %T")
         return dict(line.split() for line in listing.splitlines())
 
     def job(self, job: str) -> dict[str, str]:
         """What SLURM says of one job, its fields."""
+        time.sleep(0.2)
         words = self.call("scontrol", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def start_node(self, name: str) -> None:
         """Its daemon."""
-        self.call("slurmd", "-N", name, "-f", self.environment["SLURM_CONF"])
+        daemon = ["slurmd", "-N", name, "-f", self.environment["SLURM_CONF"]]
+        subprocess.run(daemon, env={**self.environment, MARK: name}, check=True)
 
     def kill_node(self, name: str) -> None:
         """As if its plug was pulled: the daemon, its steps and all that they started."""
-        daemon = int((self.folder / f"{name}.pid").read_text())
-        kill([daemon])
-        started = self.processes(name)
-        steps = {parent(process) for process in started} - {0, 1, daemon, os.getpid()}
-        kill([*steps, *started])
+        kill(processes_with(SLURM_CONF=self.environment["SLURM_CONF"], **{MARK: name}))
+        kill(self.processes(name))
 
     def processes(self, name: str) -> list[int]:
         """Of the jobs on a node."""
@@ -138,12 +139,4 @@ def running(folder: Path) -> Iterator[Slurm]:
         )
         yield slurm
     finally:
-        end(slurm)
-
-
-def end(slurm: Slurm) -> None:
-    """Kills what is left of it."""
-    for name in ("n1", "n2"):
-        with contextlib.suppress(OSError):
-            slurm.kill_node(name)
-    kill(int(file.read_text()) for file in slurm.folder.glob("*.pid"))
+        kill(processes_with(SLURM_CONF=slurm.environment["SLURM_CONF"]))

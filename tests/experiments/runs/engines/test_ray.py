@@ -64,9 +64,12 @@ def test_without_a_cluster_it_makes_one_and_goes_on_after_the_drivers_death(
             wait_until(lambda: trained_further(tmp_path / "sweep"), driver)
             driver.kill()
             driver.wait()
-            wait_until(lambda: not processes_with(RAY_TMPDIR=folder))
+            wait_until(lambda: not that_train(processes_with(RAY_TMPDIR=folder)))
+            finished = computed(tmp_path / "sweep").keys()
+            begun_before = len(starts(tmp_path / "sweep"))
         said = done(*told, **environment)
     assert f"{RUNS} of {RUNS} runs ended: {RUNS} finished" in said
     assert computed(tmp_path / "sweep") == undisturbed
     assert lines(tmp_path / "sweep") == RUNS
-    assert len(starts(tmp_path / "sweep")) == RUNS + 1
+    assert len(starts(tmp_path / "sweep")) <= RUNS + 1
+    assert not {run for run, _ in starts(tmp_path / "sweep")[begun_before:]} & finished

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from experiments.runs.engines import slurm
+from experiments.training.run_folder import checkpoint_step
 from tests.experiments.runs.engines import slurm_cluster
 from tests.experiments.runs.engines.machine import command_of, kill, that_train
 from tests.experiments.runs.sweeps import (
@@ -129,6 +130,11 @@ def test_a_node_that_slurm_stopped_itself_waits_for_the_end_of_its_job(status, m
     assert waited == [slurm.NUMBERS["signal_delay_s"]]
 
 
+def stops(folder):
+    """How often a run was stopped and kept, as the nodes wrote down."""
+    return sum(log.read_text().count("Z stop ") for log in (folder / "nodes").iterdir())
+
+
 SUBMIT = ("--on", "slurm", "--nodes", 2, "--jobs", 1, "--slurm", "partition=low,time=30")
 
 
@@ -176,18 +182,21 @@ class TestACluster:
         wait_until(lambda: len(trained_further(tmp_path)) == 2)
         cluster.call("sbatch", "-phigh", "-N2", "-o/dev/null", "--wrap=sleep 1")
         wait_until(lambda: [*cluster.states(name).values()] == ["PENDING"] * 2)
-        stopped = trained_further(tmp_path)
+        kept = {
+            (run, checkpoint_step(tmp_path / "runs" / run[:2] / run))
+            for run in trained_further(tmp_path)
+        }
         assert "2 nodes were there, 0 are submitted" in done(*submit)
         # Later one of them is told that its time is over.
-        wait_until(lambda: len(starts(tmp_path)) > RUNS // 2 + len(stopped))
+        begun_before = len(starts(tmp_path))
+        wait_until(lambda: len(starts(tmp_path)) > begun_before + 2)
         wait_until(lambda: trained_further(tmp_path))
         told, *_ = cluster.nodes_of(name)
         cluster.call("scancel", "--signal=USR2", told)
         wait_until(lambda: not cluster.states(name))
         assert computed(tmp_path) == undisturbed and lines(tmp_path) == RUNS
-        again = len(starts(tmp_path)) - RUNS
-        assert len(stopped) <= again <= len(stopped) + 1
-        assert again == sum(step > 0 for _, step in starts(tmp_path))  # none from the start
+        assert kept <= set(starts(tmp_path)[begun_before:])
+        assert len(starts(tmp_path)) == RUNS + stops(tmp_path)
         for job in jobs:
             assert cluster.job(job)["Restarts"] == ("2" if job == told else "1")
             assert cluster.job(job)["JobState"] == "COMPLETED"
