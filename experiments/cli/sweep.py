@@ -1,6 +1,7 @@
 """The command `sweep`: draws of hyperparameters, on one machine or on many."""
 
 import dataclasses
+import itertools
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -238,18 +239,37 @@ def _print_status(plan: Plan, sweep: Sweep, status: Status) -> None:
 
 
 def _plan_table(sweep: Sweep) -> Table:
-    tests = len(sweep.left_out)
+    """A row for each draw of a trial; what methods draw alike is one column."""
+    tests = "tests, of one domain or two" if sweep.pairs else "unseen domains"
     title = (
         f"{len(sweep.runs)} runs: {len(sweep.methods)} methods x {sweep.draws} draws x "
-        f"{sweep.trials} trials x {tests} tests on {sweep.data}"
+        f"{sweep.trials} trials x {len(sweep.left_out)} {tests}, on {sweep.data}"
     )
-    table = Table("method", "trial", "draw", "drawn", title=title)
-    for method, trials in sweep.drawn.items():
-        for trial, draws in enumerate(trials):
-            for draw, values in enumerate(draws):
-                told = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
-                table.add_row(method, str(trial), str(draw), told or "the default")
+    columns = _columns(sweep)
+    table = Table("trial", "draw", *columns, title=title)
+    for trial, draw in itertools.product(range(sweep.trials), range(sweep.draws)):
+        cells = (column.get((trial, draw)) for column in columns.values())
+        told = ("default" if cell is None else f"{cell:.4g}" for cell in cells)
+        table.add_row(str(trial), str(draw), *told)
     return table
+
+
+def _columns(sweep: Sweep) -> dict[str, dict[tuple[int, int], Any]]:
+    """Name of a field, with its method where methods differ -> (trial, draw) -> value."""
+    by_field: dict[str, dict[str, dict[tuple[int, int], Any]]] = {}
+    at = list(itertools.product(range(sweep.trials), range(sweep.draws)))
+    for method, (trial, draw) in itertools.product(sweep.methods, at):
+        for name, value in sweep.drawn[method][trial][draw].items():
+            own = by_field.setdefault(name.replace("_", " "), {}).setdefault(method, {})
+            own[trial, draw] = value
+    columns = {}
+    for name, by_method in by_field.items():
+        first, *others = by_method.values()
+        if all(other == first for other in others) and len(by_method) > 1:
+            columns[name] = first
+        else:
+            columns |= {f"{method} {name}": own for method, own in by_method.items()}
+    return columns
 
 
 def _split(names: str) -> list[str]:
