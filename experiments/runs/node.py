@@ -56,6 +56,15 @@ def run_node(
     if missing:
         _Node(plan, min(jobs, missing)).run(stop, watch)
     watch()
+    _remove_what_is_left(plan, records)
+
+
+def _remove_what_is_left(plan: Plan, records: Records) -> None:
+    """The folders of runs whose process was killed after it had kept their record."""
+    records.refresh()
+    for folder in (plan.folder / "runs").glob("*/*"):
+        if folder.name in records.heads and not plan.keeps_folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Process:
@@ -187,7 +196,11 @@ def of_slot(slot: int, jobs: int) -> dict[str, str]:
 
 
 def default_jobs() -> int:
-    """A process for each GPU, or for each core that this one may use."""
+    """A process for each GPU, or for each core that this one may use.
+
+    A process is not bound to its core: the last digits of a sum depend on how many there
+    are, and a run shall not depend on how many others are trained beside it.
+    """
     cores = len(os.sched_getaffinity(0))
     allocated = int(os.environ.get("SLURM_CPUS_ON_NODE", cores))
     return len(visible_gpus()) or min(cores, allocated)

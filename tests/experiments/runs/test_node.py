@@ -11,7 +11,7 @@ import pytest
 
 from experiments.runs import node
 from experiments.runs.node import of_slot, run_node, visible_gpus
-from experiments.runs.records import read_records
+from experiments.runs.records import FINISHED, Records, read_records
 from tests.experiments.runs import made_up
 
 ROOT = Path(__file__).parents[3]
@@ -37,6 +37,15 @@ def test_processes_that_die_are_replaced_and_their_runs_go_on(tmp_path):
     assert looks
     run_node(plan, 2)  # nothing is left, and nothing is begun
     assert log_of(tmp_path) == log
+
+
+def test_a_folder_whose_record_was_kept_is_removed(tmp_path):
+    """Its process was killed between the two."""
+    plan = made_up.plan(tmp_path, count=1)
+    Records(plan.records).append("r0", FINISHED)
+    (tmp_path / "runs" / "r" / "r0" / "checkpoints").mkdir(parents=True)
+    run_node(plan, 1)
+    assert not (tmp_path / "runs" / "r" / "r0").exists()
 
 
 @pytest.mark.slow
