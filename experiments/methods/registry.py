@@ -17,7 +17,7 @@ import optax
 import disam_jax as dj
 from experiments.fields import check_known
 from experiments.methods.examples import climb_fewer, only_hardest
-from experiments.methods.method import Hyperparameters, Method
+from experiments.methods.method import NAMES, Hyperparameters, Method
 
 ENTRY_POINTS = "disam_jax.methods"
 BACKWARD = 2 / 3  # of a gradient: a second way back through one forward pass
@@ -220,7 +220,8 @@ def find_method(name: str) -> Method:
     except (ImportError, AttributeError) as error:
         raise ValueError(f"method '{name}' cannot be loaded: {error}") from None
     if inspect.isfunction(method):
-        method = Method(method, name=attribute, cost=None)
+        # It may look at its numbers, with `if`: then they are constants of its program.
+        method = Method(method, name=attribute, cost=None, static=NAMES)
     if not isinstance(method, Method):
         raise ValueError(
             f"method '{name}' must be an experiments.methods.Method, or a function of "

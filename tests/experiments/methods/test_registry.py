@@ -18,6 +18,7 @@ from experiments.methods import method as method_module
 from experiments.methods.examples import climb_fewer, only_hardest, take
 from experiments.models.classifier import make_classifier
 from experiments.training.feed import with_steps
+from experiments.training.pattern import numbers_of, pattern
 from tests.experiments.training.test_step import (
     BATCH,
     CLASSES,
@@ -156,6 +157,16 @@ def test_a_function_is_a_method_whose_cost_is_counted(elsewhere):
     assert (found.name, found.description) == ("half_way", "SAM from half the radius")
     assert (found.reads, found.defaults) == (("rho",), Hyperparameters(rho=0.025))
     assert found.gradients(found.defaults, 3) == 2
+
+
+def test_a_function_may_look_at_its_numbers(elsewhere):
+    """They are constants of its program; those of a Method come as arrays."""
+    rhos = [0.1, 0.2]
+    alone = [config_of(f"{elsewhere}:half_way", rho=rho) for rho in rhos]
+    method = [config_of(f"{elsewhere}:MINE", rho=rho) for rho in rhos]
+    assert not any(numbers_of(config).hyperparameters for config in alone)
+    assert [pattern(config).hyperparameters.rho for config in alone] == rhos
+    assert len(set(map(pattern, method))) == 1
 
 
 def test_a_cost_is_counted_once_and_only_when_it_is_asked_for(elsewhere, monkeypatch):
