@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.cases import Case, classifier, mlp
 from benchmarks.methods import METHODS
 from experiments.files import write_json
-from experiments.training.run_folder import environment
+from experiments.training.numerics import environment
 
 BY_HAND = "sam by hand"
 NAMES = ("erm", BY_HAND, "sam", "disam", "sagm", "gsam", "disam (recorded)")

@@ -12,7 +12,7 @@ from benchmarks.measure import Setup, measure
 from benchmarks.methods import NAIVE
 from benchmarks.tables import show
 from experiments.files import write_json
-from experiments.training.run_folder import environment
+from experiments.training.numerics import environment
 
 METHODS = ("sam", "sagm", "disam")
 

@@ -26,7 +26,7 @@ from experiments.data.prepare import prepare
 from experiments.data.streams import balanced, iterate
 from experiments.data.transforms import decode, random_resized_crop, resize
 from experiments.files import write_json, write_whole
-from experiments.training.run_folder import environment
+from experiments.training.numerics import environment
 
 SIZE = 224  # pixels along a side of what the model is given
 DOMAINS = ("a", "b", "c")

@@ -17,7 +17,7 @@ from rich.table import Table
 import disam_jax as dj
 from benchmarks.cases import Batch, Case, classifier, rematerialized
 from experiments.files import write_json
-from experiments.training.run_folder import environment
+from experiments.training.numerics import environment
 
 METHODS = {"erm": dj.erm(), "disam": dj.disam()}  # SAM's is DISAM's
 MICRO_BATCH = 24  # examples of a micro-batch

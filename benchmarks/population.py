@@ -24,6 +24,7 @@ from experiments.devices import one_device
 from experiments.files import write_json
 from experiments.training.feed import make_feed
 from experiments.training.loop import train
+from experiments.training.numerics import environment
 from experiments.training.pattern import numbers_of
 from experiments.training.population import (
     compile_population,
@@ -34,7 +35,6 @@ from experiments.training.population import (
 )
 from experiments.training.program import init_state, make_program
 from experiments.training.run import init_key
-from experiments.training.run_folder import environment
 from experiments.training.step import compile_predict, compile_step
 
 METHOD = "disam"

@@ -22,7 +22,7 @@ from rich.table import Table
 import disam_jax as dj
 from benchmarks.cases import Case, classifier
 from experiments.files import write_json
-from experiments.training.run_folder import environment
+from experiments.training.numerics import environment
 
 
 @dataclasses.dataclass(frozen=True)

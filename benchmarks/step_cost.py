@@ -14,7 +14,7 @@ from benchmarks.methods import FAMILY, NAIVE, STANDARD
 from benchmarks.tables import markdown, show
 from experiments.fields import check_known
 from experiments.files import write_json, write_whole
-from experiments.training.run_folder import environment
+from experiments.training.numerics import environment
 
 # What a model too slow for all of them is measured with.
 MAIN = ("erm", "sam", "sagm", "disam", "sam by hand", "optax.contrib.sam")

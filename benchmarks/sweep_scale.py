@@ -28,9 +28,10 @@ from experiments.results.over_draws import RULES, select_over_draws
 from experiments.runs.claims import Claims
 from experiments.runs.records import FINISHED, read_records
 from experiments.runs.status import read_status
-from experiments.runs.sweep import Sweep, SweepRun, keep_sweep, make_sweep, read_sweep
+from experiments.runs.sweep import Sweep, SweepRun, keep_sweep, read_sweep
+from experiments.runs.sweep_planning import make_sweep
 from experiments.runs.sweep_training import sweep_plan
-from experiments.training.run_folder import environment
+from experiments.training.numerics import environment
 
 FILES = 100  # of records, as of so many processes
 EVALUATIONS = 6

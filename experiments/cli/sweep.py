@@ -27,7 +27,8 @@ from experiments.runs.node import default_jobs, run_node
 from experiments.runs.plan import Plan
 from experiments.runs.records import Records
 from experiments.runs.status import Status, read_status
-from experiments.runs.sweep import Sweep, keep_sweep, make_sweep, read_sweep
+from experiments.runs.sweep import Sweep, keep_sweep, read_sweep
+from experiments.runs.sweep_planning import make_sweep
 from experiments.runs.sweep_training import sweep_plan
 
 ENGINES = ("local", "slurm", "ray")

@@ -12,7 +12,7 @@ from experiments.results import figures
 from experiments.results.summary import Row, summarize
 from experiments.results.table import grid
 from experiments.training.compare import Comparison
-from experiments.training.run_folder import environment
+from experiments.training.numerics import environment
 
 LEGEND = """\
 In-domain: the held-out parts of the source domains. Out-of-domain: all images of the unseen

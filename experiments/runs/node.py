@@ -19,7 +19,7 @@ from experiments.runs.compiled import keep_compiled
 from experiments.runs.plan import Plan
 from experiments.runs.records import Records, node_name
 from experiments.runs.worker import RunFailedError, work
-from experiments.training.run_folder import environment
+from experiments.training.numerics import environment
 
 LOOK = 1.0  # seconds between two looks at the processes
 MOST_IN_A_ROW = 3  # that fail before one succeeds: then it is not the runs, it is the node

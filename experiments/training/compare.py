@@ -17,8 +17,8 @@ from experiments.devices import Layout
 from experiments.files import write_json, write_whole
 from experiments.training.loop import train
 from experiments.training.metrics import RunDivergedError, read_metrics
-from experiments.training.numerics import changed_flags
-from experiments.training.run_folder import environment, flatten, refuse_another_run
+from experiments.training.numerics import changed_flags, environment
+from experiments.training.run_folder import flatten, refuse_another_run
 
 Watch = Callable[[RunConfig, int, dict[str, Any]], None]
 Outcome = dict[str, Any] | RuntimeError  # the record of a run, or why there is none

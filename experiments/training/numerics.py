@@ -1,13 +1,27 @@
 """What changes a run's numbers beside its config: JAX's flags, and the machine."""
 
+import functools
 import os
+import platform
+import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 
+PACKAGES = (
+    "disam_jax",
+    "jax",
+    "jaxlib",
+    "optax",
+    "chex",
+    "flax",
+    "orbax-checkpoint",
+    "numpy",
+)
 # Other numbers altogether: with the same seed, other weights and other batches.
 FLAGS = {
     "jax_default_matmul_precision": None,
@@ -93,3 +107,44 @@ def _last_digits(environment: Mapping[str, Any]) -> dict[str, Any]:
 def xla_flags() -> str:
     """The options of the compiler that the environment gives."""
     return os.environ.get("XLA_FLAGS", "")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, flags, commit, machine: what one must know to make the numbers again."""
+    return {**_code_and_machine(), "flags": changed_flags(), "xla_flags": xla_flags()}
+
+
+@functools.cache  # of the code that runs, whatever is committed meanwhile
+def _code_and_machine() -> dict[str, Any]:
+    device = jax.devices()[0]
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpu_count": os.cpu_count(),
+        "device": {"platform": device.platform, "kind": device.device_kind},
+        "device_count": jax.device_count(),
+    }
+
+
+def _commit() -> str:
+    """The commit, with a mark where tracked files differ from it; 'unknown' without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        described = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -16,10 +16,11 @@ from experiments.training.evaluation import evaluation_line, score
 from experiments.training.feed import make_feed
 from experiments.training.first_batch import first_batch
 from experiments.training.metrics import MetricsLog, RunDivergedError, train_line
+from experiments.training.numerics import environment
 from experiments.training.optimizer import learning_rate_schedule
 from experiments.training.pattern import numbers_of
 from experiments.training.program import TrainState, init_state, make_program
-from experiments.training.run_folder import RunFolder, environment
+from experiments.training.run_folder import RunFolder
 from experiments.training.selection import SELECTION_RULES, Selected
 from experiments.training.step import compile_predict
 from experiments.training.swad import Segments

@@ -16,15 +16,11 @@ import functools
 import glob
 import json
 import os
-import platform
-import subprocess
 import tempfile
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
 from experiments.config.preset import Preset
@@ -33,68 +29,14 @@ from experiments.devices import Layout
 from experiments.files import UNFINISHED, is_unused, locked, read_json, write_json
 from experiments.methods.registry import find_method
 from experiments.training.numerics import (
-    changed_flags,
+    environment,
     refuse_other_flags,
     tell_other_machine,
-    xla_flags,
 )
 from experiments.training.program import TrainState
 
 # What the system may say of a file that cannot be written, for the user to mend.
 NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-PACKAGES = (
-    "disam_jax",
-    "jax",
-    "jaxlib",
-    "optax",
-    "chex",
-    "flax",
-    "orbax-checkpoint",
-    "numpy",
-)
-
-
-def environment() -> dict[str, Any]:
-    """Versions, flags, commit, machine: what one must know to make the numbers again."""
-    return {**_code_and_machine(), "flags": changed_flags(), "xla_flags": xla_flags()}
-
-
-@functools.cache  # of the code that runs, whatever is committed meanwhile
-def _code_and_machine() -> dict[str, Any]:
-    device = jax.devices()[0]
-    return {
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cpu_count": os.cpu_count(),
-        "device": {"platform": device.platform, "kind": device.device_kind},
-        "device_count": jax.device_count(),
-    }
-
-
-def _commit() -> str:
-    """The commit, with a mark where tracked files differ from it; 'unknown' without git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        described = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return described.stdout.strip()
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 Guard = Callable[[Path], contextlib.AbstractContextManager[Any]]
 
 

@@ -31,9 +31,8 @@ from experiments.runs.records import (
 )
 from experiments.runs.worker import RunFailedError, work
 from experiments.studies.kit.run import Spec, first_batch_of, train_spec
-from experiments.training.numerics import changed_flags, refuse_other_flags
+from experiments.training.numerics import changed_flags, environment, refuse_other_flags
 from experiments.training.pattern import pattern
-from experiments.training.run_folder import environment
 
 Watch = Callable[[int, int], None]
 

@@ -15,7 +15,7 @@ from experiments.data import DATASETS
 from experiments.files import read_json, write_json, write_whole
 from experiments.results.table import Table, grid
 from experiments.studies.kit.runs import Setting
-from experiments.training.run_folder import environment
+from experiments.training.numerics import environment
 
 Numbers = dict[str, Any]
 

@@ -9,7 +9,8 @@ import pytest
 from experiments.config.run import make_config
 from experiments.data import load
 from experiments.data.opening import Where
-from experiments.runs.sweep import keep_sweep, make_sweep, read_sweep
+from experiments.runs.sweep import keep_sweep, read_sweep
+from experiments.runs.sweep_planning import make_sweep
 from experiments.training.pattern import pattern
 
 SMALL = {"steps": 6, "batch_size": 4, "log_every": 2, "checkpoint_every": 2}
