@@ -129,15 +129,15 @@ def two_trained_one_given_up(plan, jobs, watch):
 
 
 def test_failed_runs_are_named_and_the_next_call_tries_them_again(tmp_path, monkeypatch):
-    real = matrix.train
+    real = matrix.train_in
 
-    def second_diverges(config, *rest, **others):
-        if config.unseen == "15":
+    def second_diverges(folder, *rest, **others):
+        if folder.config.unseen == "15":
             raise RunDivergedError("erm/15/seed0: the loss is not finite")
-        return real(config, *rest, **others)
+        return real(folder, *rest, **others)
 
     monkeypatch.setattr(matrix, "run_node", two_trained_one_given_up)
-    monkeypatch.setattr(matrix, "train", second_diverges)
+    monkeypatch.setattr(matrix, "train_in", second_diverges)
     found = compared(tmp_path)
     assert [record["unseen_domain"] for record in found.records] == ["0"]
     told = {config.unseen: why for config, why in found.failures}
