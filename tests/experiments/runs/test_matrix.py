@@ -144,7 +144,7 @@ def test_failed_runs_are_named_and_the_next_call_tries_them_again(tmp_path, monk
     assert told["15"] == "erm/15/seed0: the loss is not finite"
     assert told["30"] == f"its process ended 3 times ({tmp_path / 'node' / 'nodes'})"
     assert (tmp_path / "node" / "nodes").exists()
-    monkeypatch.setattr(matrix, "train", real)
+    monkeypatch.setattr(matrix, "train_in", real)
     again = compared(tmp_path)
     assert [r["unseen_domain"] for r in again.records] == ["0", "15", "30"]
     assert again.records[0] == found.records[0] and not again.failures
