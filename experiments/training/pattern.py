@@ -16,7 +16,7 @@ from experiments.methods.registry import find_method
 # Fields of the preset, and the value that leaves a field's part out of the program.
 PRESET = {
     "learning_rate": None,
-    "weight_decay": 0.0,
+    "weight_decay": None,
     "dropout": 0.0,
     "penalty_weight": None,
     "penalty_start": None,

@@ -27,7 +27,7 @@ SMALL = {
 }
 PRESET = {
     "learning_rate": (0.1, 0.05),
-    "weight_decay": (0.1, 0.5),
+    "weight_decay": (0.1, 0.0),
     "dropout": (0.2, 0.5),
     "penalty_weight": (1.0, 3.0),
     "penalty_start": (1, 0),
@@ -81,7 +81,7 @@ def test_every_method_takes_its_numbers_as_arrays(method):
 
 def test_what_the_step_is_compiled_for_is_told_apart():
     own = config(**A)
-    preset = {"weight_decay": 0.0, "dropout": 0.0, "penalty_weight": None, "steps": 5}
+    preset = {"dropout": 0.0, "penalty_weight": None, "steps": 5}
     others = [
         dataclasses.replace(own, preset=dataclasses.replace(own.preset, **{name: value}))
         for name, value in preset.items()
@@ -89,6 +89,10 @@ def test_what_the_step_is_compiled_for_is_told_apart():
     others += [config(**A, variance="count_weighted"), config("sagm", **A)]
     others += [dataclasses.replace(own, also_unseen="0")]
     assert len({pattern(other) for other in (own, *others)}) == len(others) + 1
+
+
+def test_no_weight_decay_is_a_number_too():
+    assert pattern(config(**{**A, "weight_decay": 0.0})) == pattern(config(**A))
 
 
 def steps_of(step, state, count=3):
