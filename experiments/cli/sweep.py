@@ -225,8 +225,8 @@ def _shown(plan: Plan, quiet: bool) -> Iterator[Callable[[], None]]:
 
 
 def _print_status(plan: Plan, sweep: Sweep, status: Status) -> None:
-    console.print(f"{status.ended} of {status.total} runs ended: {status.counts()}.")
-    console.print(f"{status.speed()}.")
+    counts = f"{status.ended} of {status.total} runs ended: {status.counts()}."
+    console.print(counts, f"{status.speed()}.", sep="\n", soft_wrap=True)
     for name in status.given_up:
         run = sweep.runs[name]
         console.print(
