@@ -75,9 +75,8 @@ class Slurm:
 
     def nodes_of(self, name: str) -> dict[str, str]:
         """Of the jobs of that name that run, id -> node."""
-        listing = self.call(
-            "squeue", "-h", "-r", "-t", "R", f"--name={name}", "-o", "%i %N"
-        )
+        running = ("squeue", "-h", "-r", "-t", "R", f"--name={name}")
+        listing = self.call(*running, "--format=%i %N")
         return dict(line.split() for line in listing.splitlines())
 
     def states(self, name: str) -> dict[str, str]:
@@ -122,21 +121,17 @@ def running(folder: Path) -> Iterator[Slurm]:
     key.chmod(0o400)
     try:
         slurm.call(
-            *(
-                "munged",
-                "--force",
-                f"--key-file={key}",
-                f"--seed-file={folder / 'munge.seed'}",
-            ),
-            *(f"--socket={folder / 'munge.socket'}", f"--pid-file={folder / 'munged.pid'}"),
+            *("munged", "--force", f"--key-file={key}"),
+            f"--socket={folder / 'munge.socket'}",
+            f"--seed-file={folder / 'munge.seed'}",
+            f"--pid-file={folder / 'munged.pid'}",
             f"--log-file={folder / 'munged.log'}",
         )
         slurm.call("slurmctld", "-f", slurm.environment["SLURM_CONF"])
         for name in ("n1", "n2"):
             slurm.start_node(name)
-        wait_until(
-            lambda: set(slurm.call("sinfo", "-h", "-N", "-o", "%t").split()) == {"idle"}
-        )
+        seen = ("sinfo", "--noheader", "--Node", "--format=%t")
+        wait_until(lambda: set(slurm.call(*seen).split()) == {"idle"})
         yield slurm
     finally:
         kill(processes_with(SLURM_CONF=slurm.environment["SLURM_CONF"]))

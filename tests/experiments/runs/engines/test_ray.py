@@ -6,9 +6,8 @@ import pytest
 from experiments.runs.engines import ray
 from tests.experiments.runs.engines import ray_cluster
 from tests.experiments.runs.engines.machine import kill, processes_with, that_train
+from tests.experiments.runs.engines.sweep import LONGER, RUNS, both_train
 from tests.experiments.runs.sweeps import (
-    RUNS,
-    TINY,
     begun,
     computed,
     done,
@@ -34,9 +33,9 @@ def test_without_ray_an_error_names_the_extra(monkeypatch):
 @pytest.mark.slow
 def test_nodes_and_processes_die_and_a_node_joins(tmp_path, undisturbed):
     with ray_cluster.running(SECOND) as cluster:
-        told = ("sweep", tmp_path, *TINY, *ON_RAY)
+        told = ("sweep", tmp_path, *LONGER, *ON_RAY)
         with begun(*told, **cluster.environment) as driver:
-            wait_until(lambda: len(trained_further(tmp_path)) == 2, driver)
+            wait_until(lambda: both_train(tmp_path), driver)
             finished = computed(tmp_path).keys()
             kill(that_train(cluster.processes(HEAD)))
             cluster.kill_node(SECOND)
@@ -57,7 +56,7 @@ def test_nodes_and_processes_die_and_a_node_joins(tmp_path, undisturbed):
 def test_without_a_cluster_it_makes_one_and_goes_on_after_the_drivers_death(
     tmp_path, undisturbed
 ):
-    told = ("sweep", tmp_path / "sweep", *TINY, "--on", "ray")
+    told = ("sweep", tmp_path / "sweep", *LONGER, "--on", "ray")
     with ray_cluster.folder() as folder:
         environment = {"HOME": str(folder), "RAY_TMPDIR": str(folder)}
         with begun(*told, **environment) as driver:

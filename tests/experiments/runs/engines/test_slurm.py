@@ -11,9 +11,8 @@ from experiments.runs.engines import slurm
 from experiments.training.run_folder import checkpoint_step
 from tests.experiments.runs.engines import slurm_cluster
 from tests.experiments.runs.engines.machine import command_of, kill, that_train
+from tests.experiments.runs.engines.sweep import LONGER, RUNS, both_train, stops
 from tests.experiments.runs.sweeps import (
-    RUNS,
-    TINY,
     computed,
     done,
     lines,
@@ -130,11 +129,6 @@ def test_a_node_that_slurm_stopped_itself_waits_for_the_end_of_its_job(status, m
     assert waited == [slurm.NUMBERS["signal_delay_s"]]
 
 
-def stops(folder):
-    """How often a run was stopped and kept, as the nodes wrote down."""
-    return sum(log.read_text().count("Z stop ") for log in (folder / "nodes").iterdir())
-
-
 SUBMIT = ("--on", "slurm", "--nodes", 2, "--jobs", 1, "--slurm", "partition=low,time=30")
 
 
@@ -176,10 +170,10 @@ class TestACluster:
         self, cluster, conf, tmp_path, undisturbed
     ):
         submit = ("sweep", tmp_path, *SUBMIT)
-        assert "0 nodes were there, 2 are submitted" in done(*submit[:2], *TINY, *SUBMIT)
+        assert "0 nodes were there, 2 are submitted" in done(*submit[:2], *LONGER, *SUBMIT)
         name = slurm.job_name(tmp_path)
         jobs = set(cluster.states(name))
-        wait_until(lambda: len(trained_further(tmp_path)) == 2)
+        wait_until(lambda: both_train(tmp_path))
         cluster.call("sbatch", "-phigh", "-N2", "-o/dev/null", "--wrap=sleep 1")
         wait_until(lambda: [*cluster.states(name).values()] == ["PENDING"] * 2)
         kept = {
@@ -189,8 +183,7 @@ class TestACluster:
         assert "2 nodes were there, 0 are submitted" in done(*submit)
         # Later one of them is told that its time is over.
         begun_before = len(starts(tmp_path))
-        wait_until(lambda: len(starts(tmp_path)) > begun_before + 2)
-        wait_until(lambda: trained_further(tmp_path))
+        wait_until(lambda: len(starts(tmp_path)) >= begun_before + 2)
         told, *_ = cluster.nodes_of(name)
         cluster.call("scancel", "--signal=USR2", told)
         wait_until(lambda: not cluster.states(name))
@@ -204,9 +197,9 @@ class TestACluster:
     def test_a_node_that_dies_is_requeued_and_a_worker_replaced(
         self, cluster, conf, tmp_path, undisturbed
     ):
-        done("sweep", tmp_path, *TINY, *SUBMIT)
+        done("sweep", tmp_path, *LONGER, *SUBMIT)
         name = slurm.job_name(tmp_path)
-        wait_until(lambda: len(trained_further(tmp_path)) == 2)
+        wait_until(lambda: both_train(tmp_path))
         finished = computed(tmp_path).keys()
         (job,) = (job for job, node in cluster.nodes_of(name).items() if node == "n1")
         kill(that_train(cluster.processes("n2")))
