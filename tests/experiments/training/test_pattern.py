@@ -61,7 +61,13 @@ def config(method="disam+sagm", seed=0, unseen="75", **changes):
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+def slow_but(quick, methods):
+    """All of them, those that say least of them all in the slow tests."""
+    slow = pytest.mark.slow
+    return [name if name in quick else pytest.param(name, marks=slow) for name in methods]
+
+
+@pytest.mark.parametrize("method", slow_but({"erm", "sam", "disam+sagm"}, METHODS))
 def test_every_method_takes_its_numbers_as_arrays(method):
     a, b = config(method, **A), config(method, seed=1, unseen="0", **B)
     assert pattern(a) == pattern(b) == pattern(pattern(a))
@@ -105,7 +111,10 @@ def steps_of(step, state, count=3):
 
 # Together they read all hyperparameters that are arrays.
 @pytest.mark.parametrize(
-    "method", ["disam+sagm", "rst", "ae_sam", "wsam", "vasso", "friendly_sam"]
+    "method",
+    slow_but(
+        {"disam+sagm"}, ("disam+sagm", "rst", "ae_sam", "wsam", "vasso", "friendly_sam")
+    ),
 )
 def test_each_number_acts_as_the_constant_does(method):
     program = make_program(config(method, **A), CLASSES, 2)
