@@ -1,61 +1,20 @@
 """Ctrl-C, TERM and SIGKILL, sent to the real commands."""
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from experiments.runs.records import read_records
 from experiments.training.metrics import read_metrics
+from tests.commands import PATIENT, ROOT, begun, is_gone, wait_until
 
-ROOT = Path(__file__).parents[3]
-QUICKLY = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as conftest.py has it
 TINY = ("--batch-size", "4", "--log-every", "2", "--checkpoint-every", "2")
-PATIENT = 300  # seconds, on any machine
 
 pytestmark = pytest.mark.slow
-
-
-@contextlib.contextmanager
-def command(*arguments):
-    """The command, in a group of processes of its own."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "experiments", *map(str, arguments)],
-        cwd=ROOT,
-        env=QUICKLY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_until(true, process=None):
-    deadline = time.monotonic() + PATIENT
-    while not true():
-        assert time.monotonic() < deadline
-        assert process is None or process.poll() is None, process.stdout.read()
-        time.sleep(0.05)
-
-
-def is_gone(group):
-    """Whether no process of the group is left."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 def said_at_its_end(process):
@@ -75,7 +34,7 @@ def test_a_study_of_several_processes_leaves_none(tmp_path, number, whole_group,
     runs = tmp_path / "runs"
     what = ("convergence", "--data", "colored_digits", "--gradients", 40, "--seeds", 2)
     where = ("--jobs", 2, "--out", tmp_path / "out", "--runs", runs)
-    with command("study", *what, *where) as process:
+    with begun("study", *what, *where) as process:
         wait_until(lambda: read_records(runs / "records"), process)
         (os.killpg if whole_group else os.kill)(process.pid, number)
         assert process.wait(60) == status
@@ -88,7 +47,7 @@ def test_a_study_of_several_processes_leaves_none(tmp_path, number, whole_group,
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_told_to_end_goes_on_later(tmp_path, number):
     what = ("train", "--data", "rotated_digits", "--method", "sam", *TINY)
-    with command(*what, "--steps", 100_000, "--out", tmp_path) as process:
+    with begun(*what, "--steps", 100_000, "--out", tmp_path) as process:
         wait_until(lambda: len(read_metrics(tmp_path)) > 3, process)
         process.send_signal(number)
         assert process.wait(60) == 128 + number
@@ -96,7 +55,7 @@ def test_a_run_that_is_told_to_end_goes_on_later(tmp_path, number):
         assert f"\n{number.name}: ended. The same command goes on" in said
         assert "Traceback" not in said
     done = len(read_metrics(tmp_path))
-    with command(*what, "--steps", 100_000, "--out", tmp_path) as process:
+    with begun(*what, "--steps", 100_000, "--out", tmp_path) as process:
         wait_until(lambda: len(read_metrics(tmp_path)) > done, process)
 
 
@@ -107,7 +66,7 @@ def test_a_run_of_several_processes_ends_too(tmp_path):
         meet = ("--coordinator", f"127.0.0.1:{free.getsockname()[1]}", "--processes", 2)
     what = ("train", "--data", "rotated_digits", "--method", "erm", *TINY, *meet)
     told = (*what, "--steps", 100_000, "--out", tmp_path)
-    with command(*told, "--process", 0) as one, command(*told, "--process", 1) as other:
+    with begun(*told, "--process", 0) as one, begun(*told, "--process", 1) as other:
         wait_until(lambda: len(read_metrics(tmp_path)) > 3, one)
         for process in (one, other):
             process.send_signal(signal.SIGTERM)
@@ -118,9 +77,9 @@ def test_a_run_of_several_processes_ends_too(tmp_path):
 def test_a_second_comparison_of_one_folder_is_refused_in_a_line(tmp_path):
     what = ("compare", "--data", "rotated_digits", "--methods", "sam", "--unseen", "0")
     told = (*what, *TINY, "--steps", 100_000, "--out", tmp_path)
-    with command(*told) as first:
+    with begun(*told) as first:
         wait_until(lambda: len(read_metrics(tmp_path / "runs/sam/0/seed0")) > 3, first)
-        with command(*told) as second:
+        with begun(*told) as second:
             assert second.wait(PATIENT) == 2
             (line,) = said_at_its_end(second).splitlines()
         assert line.startswith(f"error: {tmp_path} is taken: process {first.pid} on ")

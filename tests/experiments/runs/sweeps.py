@@ -1,20 +1,12 @@
 """Small real sweeps, begun as a user begins them, and what they left."""
 
-import contextlib
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 from experiments.runs.records import read_records
 from experiments.runs.sweep import read_sweep
 from experiments.training.run_folder import checkpoint_step
 
-ROOT = Path(__file__).parents[3]
-PATIENT = 300  # seconds, on any machine
 TINY = (
     *("--data", "rotated_digits", "--methods", "erm,sam", "--unseen", "0,15"),
     *("--draws", "2", "--trials", "1", "--steps", "60", "--batch-size", "4"),
@@ -22,45 +14,6 @@ TINY = (
 )
 RUNS = 8  # of TINY
 MEASURED = ("ended", "node", "seconds_per_step", "commit")  # and not computed
-
-
-def arguments(*told):
-    return [sys.executable, "-m", "experiments", *map(str, told)]
-
-
-@contextlib.contextmanager
-def begun(*told, before=(), **environment):
-    """The command, in a group of processes of its own."""
-    with subprocess.Popen(
-        [*before, *arguments(*told)],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def done(*told, status=0, before=(), **environment):
-    """What the command says, which ends with this status."""
-    with begun(*told, before=before, **environment) as process:
-        said = process.communicate(timeout=PATIENT)[0]
-    assert process.returncode == status, said
-    return said
-
-
-def wait_until(true, process=None):
-    deadline = time.monotonic() + PATIENT
-    while not true():
-        assert time.monotonic() < deadline
-        assert process is None or process.poll() is None, process.stdout.read()
-        time.sleep(0.02)
 
 
 def workers_of(pid):

@@ -8,16 +8,14 @@ import time
 import pytest
 
 from experiments.runs.records import read_records
+from tests.commands import begun, done, is_gone, wait_until
 from tests.experiments.runs.sweeps import (
     RUNS,
     TINY,
-    begun,
     computed,
-    done,
     lines,
     starts,
     trained_further,
-    wait_until,
     with_lease,
     workers_of,
 )
@@ -54,7 +52,7 @@ def test_killed_processes_are_replaced_and_all_killed_goes_on(tmp_path, undistur
         finished = read_records(tmp_path / "records").keys()
         os.killpg(node.pid, signal.SIGKILL)
         node.wait()
-        wait_until(lambda: not workers_of_group(node.pid))
+        wait_until(lambda: is_gone(node.pid))
     begun_before = len(starts(tmp_path))
     done("sweep", tmp_path)
     assert computed(tmp_path) == undisturbed and lines(tmp_path) == RUNS
@@ -67,15 +65,6 @@ def test_killed_processes_are_replaced_and_all_killed_goes_on(tmp_path, undistur
     settled = starts(tmp_path)
     assert "8 finished" in done("sweep", tmp_path)
     assert starts(tmp_path) == settled
-
-
-def workers_of_group(group):
-    """Processes of the group that are not gone."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])

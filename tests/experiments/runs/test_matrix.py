@@ -18,7 +18,8 @@ from experiments.runs.records import Records, read_records
 from experiments.training.compare import run_matrix
 from experiments.training.metrics import RunDivergedError
 from experiments.training.run_folder import checkpoint_step
-from tests.experiments.runs.sweeps import begun, done, starts, wait_until
+from tests.commands import begun, done, wait_until
+from tests.experiments.runs.sweeps import starts
 
 WHAT = (
     *("compare", "--data", "rotated_digits", "--methods", "erm,sam", "--unseen", "0,15"),

@@ -1,7 +1,8 @@
 import pytest
 
+from tests.commands import done
 from tests.experiments.runs.engines.sweep import LONGER, RUNS
-from tests.experiments.runs.sweeps import computed, done
+from tests.experiments.runs.sweeps import computed
 
 
 @pytest.fixture(scope="session")

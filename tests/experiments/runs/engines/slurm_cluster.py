@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.commands import wait_until
 from tests.experiments.runs.engines.machine import (
     free_ports,
     kill,
     processes_with,
 )
-from tests.experiments.runs.sweeps import wait_until
 
 MARK = "NODE_OF_A_TEST"  # an environment variable, which a node's steps inherit
 CONFIGURATION = """

@@ -4,18 +4,11 @@ import sys
 import pytest
 
 from experiments.runs.engines import ray
+from tests.commands import begun, done, wait_until
 from tests.experiments.runs.engines import ray_cluster
 from tests.experiments.runs.engines.machine import kill, processes_with, that_train
 from tests.experiments.runs.engines.sweep import LONGER, RUNS, both_train
-from tests.experiments.runs.sweeps import (
-    begun,
-    computed,
-    done,
-    lines,
-    starts,
-    trained_further,
-    wait_until,
-)
+from tests.experiments.runs.sweeps import computed, lines, starts, trained_further
 
 HEAD, SECOND, THIRD = ray_cluster.HEAD, "127.0.0.3", "127.0.0.4"
 ON_RAY = ("--on", "ray", "--nodes", 2)

@@ -9,17 +9,11 @@ import pytest
 
 from experiments.runs.engines import slurm
 from experiments.training.run_folder import checkpoint_step
+from tests.commands import done, wait_until
 from tests.experiments.runs.engines import slurm_cluster
 from tests.experiments.runs.engines.machine import command_of, kill, that_train
 from tests.experiments.runs.engines.sweep import LONGER, RUNS, both_train, stops
-from tests.experiments.runs.sweeps import (
-    computed,
-    done,
-    lines,
-    starts,
-    trained_further,
-    wait_until,
-)
+from tests.experiments.runs.sweeps import computed, lines, starts, trained_further
 
 with_slurm = [
     pytest.mark.slow,
