@@ -169,12 +169,13 @@ def make_config(
         seed=seed,
         protocol=protocol,
         data_fingerprint=data_fingerprint,
-        hyperparameters=_replace(base.hyperparameters_of(method), values),
-        preset=_replace(base.preset, values),
+        hyperparameters=replace_known(base.hyperparameters_of(method), values),
+        preset=replace_known(base.preset, values),
         **{k: values[k] for k in ("log_every", "checkpoint_every") if k in values},
     )
 
 
-def _replace(instance: Any, values: Mapping[str, Any]) -> Any:
+def replace_known(instance: Any, values: Mapping[str, Any]) -> Any:
+    """A dataclass with those of the values that it has fields for."""
     names = {field.name for field in dataclasses.fields(instance)}
     return dataclasses.replace(instance, **{k: v for k, v in values.items() if k in names})

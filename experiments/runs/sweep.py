@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.config.preset import Preset
-from experiments.config.run import RunConfig
+from experiments.config.run import RunConfig, replace_known
 from experiments.fields import digest
 from experiments.files import read_json, write_json
 from experiments.methods.registry import Hyperparameters
@@ -121,8 +121,8 @@ class Sweep:
             **{
                 **fields,
                 "seed": trial,
-                "preset": _replaced(preset, drawn),
-                "hyperparameters": _replaced(chosen, drawn),
+                "preset": replace_known(preset, drawn),
+                "hyperparameters": replace_known(chosen, drawn),
             }
         )
 
@@ -146,11 +146,6 @@ class Sweep:
             "draw": run.draw,
             "config": dataclasses.asdict(config),
         }
-
-
-def _replaced(instance: Any, values: Mapping[str, Any]) -> Any:
-    names = {field.name for field in dataclasses.fields(instance)}
-    return dataclasses.replace(instance, **{k: v for k, v in values.items() if k in names})
 
 
 def keep_sweep(folder: Path, sweep: Sweep) -> None:
