@@ -26,10 +26,12 @@ def keep_compiled(folder: Path) -> Path:
       The folder of this kind; the user's own, where JAX was told of one.
     """
     own = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    kept = Path(own) if own else folder / machine_kind()
+    kept = Path(own) if own else folder.resolve() / machine_kind()
     if not own:
         jax.config.update("jax_compilation_cache_dir", str(kept))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        # XLA's own caches make the folder's path a part of what an entry is found by.
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     _delete_damaged(kept)
     return kept
 

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,8 +35,8 @@ def test_the_folder_is_of_the_device_and_the_cpu(monkeypatch):
 def test_a_damaged_entry_is_deleted_and_written_anew(tmp_path):
     environment = {k: v for k, v in os.environ.items() if "COMPILATION_CACHE" not in k}
 
-    def compute():
-        command = [sys.executable, "-c", CODE, str(tmp_path)]
+    def compute(folder=tmp_path):
+        command = [sys.executable, "-c", CODE, str(folder)]
         return subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )
@@ -50,3 +51,10 @@ def test_a_damaged_entry_is_deleted_and_written_anew(tmp_path):
     last = compute()
     assert "Error reading" not in last.stderr
     assert first.stdout == again.stdout == last.stdout
+    # A folder that was moved, or has another name on another machine, holds the same.
+    names = {path.name for path in tmp_path.glob("*/*-cache")}
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.move(tmp_path / machine_kind(), moved)
+    compute(moved)
+    assert {path.name for path in moved.glob("*/*-cache")} == names
