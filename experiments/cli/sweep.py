@@ -23,9 +23,10 @@ from experiments.data.opening import Where
 from experiments.fields import check_known
 from experiments.files import locked
 from experiments.methods import find_method
+from experiments.runs.claims import Claims
 from experiments.runs.node import default_jobs, run_node
 from experiments.runs.plan import Plan
-from experiments.runs.records import Records
+from experiments.runs.records import Records, forget_given_up
 from experiments.runs.status import Status, read_status
 from experiments.runs.sweep import Sweep, keep_sweep, read_sweep
 from experiments.runs.sweep_planning import make_sweep
@@ -96,6 +97,9 @@ def sweep_command(
     plan: Annotated[
         bool, typer.Option("--plan", help="Tell what it consists of, and train nothing.")
     ] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try again what was given up.")
+    ] = False,
 ) -> None:
     """Search hyperparameters at random, as DomainBed; again, on any machine, goes on."""
     check_known("engine", started.on, ENGINES)
@@ -105,6 +109,8 @@ def sweep_command(
         _refuse_without_data(asked, overrides, where)
     sweep = read_sweep(folder)
     planned = sweep_plan(folder, sweep)
+    if retry:
+        _forget_given_up(planned)
     if plan:
         console.print(_plan_table(sweep))
     elif status:
@@ -149,6 +155,16 @@ def _refuse_without_data(asked: Asked, overrides: Mapping[str, Any], where: Wher
             f"--{wrong[0]} is of a new sweep, which begins with --data NAME; a sweep that "
             "goes on has its plan in its folder. Give --data too, or leave it out."
         )
+
+
+def _forget_given_up(plan: Plan) -> None:
+    held = Claims(plan.claims, plan.lease).held()
+    if held:
+        raise ValueError(
+            f"--retry changes files of records, and {len(held)} runs are being trained; "
+            "stop their nodes first."
+        )
+    forget_given_up(plan.records)
 
 
 def _work(plan: Plan, sweep: Sweep, started: Started) -> None:

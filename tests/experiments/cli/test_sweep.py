@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from experiments.cli.app import app
 from experiments.cli.sweep import _columns
+from experiments.runs.claims import Claims
 from experiments.runs.records import DIVERGED, FINISHED, GIVEN_UP, Records
 from experiments.runs.sweep import read_sweep
 
@@ -52,6 +53,20 @@ def test_the_status_names_what_was_given_up(tmp_path):
     given_up = list(runs)[3]
     words = " ".join(told.output.split())
     assert f"Given up: {given_up}, {runs[given_up].method} on " in words
+
+
+def test_what_was_given_up_is_tried_again_when_nobody_trains(tmp_path):
+    run(tmp_path, *PLANNED, "--plan")
+    first, second, third, *_ = read_sweep(tmp_path).runs
+    for name, state in ((first, FINISHED), (second, GIVEN_UP)):
+        Records(tmp_path / "records").append(name, state)
+    claims = Claims(tmp_path / "claims")
+    assert claims.take(third)
+    refused = run(tmp_path, "--retry", "--status")
+    assert "1 runs are being trained; stop their nodes" in str(refused.exception)
+    claims.release(third)
+    told = run(tmp_path, "--retry", "--status").output
+    assert "1 finished, 0 running, 23 waiting, 0 diverged, 0 given up" in told
 
 
 @pytest.mark.parametrize(
