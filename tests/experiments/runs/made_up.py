@@ -46,7 +46,7 @@ def step_of(folder):
     return max(done, default=0)
 
 
-def count_up(root, folder, stop, pause=0.05):
+def count_up(root, folder, stop, pause=0.01):
     """Takes steps from the last checkpoint on, each a checkpoint, each written down."""
     for step in range(step_of(folder), STEPS):
         if stop():

@@ -153,6 +153,7 @@ def test_train_compiles_one_step_for_runs_that_differ_in_numbers(tmp_path):
     assert step._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_studies_compile_one_step_for_runs_that_differ_in_numbers():
     run._compile_step.cache_clear()
     for own in (config(**A), config(seed=1, **B)):

@@ -251,6 +251,7 @@ def test_on_a_cpu_the_pixels_of_a_batch_limit_the_lanes():
     assert lanes_on_cpu(config(), DATA) == 39
 
 
+@pytest.mark.slow
 def test_pairs_of_unseen_domains_are_a_population_of_their_own(tmp_path):
     pairs = [config(unseen="75", also_unseen="0"), config(unseen="15", also_unseen="30")]
     assert pattern(pairs[0]) == pattern(pairs[1]) != pattern(config())
