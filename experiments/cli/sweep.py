@@ -24,7 +24,7 @@ from experiments.fields import check_known
 from experiments.files import locked
 from experiments.methods import find_method
 from experiments.runs.claims import Claims
-from experiments.runs.node import default_jobs, run_node
+from experiments.runs.node import default_jobs, leaving_memory, run_node
 from experiments.runs.plan import Plan
 from experiments.runs.records import Records, forget_given_up
 from experiments.runs.status import Status, read_status
@@ -103,12 +103,13 @@ def sweep_command(
 ) -> None:
     """Search hyperparameters at random, as DomainBed; again, on any machine, goes on."""
     check_known("engine", started.on, ENGINES)
-    if asked.data is not None:
-        _begin(folder, asked, overrides, where)
-    else:
-        _refuse_without_data(asked, overrides, where)
-    sweep = read_sweep(folder)
-    planned = sweep_plan(folder, sweep)
+    with leaving_memory():
+        if asked.data is not None:
+            _begin(folder, asked, overrides, where)
+        else:
+            _refuse_without_data(asked, overrides, where)
+        sweep = read_sweep(folder)
+        planned = sweep_plan(folder, sweep)
     if retry:
         _forget_given_up(planned)
     if plan:
