@@ -106,7 +106,7 @@ def test_every_draw_is_a_config_that_can_be(data, method):
     given = {"method": method, "penalty": "fishr"}
     space = find_space("domainbed", config(data, **given))
     for trial in range(3):
-        for draw in range(20):
+        for draw in range(trial, 20, 5):
             config(data, **given, **space.draw(draw, trial))
 
 

@@ -129,6 +129,7 @@ def two_trained_one_given_up(plan, jobs, watch):
     watch()
 
 
+@pytest.mark.slow
 def test_failed_runs_are_named_and_the_next_call_tries_them_again(tmp_path, monkeypatch):
     real = matrix.train_in
 

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -37,8 +38,11 @@ def config(method="disam", seed=0, **changes):
     )
 
 
+load_once = functools.cache(load)
+
+
 def train(config, path, *progress, data=None):
-    data = data or load("rotated_digits", image_size=config.preset.image_size)
+    data = data or load_once("rotated_digits", image_size=config.preset.image_size)
     return train_on(config, data, path, *progress)
 
 
@@ -163,17 +167,24 @@ class Stop(Exception):
     pass
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing disturbed."""
+    path = tmp_path_factory.mktemp("whole")
+    train(config(), path)
+    return path
+
+
 @pytest.mark.parametrize("stop_at", [5, 10, 25, 30])
-def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, stop_at):
+def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, whole, stop_at):
     def stop(step, line):
         if step == stop_at:
             raise Stop
 
-    train(config(), tmp_path / "whole")
     with pytest.raises(Stop):
         train(config(), tmp_path / "broken", stop)
     train(config(), tmp_path / "broken")
-    assert_same_run(tmp_path / "whole", tmp_path / "broken", config())
+    assert_same_run(whole, tmp_path / "broken", config())
 
 
 def opened(path, own):
@@ -184,14 +195,16 @@ def opened(path, own):
     ("stop_at", "swad", "kept"),  # SWAD's averages are those since the checkpoint before
     [(5, False, 5), (20, False, 20), (30, False, 30), (25, True, 20)],
 )
-def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, stop_at, swad, kept):
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, whole, stop_at, swad, kept):
     own, seen = config(swad=swad), []
 
     def watch(step, line):
         seen.append(step)
 
-    data = load("rotated_digits")
-    train(own, tmp_path / "whole")
+    data = load_once("rotated_digits", image_size=own.preset.image_size)
+    if swad:
+        whole = tmp_path / "whole"
+        train(own, whole)
     with opened(tmp_path / "a", own) as folder:
         assert train_in(folder, data, watch, lambda: seen[-1] == stop_at) is None
     assert seen == list(range(5, stop_at + 1, 5))
@@ -201,7 +214,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, stop_at, swad, kept):
     seen.clear()
     train_on(own, data, tmp_path / "a", watch)
     assert seen == list(range(kept + 5, 31, 5))
-    assert_same_run(tmp_path / "whole", tmp_path / "a", own)
+    assert_same_run(whole, tmp_path / "a", own)
 
 
 def test_a_stop_that_raises_keeps_nothing_more(tmp_path):
@@ -227,18 +240,17 @@ def test_who_guards_a_folder_trains_there_without_its_lock(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "a", own)
 
 
-def test_a_line_cut_short_is_measured_again(tmp_path):
+def test_a_line_cut_short_is_measured_again(tmp_path, whole):
     def stop(step, line):
         if step == 25:
             raise Stop
 
-    train(config(), tmp_path / "whole")
     with pytest.raises(Stop):
         train(config(), tmp_path / "broken", stop)
     with (tmp_path / "broken" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 30, "kin')
     train(config(), tmp_path / "broken")
-    assert_same_run(tmp_path / "whole", tmp_path / "broken", config())
+    assert_same_run(whole, tmp_path / "broken", config())
 
 
 @pytest.mark.slow
