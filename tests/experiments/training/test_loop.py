@@ -132,6 +132,7 @@ def test_the_unseen_domain_is_never_trained_on(tmp_path):
     assert losses(tmp_path / "plain") == losses(tmp_path / "changed")
 
 
+@pytest.mark.slow
 def test_a_second_unseen_domain_is_as_if_it_were_not_there(tmp_path):
     """The run is that of the data without it, and it is evaluated beside the first."""
     data = load("emoji_styles", image_size=16)  # all domains hold out the same concepts
