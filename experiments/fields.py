@@ -19,7 +19,7 @@ def digest(value: Any, length: int = 16) -> str:
     """The name of a value, by all that it holds.
 
     Args:
-      value: a dataclass, or a mapping. A field that came later, at any depth, counts
+      value: a dataclass, or what JSON holds. A field that came later, at any depth, counts
         where it is not at its default, so that it changes no digest of before.
       length: at most 64.
 

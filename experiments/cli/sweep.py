@@ -252,8 +252,9 @@ def _print_status(plan: Plan, sweep: Sweep, status: Status) -> None:
             style="red",
         )
     if status.finished:
-        table = f"{COMMAND} table {shlex.quote(str(plan.folder))} --selection oracle"
-        console.print(f"The table: {table}", soft_wrap=True)
+        table = f"{COMMAND} table {shlex.quote(str(plan.folder))}"
+        rule = "--selection training_domain_validation"
+        console.print(f"The table: {table} {rule}", soft_wrap=True)
 
 
 def _plan_table(sweep: Sweep) -> Table:

@@ -63,6 +63,25 @@ def open_data(
     )
 
 
+def open_same_data(
+    name: str, image_size: int, where: Where, fingerprint: str
+) -> DomainData | Prepared:
+    """The data set in a process that trains; it must be what its runs were planned with.
+
+    Arguments and errors are those of `open_data`.
+
+    Raises:
+      ValueError: also where its fingerprint is another.
+    """
+    data = open_data(name, image_size, where)
+    if data.fingerprint != fingerprint:
+        raise ValueError(
+            f"the images of {name} here are not those that its runs were planned with; "
+            "bring the same, or begin again in another folder."
+        )
+    return data
+
+
 @functools.lru_cache(maxsize=8)
 def _load_once(name: str, image_size: int) -> DomainData:
     return load(name, image_size=image_size)

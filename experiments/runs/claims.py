@@ -57,11 +57,7 @@ class Claims:
         """Raises ClaimLostError where the claim that was taken is another's now."""
         lease, file = self._leases[run], self.folder / run
         # The heartbeat finds out too, but not before its next beat.
-        if (
-            lease.compromise
-            or not file.exists()
-            or str(lease.token) not in file.read_text()
-        ):
+        if lease.compromise or not _holds(file, str(lease.token)):
             raise ClaimLostError(f"another process has taken over {run}")
 
     def begin(self, run: str, step: int) -> int:
@@ -115,4 +111,7 @@ class Claims:
 
 
 def _holds(file: Path, token: str) -> bool:
-    return file.exists() and token in file.read_text()
+    try:
+        return token in file.read_text()
+    except FileNotFoundError:
+        return False

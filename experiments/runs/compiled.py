@@ -1,6 +1,5 @@
 """Compiled programs, kept for all processes on machines that are alike."""
 
-import hashlib
 import re
 import warnings
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import jax
 
 from experiments.devices import one_device
+from experiments.fields import digest
 
 DAMAGED = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
 
@@ -44,8 +44,7 @@ def machine_kind() -> str:
     if device.platform == "cpu" and cpuinfo.exists():
         text = cpuinfo.read_text()
         lines = re.findall(r"^(?:model name|flags|Features)\s*:.*$", text, re.MULTILINE)
-        features = "\n".join(sorted(set(lines)))
-        kind += "-" + hashlib.sha256(features.encode()).hexdigest()[:8]
+        kind += f"-{digest(sorted(set(lines)), 8)}"
     return re.sub(r"[^A-Za-z0-9.]+", "-", kind)
 
 

@@ -1,6 +1,5 @@
 """The runs of a comparison, trained side by side on this machine."""
 
-import contextlib
 import functools
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -9,18 +8,17 @@ from typing import Any
 
 from experiments.config.run import RunConfig
 from experiments.data import DomainData
-from experiments.data.opening import Where, open_data
+from experiments.data.opening import Where, open_same_data
 from experiments.data.prepare import Prepared
-from experiments.devices import one_device
 from experiments.fields import digest
 from experiments.runs.node import run_node
 from experiments.runs.plan import Outcome, Plan, Stop, Trainer
 from experiments.runs.records import DIVERGED, FINISHED, GIVEN_UP, read_records
 from experiments.training import compare
 from experiments.training.compare import TrainAll, Watch
-from experiments.training.loop import train_in
+from experiments.training.loop import train_claimed
 from experiments.training.metrics import RunDivergedError
-from experiments.training.run_folder import RunFolder, claimed, read_result
+from experiments.training.run_folder import read_result
 
 
 class RunGivenUpError(RuntimeError):
@@ -89,12 +87,7 @@ def _described(config: RunConfig) -> dict[str, Any]:
 
 def _open(name: str, image_size: int, where: Where, fingerprint: str) -> Trainer:
     """The data, and what trains on them."""
-    data = open_data(name, image_size, where)
-    if data.fingerprint != fingerprint:
-        raise ValueError(
-            f"the images of {name} were changed since the comparison began; bring them "
-            "back, or begin another one in another folder."
-        )
+    data = open_same_data(name, image_size, where, fingerprint)
     return functools.partial(_train, data)
 
 
@@ -102,9 +95,7 @@ def _train(
     data: DomainData | Prepared, config: RunConfig, folder: Path, stop: Stop
 ) -> Outcome | None:
     try:
-        opened = RunFolder(folder, config, one_device(), guard=claimed)
-        with contextlib.closing(opened):
-            record = train_in(opened, data, stop=stop)
+        record = train_claimed(config, data, folder, stop)
     except RunDivergedError as error:
         return Outcome(DIVERGED, {"why": str(error)})
     return None if record is None else Outcome(FINISHED, {})

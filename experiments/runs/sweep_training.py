@@ -1,6 +1,5 @@
 """How the runs of a sweep are trained, and what is kept of each."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -8,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments.data import DomainData
-from experiments.data.opening import Where, open_data
+from experiments.data.opening import Where, open_same_data
 from experiments.data.prepare import Prepared
-from experiments.devices import one_device
 from experiments.runs.plan import Outcome, Plan, Stop, Trainer
 from experiments.runs.records import DIVERGED, FINISHED
 from experiments.runs.sweep import Sweep, SweepRun
 from experiments.training.feed import with_steps
-from experiments.training.loop import train_in
+from experiments.training.loop import train_claimed
 from experiments.training.metrics import RunDivergedError, read_metrics
-from experiments.training.run_folder import RunFolder, claimed
 
 ACCURACIES = ("out_split_accuracy/", "in_split_accuracy/")
 WHOLE = ("step", "in_domain_accuracy", "out_of_domain_accuracy")
@@ -41,14 +38,10 @@ def _place(folder: Path, run_id: str, run: SweepRun) -> Path:
 
 
 def _open(sweep: Sweep) -> Trainer:
-    """The data, and what trains on them; the images must be those of the plan."""
+    """The data, and what trains on them."""
     first = next(iter(sweep.methods.values()))
-    data = open_data(sweep.data, first["preset"]["image_size"], _where(sweep))
-    if data.fingerprint != first["data_fingerprint"]:
-        raise ValueError(
-            f"the images of {sweep.data} here are not those that the sweep was planned "
-            "with; bring the same, or plan another sweep."
-        )
+    size, fingerprint = first["preset"]["image_size"], first["data_fingerprint"]
+    data = open_same_data(sweep.data, size, _where(sweep), fingerprint)
     return functools.partial(_train, sweep, data)
 
 
@@ -66,9 +59,7 @@ def _train(
     config = with_steps(sweep.config(run), data)
     described = {"config": dataclasses.asdict(config)}
     try:
-        opened = RunFolder(folder, config, one_device(), guard=claimed)
-        with contextlib.closing(opened):
-            record = train_in(opened, data, stop=stop)
+        record = train_claimed(config, data, folder, stop)
     except RunDivergedError as error:
         why = str(error).partition(". ")[0]
         return Outcome(DIVERGED, {**described, "why": why})

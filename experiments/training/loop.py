@@ -16,7 +16,7 @@ from experiments.devices import Layout, one_device
 from experiments.training.parts import unseen_positions
 from experiments.training.program import TrainState
 from experiments.training.run import Run
-from experiments.training.run_folder import RunFolder
+from experiments.training.run_folder import RunFolder, claimed
 from experiments.training.step import compile_step
 
 Progress = Callable[[int, dict[str, Any]], None]
@@ -65,6 +65,15 @@ def train(
         record = train_in(folder, data, progress)
     assert record is not None  # nothing stops it
     return record
+
+
+def train_claimed(
+    config: RunConfig, data: DomainData | Prepared, path: Path, stop: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """Trains a run whose folder a claim guards, until it is to stop; see `train_in`."""
+    opened = RunFolder(path, config, one_device(), guard=claimed)
+    with contextlib.closing(opened) as folder:
+        return train_in(folder, data, stop=stop)
 
 
 def train_in(

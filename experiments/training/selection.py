@@ -2,7 +2,8 @@
 
 A rule chooses a checkpoint by a validation score and reads the unseen domain's accuracy
 there. The rules are those of Gulrajani and Lopez-Paz, ICLR 2021, appendix D; leave-one-
-domain-out *cross-validation*, which they also define, needs further runs and is not one.
+domain-out *cross-validation*, which they also define, needs further runs: it is one of the
+rules over a sweep's draws, `results.over_draws`.
 """
 
 import dataclasses

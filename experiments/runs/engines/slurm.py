@@ -4,7 +4,6 @@ submitit writes the batch script, and requeues a job that is told that it ends s
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -17,6 +16,8 @@ from typing import Any
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError
 from submitit.helpers import DelayedSubmission
+
+from experiments.fields import digest
 
 # What submitit acts on itself; all other options are for sbatch, which knows them.
 NUMBERS = {"time": 60, "signal_delay_s": 120, "array_parallelism": 1000}
@@ -113,7 +114,7 @@ def executor_parameters(options: Mapping[str, str]) -> dict[str, Any]:
 
 def job_name(folder: Path) -> str:
     """Of the nodes of the sweep in a folder."""
-    return "sweep-" + hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
+    return f"sweep-{digest(str(folder.resolve()), 12)}"
 
 
 def count_jobs(name: str) -> int:

@@ -131,22 +131,22 @@ def two_trained_one_given_up(plan, jobs, watch):
 
 @pytest.mark.slow
 def test_failed_runs_are_named_and_the_next_call_tries_them_again(tmp_path, monkeypatch):
-    real = matrix.train_in
+    real = matrix.train_claimed
 
-    def second_diverges(folder, *rest, **others):
-        if folder.config.unseen == "15":
+    def second_diverges(config, *rest):
+        if config.unseen == "15":
             raise RunDivergedError("erm/15/seed0: the loss is not finite")
-        return real(folder, *rest, **others)
+        return real(config, *rest)
 
     monkeypatch.setattr(matrix, "run_node", two_trained_one_given_up)
-    monkeypatch.setattr(matrix, "train_in", second_diverges)
+    monkeypatch.setattr(matrix, "train_claimed", second_diverges)
     found = compared(tmp_path)
     assert [record["unseen_domain"] for record in found.records] == ["0"]
     told = {config.unseen: why for config, why in found.failures}
     assert told["15"] == "erm/15/seed0: the loss is not finite"
     assert told["30"] == f"its process ended 3 times ({tmp_path / 'node' / 'nodes'})"
     assert (tmp_path / "node" / "nodes").exists()
-    monkeypatch.setattr(matrix, "train_in", real)
+    monkeypatch.setattr(matrix, "train_claimed", real)
     again = compared(tmp_path)
     assert [r["unseen_domain"] for r in again.records] == ["0", "15", "30"]
     assert again.records[0] == found.records[0] and not again.failures
@@ -162,7 +162,7 @@ def test_another_config_is_refused_before_anything_is_trained(tmp_path, monkeypa
 
 
 def test_images_that_were_changed_end_the_node(tmp_path):
-    with pytest.raises(ValueError, match="images of rotated_digits were changed since"):
+    with pytest.raises(ValueError, match="images of rotated_digits here are not those"):
         matrix._open("rotated_digits", 8, Where(), "another")
 
 
