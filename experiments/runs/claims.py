@@ -35,6 +35,7 @@ class Claims:
         self.lease = lease
         # Kept between tries: a claim is seen to be stale from the first look on.
         self._leases: dict[str, filelock.SoftFileLease] = {}
+        self._unsigned: dict[tuple[str, int, int], float] = {}  # an empty claim: first seen
 
     def take(self, run: str) -> bool:
         """Takes the claim on a run unless another process has it."""
@@ -46,8 +47,26 @@ class Claims:
         try:
             lease.acquire(timeout=0)
         except filelock.Timeout:
+            self._clear_unsigned(run)
             return False
         return True
+
+    def _clear_unsigned(self, run: str) -> None:
+        """Removes a claim that stayed empty for a lease: it would stand for ever.
+
+        Its process was killed after it had made the file and before it wrote who it is;
+        `filelock` takes an empty file for the claim of a release that wrote nothing.
+        """
+        file = self.folder / run
+        try:
+            found = file.stat()
+        except FileNotFoundError:  # it was released meanwhile
+            return
+        if found.st_size == 0:
+            key = (run, found.st_ino, found.st_mtime_ns)
+            since = self._unsigned.setdefault(key, time.monotonic())
+            if time.monotonic() - since >= self.lease:
+                file.unlink(missing_ok=True)
 
     def release(self, run: str) -> None:
         """Lets go of the claim."""

@@ -1,10 +1,12 @@
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from experiments.runs.claims import ClaimLostError, Claims
+from tests.commands import wait_until
 
 ROOT = Path(__file__).parents[3]
 RACE = """
@@ -66,3 +68,16 @@ def test_who_lost_a_claim_is_told(tmp_path, gone):
         claims.check("r0")
     claims.release("r0")
     assert other.held() == ([] if gone else ["r0"])  # another's claim is left alone
+
+
+@pytest.mark.parametrize("written", ["", "filelock", "neither a name nor a number\n"])
+def test_a_claim_whose_process_was_killed_while_it_wrote_it_is_taken_over(
+    tmp_path, written
+):
+    claims = Claims(tmp_path, lease=0.5)
+    (tmp_path / "r0").write_text(written)
+    begun = time.monotonic()
+    assert not claims.take("r0")  # it may just be writing
+    wait_until(lambda: claims.take("r0"))
+    assert time.monotonic() - begun >= claims.lease
+    claims.check("r0")
