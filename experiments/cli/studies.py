@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
 
 def study_command(
     name: Annotated[str, typer.Argument(help="Study; `studies` lists them.")],
-    seeds: Annotated[int, typer.Option(min=2, help="Seeds 0, 1, ...")] = 5,
+    seeds: Annotated[int, typer.Option(min=2, help="Seeds 0, 1, ...")] = 10,
     data: Annotated[
         str, typer.Option(help="Data sets, with commas between (default: the study's).")
     ] = "",

@@ -20,6 +20,7 @@ CHOICES = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("cosine", "constant", "step"),
     "penalty": ("none", *PENALTIES),
+    "noisy_sources": ("all", "first"),
     "parameters": PARAMETERS,
 }
 
@@ -78,6 +79,10 @@ class Preset:
         "first step of that weight (default: DomainBed's, or 0 of a weight given)",
         later=True,
     )
+    label_noise: float = option(
+        0.0, "share of wrong labels in the training (data sets held in memory)", later=True
+    )
+    noisy_sources: str = option("all", "source domains with wrong labels", later=True)
     swad: bool = option(False, "also evaluate the weights averaged over the loss valley")
 
     def __post_init__(self) -> None:
@@ -91,7 +96,7 @@ class Preset:
             check_at_least(name, getattr(self, name), 0)
         if self.penalty_start is not None:
             check_at_least("penalty_start", self.penalty_start, 0)
-        for name in ("holdout_fraction", "dropout"):
+        for name in ("holdout_fraction", "dropout", "label_noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}.")
         if not 0 < self.min_crop <= 1:

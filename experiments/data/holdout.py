@@ -1,6 +1,8 @@
 """Train and held-out parts that share no group, in any domain."""
 
 from collections import defaultdict
+from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -12,16 +14,20 @@ def split_groups(
 ) -> tuple[DomainData, DomainData]:
     """Parts of the data in which whole groups are held out, stratified by class.
 
-    Groups that occur in the same domains with the same labels form a stratum, and
-    `round(holdout_fraction * size)` groups of every stratum are held out. Where all
-    domains show the same groups, a stratum is a class: every domain then holds out the
-    same groups and trains on equally many images. Where each group occurs in one domain,
-    a stratum is a class within a domain.
+    The groups stand in one shuffled order, whatever the seed, and a seed holds out those
+    that follow on its predecessor's: with a fifth, seeds 0 to 4 are five folds, each
+    group is held out once by them, and the fold of a seed is seed mod 5.
+
+    Groups that occur in the same domains with the same labels form a stratum, and of each
+    stratum `holdout_fraction` is held out, to rounding. Where all domains show the same
+    groups, a stratum is a class: every domain then holds out the same groups and trains
+    on equally many images. Where each group occurs in one domain, a stratum is a class
+    within a domain.
 
     Args:
       data: the data to split; the order of its images is kept.
       holdout_fraction: share of the groups to hold out, between 0 and 1.
-      seed: the split is a function of the data and this number.
+      seed: >= 0; the split is a function of the data and this number.
 
     Returns:
       train: the images of the groups kept.
@@ -36,12 +42,11 @@ def split_groups(
             f"holdout_fraction must be between 0 and 1, both excluded, "
             f"not {holdout_fraction}"
         )
-    rng = np.random.default_rng(seed)
+    shuffle = np.random.default_rng(0).permutation
     held_out: list[int] = []
     strata = _strata(data)
     for groups in strata:
-        number = round(holdout_fraction * len(groups))
-        held_out += rng.permutation(groups)[:number].tolist()
+        held_out += _fold(shuffle(groups).tolist(), holdout_fraction, seed)
     if len(held_out) in (0, sum(map(len, strata))):
         raise ValueError(
             f"holdout_fraction {holdout_fraction} holds out {len(held_out)} of the "
@@ -57,6 +62,28 @@ def split_groups(
                 f"take a {'smaller' if mask.any() else 'larger'} holdout_fraction"
             )
     return data.subset([~mask for mask in masks]), data.subset(masks)
+
+
+def _fold(groups: list[int], fraction: float, seed: int) -> list[int]:
+    """That share of the groups, from where the seed before ended; round and round."""
+    share = Fraction(fraction).limit_denominator(10**6)  # 0.2 is a fifth: folds meet
+    start, count = seed * share % 1, len(groups)
+    window = range(round(start * count), round((start + share) * count))
+    return [groups[i % count] for i in window]
+
+
+def concepts_seen(train: DomainData, sources: Sequence[int]) -> list[np.ndarray]:
+    """Which images show what is trained on, drawn otherwise, per domain, bool [N_d].
+
+    Args:
+      train: the images that are not held out.
+      sources: positions of the domains that are trained on.
+
+    Returns:
+      True where an image's group occurs in a source.
+    """
+    seen = np.concatenate([train.groups[d] for d in sources])
+    return [np.isin(groups, seen) for groups in train.groups]
 
 
 def _strata(data: DomainData) -> list[list[int]]:

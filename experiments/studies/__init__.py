@@ -8,9 +8,13 @@ matrix.py       groups of runs: every seed with every unseen domain
 changes.py      what is changed about the source domains before a run
 probes.py       what is measured of a model during its run
 trajectories.py full-batch runs with all that Theorem 1 speaks of
-statistics.py   intervals, paired tests, verdicts
-plots.py        what the figures share
-tuning.py       the same number of trials for every method
+values.py       every value that was measured, in one table
+margins.py      what is measured, and which difference matters
+claims.py       claims, and the four answers
+scope.py        what was trained, from the configs of the runs
+forest.py       effects with their intervals
+plots.py        what the other figures share
+tuning.py       the hyperparameters of every method, found alike
 sections.py     what the finished studies say, section by section and claim by claim
 gather.py       all of it as one page
 
@@ -24,15 +28,16 @@ from experiments.studies.kit.study import Study
 
 NAMES = (
     "accuracy",
-    "convergence",
-    "sweeps",
-    "flatness",
-    "toy",
-    "theorem",
-    "synthetic",
-    "domain_labels",
-    "readings",
+    "label_noise",
+    "dose",
     "pretrained",
+    "convergence",
+    "flatness",
+    "rho",
+    "prediction",
+    "theorem",
+    "toy",
+    "synthetic",
 )
 
 

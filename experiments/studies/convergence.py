@@ -9,18 +9,18 @@ import numpy as np
 
 from disam_jax import diagnostics
 from experiments.results.figures import DOMAIN_STYLES, color_of, legend, save
-from experiments.results.table import Table
-from experiments.studies.kit.matrix import Group, Outcome, mean_loss, run_groups, spread
-from experiments.studies.kit.plots import band, legend_below, log_ticks, panels
-from experiments.studies.kit.run import Spec
-from experiments.studies.kit.runs import Setting
-from experiments.studies.kit.statistics import (
+from experiments.results.statistics import (
     Estimate,
     estimate,
     p_text,
     ratio_text,
     verdict,
 )
+from experiments.results.table import Table
+from experiments.studies.kit.matrix import Group, Outcome, mean_loss, run_groups, spread
+from experiments.studies.kit.plots import band, legend_below, log_ticks, panels
+from experiments.studies.kit.run import Spec
+from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 # name -> (method, overrides, line style)

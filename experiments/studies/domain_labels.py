@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from experiments.results.figures import color_of, save
-from experiments.results.table import Table
-from experiments.studies.kit.changes import Change
-from experiments.studies.kit.matrix import Group, last, per_seed, run_groups, spread
-from experiments.studies.kit.plots import errorbars, legend_below, panels
-from experiments.studies.kit.run import Spec, load_once
-from experiments.studies.kit.runs import Setting
-from experiments.studies.kit.statistics import (
+from experiments.results.statistics import (
     estimate,
     holm,
     p_text,
     paired,
     verdict,
 )
+from experiments.results.table import Table
+from experiments.studies.kit.changes import Change
+from experiments.studies.kit.matrix import Group, last, per_seed, run_groups, spread
+from experiments.studies.kit.plots import errorbars, legend_below, panels
+from experiments.studies.kit.run import Spec, load_once
+from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 MARGIN = 0.005

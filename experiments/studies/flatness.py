@@ -8,14 +8,7 @@ import numpy as np
 from matplotlib import ticker
 
 from experiments.results.figures import save
-from experiments.results.table import Table
-from experiments.studies.convergence import groups, line
-from experiments.studies.kit.matrix import Group, Outcome, per_seed, run_groups
-from experiments.studies.kit.plots import legend_below, log_ticks, panels
-from experiments.studies.kit.probes import RADIUS, SURFACE_AXIS
-from experiments.studies.kit.run import Spec, load_once
-from experiments.studies.kit.runs import Setting
-from experiments.studies.kit.statistics import (
+from experiments.results.statistics import (
     Estimate,
     estimate,
     holm,
@@ -24,6 +17,13 @@ from experiments.studies.kit.statistics import (
     ratio_text,
     verdict,
 )
+from experiments.results.table import Table
+from experiments.studies.convergence import groups, line
+from experiments.studies.kit.matrix import Group, Outcome, per_seed, run_groups
+from experiments.studies.kit.plots import legend_below, log_ticks, panels
+from experiments.studies.kit.probes import RADIUS, SURFACE_AXIS
+from experiments.studies.kit.run import Spec, load_once
+from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 MEASURES = {

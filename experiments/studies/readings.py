@@ -13,13 +13,13 @@ import numpy as np
 import disam_jax as dj
 from experiments.methods import Method
 from experiments.results.figures import color_of, save
+from experiments.results.statistics import equal, estimate, paired
 from experiments.results.table import Table
 from experiments.studies.kit.changes import Change
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
 from experiments.studies.kit.plots import panels
 from experiments.studies.kit.run import Spec, load_once
 from experiments.studies.kit.runs import Setting
-from experiments.studies.kit.statistics import equal, estimate, paired
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 MARGIN = 0.005

@@ -6,11 +6,7 @@ import numpy as np
 from matplotlib import ticker
 
 from experiments.results.figures import color_of, label, save
-from experiments.results.table import Table
-from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
-from experiments.studies.kit.plots import errorbars, legend_below, panels
-from experiments.studies.kit.runs import Setting
-from experiments.studies.kit.statistics import (
+from experiments.results.statistics import (
     DOES_NOT,
     HOLDS,
     equal,
@@ -20,6 +16,10 @@ from experiments.studies.kit.statistics import (
     paired,
     verdict,
 )
+from experiments.results.table import Table
+from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
+from experiments.studies.kit.plots import errorbars, legend_below, panels
+from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.study import Figure, Finding, Numbers, Study
 
 RHOS = (0.02, 0.05, 0.1, 0.2, 0.5)

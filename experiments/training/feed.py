@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from experiments.config.run import RunConfig
-from experiments.data import DomainData, split_groups
+from experiments.data import DomainData
 from experiments.data.augment import augment
 from experiments.data.batches import (
     DRAWS,
@@ -17,12 +17,19 @@ from experiments.data.batches import (
     batch_shardings,
     stack_domains,
 )
+from experiments.data.holdout import concepts_seen
 from experiments.data.prepare import Prepared
 from experiments.data.streams import balanced, evaluation_chunks, iterate, merged
 from experiments.devices import Layout, one_device
 from experiments.methods.registry import find_method
-from experiments.training.evaluation import CHUNK, Chunks, in_chunks
-from experiments.training.parts import check_parts, prepared_parts, unseen_positions
+from experiments.training.evaluation import CHUNK, NEW, SEEN, Chunks, in_chunks
+from experiments.training.parts import (
+    check_parts,
+    memory_parts,
+    prepared_parts,
+    source_positions,
+    unseen_positions,
+)
 
 KEEP_DECODED = 2 * 2**30  # bytes; a data set below that is decoded for evaluation once
 
@@ -52,7 +59,8 @@ class Feed:
       batches: step -> the batches from that step on, without end; a batch is a function
         of the seed and its step alone.
       out_split: domain -> a call that reads its held-out part.
-      in_split: domain left out -> a call that reads its other part.
+      in_split: domain left out -> calls that read its other part: under `SEEN` the images
+        of concepts whose other pictures are trained on, under `NEW` the others.
       epoch_steps: batches in one pass over the sources.
       images: that batches are drawn from, where the data is held in memory.
     """
@@ -60,7 +68,7 @@ class Feed:
     sources: list[str]
     batches: Callable[[int], Iterator[Batch]]
     out_split: dict[str, Callable[[], Chunks]]
-    in_split: dict[str, Callable[[], Chunks]]
+    in_split: dict[str, dict[str, Callable[[], Chunks]]]
     epoch_steps: int
     images: TrainingImages | None = None
 
@@ -141,15 +149,10 @@ def batch_key(config: RunConfig) -> jax.Array:
 
 def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
     preset = config.preset
-    if preset.split != "groups":
-        raise ValueError(
-            f"{data.name} is held in memory: split must be 'groups'; got '{preset.split}'."
-        )
     unseen = unseen_positions(config, data)
-    train, heldout = split_groups(
-        data, holdout_fraction=preset.holdout_fraction, seed=config.seed
-    )
-    sources = [data.domain_index(name) for name in config.sources(data.domains)]
+    train, heldout = memory_parts(config, data)
+    sources = source_positions(config, data)
+    seen = concepts_seen(train, sources)
     layout.check_batch(batch_examples(config, data))
     images = layout.put(stack_domains(train, sources), layout.replicated)
     draw = functools.partial(
@@ -173,14 +176,23 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
             name: functools.partial(in_chunks, heldout.images[d], heldout.labels[d])
             for d, name in enumerate(data.domains)
         },
-        in_split={
-            name: functools.partial(in_chunks, train.images[d], train.labels[d])
-            for name, d in unseen.items()
-        },
+        in_split={name: _by_concept(train, d, seen[d]) for name, d in unseen.items()},
         epoch_steps=sum(len(train.labels[d]) for d in sources)
         // batch_examples(config, data),
         images=images,
     )
+
+
+def _by_concept(
+    train: DomainData, domain: int, seen: np.ndarray
+) -> dict[str, Callable[[], Chunks]]:
+    """A domain's images, those of concepts that were seen apart from the others."""
+    images, labels = train.images[domain], train.labels[domain]
+    return {
+        kind: functools.partial(in_chunks, images[mask], labels[mask])
+        for kind, mask in ((SEEN, seen), (NEW, ~seen))
+        if mask.any()
+    }
 
 
 def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
@@ -222,7 +234,7 @@ def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
         sources=names,
         batches=batches,
         out_split={name: chunks(d, parts[d][1]) for d, name in enumerate(data.domains)},
-        in_split={name: chunks(d, parts[d][0]) for name, d in unseen.items()},
+        in_split={name: {NEW: chunks(d, parts[d][0])} for name, d in unseen.items()},
         epoch_steps=sum(map(len, indices)) // size,
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from experiments.config.run import RunConfig
 from experiments.data import DomainData, split_groups
+from experiments.data.label_noise import with_wrong_labels
 from experiments.data.prepare import Prepared
 from experiments.data.splits import (
     domainbed_split,
@@ -28,11 +29,40 @@ def unseen_positions(config: RunConfig, data: DomainData | Prepared) -> dict[str
     return {name: data.domain_index(name) for name in config.unseen_domains}
 
 
+def source_positions(config: RunConfig, data: DomainData) -> list[int]:
+    """Positions in the data of the domains that are trained on."""
+    return [data.domain_index(name) for name in config.sources(data.domains)]
+
+
+def memory_parts(config: RunConfig, data: DomainData) -> tuple[DomainData, DomainData]:
+    """The part to train on, its labels as the config wants them, and the part held out.
+
+    No label that is held out, or of a domain left out, is ever wrong.
+    """
+    preset = config.preset
+    if preset.split != "groups":
+        raise ValueError(
+            f"{data.name} is held in memory: split must be 'groups'; got '{preset.split}'."
+        )
+    train, heldout = split_groups(
+        data, holdout_fraction=preset.holdout_fraction, seed=config.seed
+    )
+    noisy = source_positions(config, data)
+    if preset.noisy_sources == "first":
+        noisy = noisy[:1]
+    return with_wrong_labels(train, preset.label_noise, noisy, config.seed), heldout
+
+
 def prepared_parts(
     config: RunConfig, data: Prepared
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The two parts of each domain, seen to be enough for the batches."""
     preset = config.preset
+    if preset.label_noise:
+        raise ValueError(
+            f"label_noise is for data held in memory; {data.name} is on the disk: leave "
+            "--label-noise out."
+        )
     parts = [_split_domain(config, data, d) for d in range(len(data.domains))]
     unseen = unseen_positions(config, data).values()
     images = sum(len(train) for d, (train, _) in enumerate(parts) if d not in unseen)

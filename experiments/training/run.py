@@ -25,8 +25,6 @@ from experiments.training.selection import SELECTION_RULES, Selected
 from experiments.training.step import compile_predict
 from experiments.training.swad import Segments
 
-IN_SPLIT = "in split of "  # begins no name of a domain, which has no blank
-
 
 class Run:
     """A run, from where it was last kept; whoever trains it takes the steps.
@@ -131,11 +129,19 @@ class Run:
 
     def _evaluate(self, kind: str, state: TrainState) -> dict[str, Any]:
         """The line of metrics of an evaluation; see `evaluation_line`."""
-        parts = {name: read() for name, read in self.feed.out_split.items()}
-        parts |= {IN_SPLIT + name: read() for name, read in self.feed.in_split.items()}
-        scores = score(functools.partial(self._predict, state), parts)
-        in_split = {name: scores.pop(IN_SPLIT + name) for name in self.feed.in_split}
-        return evaluation_line(self.done, kind, self.config.unseen, scores, in_split)
+        parts = {("held out", name): read for name, read in self.feed.out_split.items()}
+        for name, reads in self.feed.in_split.items():
+            parts |= {(which, name): read for which, read in reads.items()}
+        found = score(
+            functools.partial(self._predict, state),
+            {key: read() for key, read in parts.items()},
+        )
+        in_split = {
+            name: {which: found.pop((which, name)) for which in reads}
+            for name, reads in self.feed.in_split.items()
+        }
+        out_split = {name: part for (_, name), part in found.items()}
+        return evaluation_line(self.done, kind, self.config.unseen, out_split, in_split)
 
     def _record(self) -> dict[str, Any]:
         """What the finished run leaves in the table of results.
@@ -180,5 +186,5 @@ def init_key(config: RunConfig) -> jax.Array:
 
 
 def _chosen(selected: Selected) -> dict[str, Any]:
-    names = ("step", "validation", "in_split", "whole")
+    names = ("step", "validation", "scored", "whole")
     return {name: getattr(selected, name) for name in names}

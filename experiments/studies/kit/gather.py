@@ -16,6 +16,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from experiments.files import write_whole
+from experiments.results.statistics import ANSWERS
 from experiments.results.table import Table
 from experiments.studies.kit.sections import (
     Report,
@@ -24,7 +25,6 @@ from experiments.studies.kit.sections import (
     read_report,
     tally,
 )
-from experiments.studies.kit.statistics import ANSWERS
 from experiments.studies.kit.study import Finding, Study, how_it_was_made, titled
 
 TITLE = "SAM, SAGM and DISAM under domain shift: the papers' claims, tested"

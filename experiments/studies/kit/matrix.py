@@ -10,6 +10,7 @@ from disam_jax import diagnostics
 from experiments.config.run import RunConfig, make_config
 from experiments.studies.kit.run import Spec, load_once
 from experiments.studies.kit.runs import Setting
+from experiments.studies.kit.values import Value
 from experiments.training.feed import with_steps
 
 Key = TypeVar("Key", bound=Hashable)
@@ -88,6 +89,41 @@ def run_groups(
     }
 
 
+def values_of(
+    condition: str,
+    method: str,
+    group: Group,
+    rows: Sequence[Sequence[Outcome]],
+    measures: Mapping[str, Callable[[Outcome], float]],
+) -> list[Value]:
+    """The values of a group's runs.
+
+    Args:
+      condition: of the values.
+      method: of the values.
+      group: of the runs.
+      rows: their outcomes, a row per seed.
+      measures: name -> outcome -> value; a run that diverged has NaN.
+
+    Returns:
+      A value for each run and measure.
+    """
+    domains = group.unseen or load_once(group.data).domains
+    return [
+        Value(
+            condition,
+            method,
+            group.first_seed + i,
+            domain,
+            name,
+            float("nan") if outcome["diverged"] else float(read(outcome)),
+        )
+        for i, row in enumerate(rows)
+        for domain, outcome in zip(domains, row, strict=True)
+        for name, read in measures.items()
+    ]
+
+
 def per_seed(
     outcomes: Sequence[Sequence[Outcome]], read: Callable[[Outcome], float]
 ) -> list[float]:
@@ -109,6 +145,12 @@ def per_seed(
 def last(name: str) -> Callable[[Outcome], float]:
     """Reads what was measured last under this name."""
     return lambda outcome: outcome["looks"][-1][name]
+
+
+ACCURACIES = {
+    name: last(name)
+    for name in ("unseen_concept_accuracy", "out_of_domain_accuracy", "in_domain_accuracy")
+}
 
 
 def spread(outcome: Outcome) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import ticker
 
 from experiments.results.figures import legend
-from experiments.studies.kit.statistics import estimate
+from experiments.results.statistics import estimate
 
 
 def panels(

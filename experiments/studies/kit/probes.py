@@ -13,8 +13,9 @@ from disam_jax import diagnostics
 from experiments.config.run import RunConfig
 from experiments.data import DomainData
 from experiments.data.augment import scale_pixels
+from experiments.data.holdout import concepts_seen
 from experiments.models.classifier import make_classifier
-from experiments.training.evaluation import in_chunks, score
+from experiments.training.evaluation import NEW, SEEN, in_chunks, pooled, score
 from experiments.training.program import TrainState
 
 RADIUS = 0.05  # of the sharpness, whatever rho the run was trained with
@@ -45,22 +46,40 @@ class Trained(NamedTuple):
 
 
 def scores(trained: Trained) -> dict[str, Any]:
-    """Accuracy and loss: held-out parts of the sources, and all of the unseen domain."""
+    """Accuracy and loss: held-out parts of the sources, and three of the unseen domain.
+
+    unseen_concept: images of what was not trained on in any domain. out_of_domain: all
+    images. seen_concept: images of what was trained on, drawn otherwise, where there are
+    such.
+    """
     unseen = trained.config.unseen
     parts = {
         name: in_chunks(trained.heldout.images[d], trained.heldout.labels[d])
         for d, name in enumerate(trained.heldout.domains)
-        if name != unseen
     }
-    images, labels = images_of(trained, unseen)
-    parts[unseen] = in_chunks(images, labels)
+    d = trained.train.domain_index(unseen)
+    images, labels = trained.train.images[d], trained.train.labels[d]
+    seen = concepts_seen(trained.train, trained.sources)[d]
+    parts |= {
+        kind: in_chunks(images[mask], labels[mask])
+        for kind, mask in ((SEEN, seen), (NEW, ~seen))
+        if mask.any()
+    }
     found = score(lambda x: trained.predict(trained.state, x), parts)
-    sources = [part for name, part in found.items() if name != unseen]
+    others = [found.pop(kind) for kind in (SEEN, NEW) if kind in found]
+    held = found.pop(unseen)
+    of_unseen = {
+        "unseen_concept": pooled([held, *(others if not seen.any() else others[1:])]),
+        "out_of_domain": pooled([held, *others]),
+    }
+    if seen.any():
+        of_unseen["seen_concept"] = others[0]
+    sources = list(found.values())
     return {
         "in_domain_accuracy": float(np.mean([part.accuracy for part in sources])),
         "in_domain_loss": float(np.mean([part.loss for part in sources])),
-        "out_of_domain_accuracy": found[unseen].accuracy,
-        "out_of_domain_loss": found[unseen].loss,
+        **{f"{name}_accuracy": part.accuracy for name, part in of_unseen.items()},
+        **{f"{name}_loss": part.loss for name, part in of_unseen.items()},
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import disam_jax as dj
 from experiments.config.run import RunConfig
-from experiments.data import DomainData, load, split_groups
+from experiments.data import DomainData, load
 from experiments.data.batches import stack_domains
 from experiments.devices import one_device
 from experiments.fields import digest
@@ -18,6 +18,7 @@ from experiments.studies.kit.changes import Change, apply_change
 from experiments.studies.kit.probes import PROBES, Trained
 from experiments.training.first_batch import first_batch
 from experiments.training.loop import take_window, windows
+from experiments.training.parts import memory_parts
 from experiments.training.population import Step, lane_step, make_lane
 from experiments.training.program import Program, TrainState, init_state, make_program
 from experiments.training.run import init_key
@@ -97,9 +98,7 @@ def _begin(spec: Spec) -> tuple[Callable[[TrainState], Any], Trained]:
     """The step, state -> (state, evaluation), and the model before the first."""
     config, preset = spec.config, spec.config.preset
     data = load_once(config.data, preset.image_size, spec.data_options)
-    train, heldout = split_groups(
-        data, holdout_fraction=preset.holdout_fraction, seed=config.seed
-    )
+    train, heldout = memory_parts(config, data)
     train = apply_change(spec.change, train, config.unseen, config.seed)
     sources = [d for d, name in enumerate(train.domains) if name != config.unseen]
     program = make_program(config, len(data.classes), len(sources))

@@ -47,6 +47,7 @@ class Store:
     Attributes:
       seconds_used: of training, summed over the runs that were asked for.
       commits_used: that those runs were trained with.
+      configs_used: of those runs.
       batches_used: the first ones that those runs drew, `data/unseen/seed/examples/pixels`
         -> digest, where nothing of the data was changed.
     """
@@ -56,6 +57,7 @@ class Store:
         self.jobs = jobs
         self.seconds_used = 0.0
         self.commits_used: set[str] = set()
+        self.configs_used: set[RunConfig] = set()
         self.batches_used: dict[str, str] = {}
 
     def outcomes(
@@ -86,6 +88,7 @@ class Store:
         for name, run in kept.items():
             self.seconds_used += run["seconds"]
             self.commits_used.add(run["commit"])
+            self.configs_used.add(wanted[name].config)
             if run.get("first_batch"):  # a run of older code has none
                 self.batches_used[_batch_name(wanted[name].config)] = run["first_batch"]
         return [kept[spec.digest]["outcome"] for spec in specs]
@@ -202,7 +205,7 @@ class Setting:
     """
 
     store: Store
-    seeds: int = 5
+    seeds: int = 10
     data: tuple[str, ...] = tuple(DATASETS)
     gradients: dict[str, int] = dataclasses.field(
         default_factory=lambda: {name: data.gradients for name, data in DATASETS.items()},

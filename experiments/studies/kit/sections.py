@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.files import read_json
+from experiments.results.statistics import ANSWERS
 from experiments.results.table import Table
-from experiments.studies.kit.statistics import ANSWERS
 from experiments.studies.kit.study import (
     Figure,
     Finding,

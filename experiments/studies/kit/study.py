@@ -1,42 +1,54 @@
 """A study: claims, the numbers that answer them, figures, and the page that says it all.
 
-numbers.json   what was measured, with the command, the commits, the machine and the time
-*.png          drawn from the numbers alone
-page.md        claim, figure, answer, command
+values.csv.gz  every value that the answers follow from
+numbers.json   curves, with the command, the commits, the setting, the machine and the time
+*.png          drawn from the two
+page.md        setting, claim, figure, answer, command
 """
 
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.data import DATASETS
 from experiments.files import read_json, write_json, write_whole
 from experiments.results.table import Table, grid
+from experiments.studies.kit.claims import Claim, Finding, test_claims
 from experiments.studies.kit.runs import Setting
+from experiments.studies.kit.scope import scope_of, scope_table
+from experiments.studies.kit.values import Value, Values, read_values, write_values
 from experiments.training.numerics import environment
 
-Numbers = dict[str, Any]
+Curves = dict[str, Any]
+VALUES = "values.csv.gz"
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """A claim, and what the numbers answer.
+class Measured(NamedTuple):
+    """What a study measured.
 
     Attributes:
-      claim: a sentence that can be wrong.
-      source: who claims it, and where.
-      where: the data it was tested on.
-      answer: `holds`, `does not hold` or `cannot be told`.
-      because: the numbers, e.g. a paired difference with its interval.
+      values: that its claims are tested on.
+      curves: what else its figures show, which JSON can hold.
     """
 
-    claim: str
-    source: str
-    where: str
-    answer: str
-    because: str
+    values: Sequence[Value]
+    curves: Curves
+
+
+class Numbers(NamedTuple):
+    """What a study's folder holds.
+
+    Attributes:
+      made: how: command, commits, setting, machine, time.
+      values: that its claims are tested on.
+      curves: what else its figures show.
+    """
+
+    made: dict[str, Any]
+    values: Values
+    curves: Curves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,21 +74,27 @@ class Study:
       name: of its command, and of its folder.
       title: the question.
       protocol: what is measured and how, in a few sentences; what was chosen by whom.
-      measure: a setting -> the numbers, which JSON can hold.
-      draw: (numbers, folder) -> the figures, their PNGs written.
-      find: numbers -> the findings.
-      tables: numbers -> the tables of the page.
+      measure: a setting -> what was measured.
+      claims: values -> the claims that are tested on them.
+      draw: (values, curves, folder) -> the figures, their PNGs written.
+      tables: (values, curves) -> the tables of the page.
+      scope: the setting in words, where no network is trained.
       data: the data sets it is run on unless others are asked for.
     """
 
     name: str
     title: str
     protocol: str
-    measure: Callable[[Setting], Numbers]
-    draw: Callable[[Numbers, Path], list[Figure]]
-    find: Callable[[Numbers], list[Finding]]
-    tables: Callable[[Numbers], list[Table]] = lambda numbers: []
+    measure: Callable[[Setting], Measured]
+    claims: Callable[[Values], list[Claim]]
+    draw: Callable[[Values, Curves, Path], list[Figure]]
+    tables: Callable[[Values, Curves], list[Table]] = lambda values, curves: []
+    scope: str = ""
     data: tuple[str, ...] = tuple(DATASETS)
+
+    def find(self, values: Values) -> list[Finding]:
+        """The answers to the claims."""
+        return test_claims(self.claims(values), values)
 
 
 def run_study(study: Study, setting: Setting, out: Path, command: str) -> list[Finding]:
@@ -92,17 +110,19 @@ def run_study(study: Study, setting: Setting, out: Path, command: str) -> list[F
       The findings.
     """
     started = time.perf_counter()
-    numbers = study.measure(setting)
+    values, curves = study.measure(setting)
     made = {
         "study": study.name,
         "command": command,
         "seconds": time.perf_counter() - started,
         "seconds_of_runs": setting.store.seconds_used,
         "commits": sorted(setting.store.commits_used | {environment()["commit"]}),
+        "scope": scope_of(setting.store.configs_used),
         "first_batches": dict(sorted(setting.store.batches_used.items())),
         "environment": environment(),
     }
-    write_json(out / "numbers.json", {"made": made, "numbers": numbers})
+    write_values(out / VALUES, [(study.name, values)])
+    write_json(out / "numbers.json", {"made": made, "curves": curves})
     return write_page(study, out)
 
 
@@ -116,13 +136,12 @@ def write_page(study: Study, out: Path) -> list[Finding]:
     Returns:
       The findings.
     """
-    made, numbers = read_numbers(out)
-    figures, findings = study.draw(numbers, out), study.find(numbers)
-    parts = [f"# {study.title}", study.protocol, "## Answers"]
-    parts += [titled(findings_table(findings))]
-    parts.append("## Figures")
+    made, values, curves = read_numbers(out)
+    figures, findings = study.draw(values, curves, out), study.find(values)
+    parts = [f"# {study.title}", study.protocol, "## Setting", told_scope(study, made)]
+    parts += ["## Answers", titled(findings_table(findings)), "## Figures"]
     parts += [f"![{f.title}]({f.file})\n\n*{f.caption}*" for f in figures]
-    tables = study.tables(numbers)
+    tables = study.tables(values, curves)
     if tables:
         parts += ["## Numbers", *map(titled, tables)]
     parts += ["## How it was made", how_it_was_made(made)]
@@ -135,7 +154,7 @@ def write_page(study: Study, out: Path) -> list[Finding]:
     return findings
 
 
-def read_numbers(out: Path) -> tuple[dict[str, Any], Numbers]:
+def read_numbers(out: Path) -> Numbers:
     """How the numbers of a study's folder were made, and themselves.
 
     Raises:
@@ -145,9 +164,15 @@ def read_numbers(out: Path) -> tuple[dict[str, Any], Numbers]:
     if not file.exists():
         raise ValueError(f"{out} holds no finished study: there is no {file.name} in it.")
     found = read_json(file)
-    if not {"made", "numbers"} <= found.keys():
-        raise ValueError(f"{file} holds no numbers of a study.")
-    return found["made"], found["numbers"]
+    if not {"made", "curves"} <= found.keys() or not (out / VALUES).exists():
+        raise ValueError(f"{file} and {VALUES} hold no numbers of a study.")
+    made = found["made"]
+    return Numbers(made, read_values(out / VALUES)[made["study"]], found["curves"])
+
+
+def told_scope(study: Study, made: dict[str, Any]) -> str:
+    """What was trained, with which numbers."""
+    return study.scope or titled(scope_table(made["scope"]))
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
@@ -171,8 +196,8 @@ def how_it_was_made(made: dict[str, Any]) -> str:
         f"    {made['command']}\n\n"
         f"Commits {', '.join(made['commits'])}; {machine['cpu_count']} cores of "
         f"{machine['processor']}, jax {machine['packages']['jax']}; {minutes:.1f} minutes "
-        "of one process. Every number is in `numbers.json`; the figures and this page are "
-        "made from it alone."
+        "of one process. Every value is in `values.csv.gz`, curves are in `numbers.json`; "
+        "the figures and this page are made from them alone."
     )
 
 

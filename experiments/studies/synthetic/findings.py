@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.results.table import Table
-from experiments.studies.kit.statistics import (
+from experiments.results.statistics import (
     CANNOT_TELL,
     DOES_NOT,
     HOLDS,
@@ -15,6 +14,7 @@ from experiments.studies.kit.statistics import (
     paired,
     verdict,
 )
+from experiments.results.table import Table
 from experiments.studies.kit.study import Finding, Numbers
 from experiments.studies.synthetic.problem import name_of
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from experiments.results.table import Table
-from experiments.studies.kit.statistics import (
+from experiments.results.statistics import (
     Estimate,
     equal,
     estimate,
@@ -11,6 +10,7 @@ from experiments.studies.kit.statistics import (
     paired,
     verdict,
 )
+from experiments.results.table import Table
 from experiments.studies.kit.study import Finding, Numbers
 
 DISAM_LAMS = ("0.1", "1", "10")

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from experiments.results.statistics import Estimate, estimate, paired, verdict
 from experiments.results.table import Table
 from experiments.studies.kit.runs import Setting
-from experiments.studies.kit.statistics import Estimate, estimate, paired, verdict
 from experiments.studies.kit.study import Finding, Numbers, Study
 from experiments.studies.toy.figures import ARROWS, FAMILIES, SHOWN, draw, toys_in_words
 from experiments.studies.toy.problem import (

@@ -9,8 +9,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import disam_jax as dj
+from experiments.results.statistics import CANNOT_TELL, DOES_NOT, HOLDS
 from experiments.studies.kit.runs import Setting, Store
-from experiments.studies.kit.statistics import CANNOT_TELL, DOES_NOT, HOLDS
 from experiments.studies.kit.study import run_study
 from experiments.studies.synthetic import study as synthetic
 from experiments.studies.synthetic.findings import dials_in_words, find

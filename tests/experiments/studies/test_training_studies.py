@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments.cli.app import app
+from experiments.results.statistics import CANNOT_TELL, DOES_NOT, HOLDS
 from experiments.studies import NAMES, find_study
 from experiments.studies.kit.probes import SURFACE_AXIS
 from experiments.studies.kit.run import load_once
 from experiments.studies.kit.runs import Setting
-from experiments.studies.kit.statistics import CANNOT_TELL, DOES_NOT, HOLDS
 from experiments.studies.kit.study import read_numbers, run_study
 from experiments.studies.kit.tuning import DIALS, TUNING_SEED, trials
 

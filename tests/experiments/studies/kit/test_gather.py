@@ -6,11 +6,11 @@ from urllib.parse import unquote
 import matplotlib.pyplot as plt
 import pytest
 
+from experiments.results.statistics import CANNOT_TELL, DOES_NOT, HOLDS
 from experiments.results.table import Table
 from experiments.studies.kit.gather import as_html, gather
 from experiments.studies.kit.runs import Setting, Store
 from experiments.studies.kit.sections import read_report, tally
-from experiments.studies.kit.statistics import CANNOT_TELL, DOES_NOT, HOLDS
 from experiments.studies.kit.study import Figure, Finding, Study, run_study
 
 CLAIM = "SAM & co. <b>beat</b> ERM where |g| < 1, with `rho <b>`"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.studies.kit.statistics import (
+from experiments.results.statistics import (
     CANNOT_TELL,
     DOES_NOT,
     HOLDS,
