@@ -1,7 +1,7 @@
 """The headline: accuracy on what was not trained on, at equal cost and tuned alike."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.results.statistics import estimate
@@ -58,12 +58,15 @@ def measure(setting: Setting) -> Measured:
     )
 
 
-def measure_conditions(setting: Setting, conditions: Mapping[str, Group]) -> Measured:
-    """Tunes and trains every arm under every condition.
+def measure_conditions(
+    setting: Setting, conditions: Mapping[str, Group], arms: Sequence[str] = tuple(ARMS)
+) -> Measured:
+    """Tunes and trains arms under every condition.
 
     Args:
       setting: of the study.
       conditions: name -> a group, whose method is set here.
+      arms: keys of `ARMS`.
     """
     groups = {
         (condition, arm): dataclasses.replace(
@@ -73,6 +76,7 @@ def measure_conditions(setting: Setting, conditions: Mapping[str, Group]) -> Mea
         )
         for condition, group in conditions.items()
         for arm, (method, share) in ARMS.items()
+        if arm in arms
     }
     tuned = tune(setting, groups)
     groups = {
@@ -93,7 +97,7 @@ def measure_conditions(setting: Setting, conditions: Mapping[str, Group]) -> Mea
                 "inside": tuned[condition, arm].inside,
                 "steps": found[condition, arm][0][0]["looks"][-1]["step"],
             }
-            for arm in ARMS
+            for arm in arms
         }
         for condition in conditions
     }
