@@ -39,16 +39,17 @@ CLAIMS = (
 DATA = ("emoji_styles", "rotated_digits")
 
 PROTOCOL = """\
-Leave one domain out, each domain in turn. Every run may take the same number of gradients
-of a batch (800, and 600 of the digits), so ERM takes twice the steps of the others; "ERM,
-equal steps" takes as many steps as they do, which costs half, and is what the papers
-compare with. Every method is tuned in the same way, each on its own: from the protocol's
-values it moves to the best neighbour (learning rate by 10/3, rho by 2, lam, alpha and ERM's
-weight decay by 10) until none is better, judged by the accuracy on held-out images of the
-source domains on three seeds that are not reported. The score is the accuracy on images of
-the unseen domain that show what was trained on in no domain: a concept that was trained on
-in another style is seen. Concepts are dealt to five folds, and seed mod 5 is held out. A
-seed's value is the mean over the unseen domains at the last step."""
+Leave one domain out, each domain in turn. Every run may take the same number of
+gradients of a batch (800, and 600 of the digits), so ERM takes twice the steps of the
+others; "ERM, equal steps" takes as many steps as they do, which costs half, and is what
+the papers compare with. Every method is tuned in the same way, each on its own: from
+the protocol's values it moves to the best neighbour (learning rate by 10/3, rho by 2,
+lam, alpha and ERM's weight decay by 10) until none is better, judged by the accuracy on
+held-out images of the source domains, every domain unseen once, on three seeds in turn
+that are not reported. The score is the accuracy on images of the unseen domain that
+show what was trained on in no domain: a concept that was trained on in another style is
+seen. Concepts are dealt to five folds, and seed mod 5 is held out. A seed's value is
+the mean over the unseen domains at the last step."""
 
 
 def measure(setting: Setting) -> Measured:

@@ -16,10 +16,10 @@ DATA = ("emoji_styles", "rotated_digits")
 
 PROTOCOL = """\
 As the study of accuracy, with 40 % wrong labels in the training images, of all source
-domains or, on `emoji_styles`, of the first one alone: each image is mislabelled by itself, as any other class.
-Every method is tuned anew under each condition, by held-out images of the sources, whose
-labels are right (wrong ones, drawn in the same way, would rank trials alike but for their
-noise). No label that is scored is wrong."""
+domains or, on `emoji_styles`, of the first one alone: each image is mislabelled by
+itself, as any other class. Every method is tuned anew under each condition, by held-out
+images of the sources, whose labels are right (wrong ones, drawn in the same way, would
+rank trials alike but for their noise). No label that is scored is wrong."""
 
 
 def measure(setting: Setting) -> Measured:

@@ -155,7 +155,7 @@ def test_claims(claims: Iterable[Claim], values: Values) -> list[Finding]:
     Returns:
       The findings; a claim of arms that were not measured has none.
     """
-    there = [claim for claim in claims if _is_measured(claim, values)]
+    there = [claim for claim in claims if is_measured(claim, values)]
     return [
         finding
         for _, family in groupby(there, key=lambda claim: claim.family or claim.where)
@@ -163,7 +163,8 @@ def test_claims(claims: Iterable[Claim], values: Values) -> list[Finding]:
     ]
 
 
-def _is_measured(claim: Claim, values: Values) -> bool:
+def is_measured(claim: Claim, values: Values) -> bool:
+    """Whether there are values of both arms."""
     arms = [arm for arm in (claim.larger, claim.smaller) if arm]
     return all((arm.condition, arm.method, claim.measure) in values for arm in arms)
 

@@ -12,6 +12,7 @@ from experiments.studies.kit.claims import (
     Claim,
     Finding,
     differences,
+    is_measured,
     test_claims,
 )
 from experiments.studies.kit.margins import MEASURES
@@ -41,7 +42,9 @@ def draw_forest(claims: Sequence[Claim], values: Values, file: Path, title: str)
       The figure.
     """
     findings = test_claims(claims, values)
-    dots = {(c.text, c.where): differences(c, values) for c in claims}
+    dots = {
+        (c.text, c.where): differences(c, values) for c in claims if is_measured(c, values)
+    }
     draw_rows(findings, file, dots)
     return Figure(
         file.name,

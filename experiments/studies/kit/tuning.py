@@ -5,8 +5,8 @@ is tried there and at the neighbours: each number a step up and a step down, the
 they are. It moves to the best of these and looks around again, until none of the
 neighbours is better: so no number that is chosen lies at an edge of what was tried.
 
-A trial is trained with every unseen domain on three seeds that no study reports; its score
-is the mean accuracy on the held-out parts of the source domains.
+A trial is trained with every unseen domain once, on three seeds in turn that no study
+reports; its score is the mean accuracy on the held-out parts of the source domains.
 """
 
 import dataclasses
@@ -15,10 +15,11 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
+from experiments.studies.kit.matrix import Group, last, run_groups
+from experiments.studies.kit.run import load_once
 from experiments.studies.kit.runs import Setting
 
-TUNING_SEEDS = 1000, 3  # the first, and how many
+TUNING_SEEDS = (1000, 1001, 1002)
 MOST_MOVES = 8
 Overrides = tuple[tuple[str, float], ...]
 Key = TypeVar("Key", bound=Hashable)
@@ -64,26 +65,19 @@ def tune(setting: Setting, groups: Mapping[Key, Group]) -> dict[Key, Tuned]:
     Returns:
       Key -> what was found; see the module.
     """
-    first, count = TUNING_SEEDS
-    seeds = {"first_seed": first, "seeds": count}
     scores: dict[Key, dict[Place, float]] = {key: {} for key in groups}
     at = {key: (0,) * len(DIALS[group.method]) for key, group in groups.items()}
     settled: set[Key] = set()
     for _ in range(MOST_MOVES):
         asked = {
-            (key, place): dataclasses.replace(
-                groups[key],
-                overrides=(*groups[key].overrides, *_overrides(groups[key], place)),
-                **seeds,
-            )
+            (key, place): _trial(groups[key], place)
             for key in groups
             if key not in settled
             for place in (at[key], *_neighbours(at[key]))
             if place not in scores[key]
         }
-        for (key, place), rows in run_groups(setting, asked).items():
-            score = float(np.mean(per_seed(rows, last("in_domain_accuracy"))))
-            scores[key][place] = score if np.isfinite(score) else -np.inf
+        for (key, place), score in _scores(setting, asked).items():
+            scores[key][place] = score
         for key in groups:
             around = (at[key], *_neighbours(at[key]))  # the first of equal ones is taken
             best = max(around, key=lambda place, key=key: scores[key][place])
@@ -96,6 +90,40 @@ def tune(setting: Setting, groups: Mapping[Key, Group]) -> dict[Key, Tuned]:
         key: Tuned(_overrides(group, at[key]), len(scores[key]), key in settled)
         for key, group in groups.items()
     }
+
+
+def _trial(group: Group, place: Place) -> list[Group]:
+    """Its runs: every domain unseen once, the seeds in turn."""
+    domains = group.unseen or load_once(group.data).domains
+    count = len(TUNING_SEEDS)
+    return [
+        dataclasses.replace(
+            group,
+            overrides=(*group.overrides, *_overrides(group, place)),
+            unseen=domains[i::count],
+            first_seed=seed,
+            seeds=1,
+        )
+        for i, seed in enumerate(TUNING_SEEDS)
+        if domains[i::count]
+    ]
+
+
+def _scores(
+    setting: Setting, trials: Mapping[tuple[Key, Place], list[Group]]
+) -> dict[tuple[Key, Place], float]:
+    """The mean accuracy of every trial's runs; -inf where one diverged."""
+    parts = {
+        (trial, i): group
+        for trial, groups in trials.items()
+        for i, group in enumerate(groups)
+    }
+    found: dict[tuple[Key, Place], list[float]] = {trial: [] for trial in trials}
+    for (trial, _), [row] in run_groups(setting, parts).items():
+        found[trial] += [
+            -np.inf if o["diverged"] else last("in_domain_accuracy")(o) for o in row
+        ]
+    return {trial: float(np.mean(values)) for trial, values in found.items()}
 
 
 def _neighbours(place: Place) -> list[Place]:
