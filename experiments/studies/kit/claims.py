@@ -71,6 +71,16 @@ class Claim:
     equal: bool = False
     family: str = ""
 
+    @property
+    def contrast(self) -> str:
+        """What is less what, e.g. `DISAM - SAM`."""
+        if self.smaller is None:
+            return self.larger.method
+        names = [self.larger.method, self.smaller.method]
+        if self.larger.condition != self.smaller.condition:
+            names = [f"{a.method} ({a.condition})" for a in (self.larger, self.smaller)]
+        return f"{names[0]} \N{MINUS SIGN} {names[1]}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -81,8 +91,10 @@ class Finding:
       source: who claims it and where.
       whose: `PAPERS` or `OURS`.
       where: the setting.
+      contrast: what is less what.
       answer: one of `ANSWERS`.
-      because: the numbers, in words.
+      effect: the difference with its interval, in words.
+      because: that, and what the tests say.
       measure: a key of `MEASURES`, in whose unit the numbers below are; of a ratio they
         are logarithms.
       mean: of the paired differences, larger less smaller.
@@ -100,7 +112,9 @@ class Finding:
     source: str
     whose: str
     where: str
+    contrast: str
     answer: str
+    effect: str
     because: str
     measure: str
     mean: float
@@ -191,15 +205,17 @@ def _test_family(claims: Sequence[Claim], values: Values) -> list[Finding]:
         measure = MEASURES[claim.measure]
         told = answer(difference, differ[i], alike[i], measure.margin)
         flipped = sign_flip(found[i])
+        effect = in_words(difference, measure)
         findings.append(
             Finding(
                 claim.text,
                 claim.source,
                 claim.whose,
                 claim.where,
+                claim.contrast,
                 OF_EQUALITY[told] if claim.equal else told,
-                f"{in_words(difference, measure)}, Holm p {p_text(differ[i])}, sign-flip p "
-                f"{p_text(flipped)}",
+                effect,
+                f"{effect}, Holm p {p_text(differ[i])}, sign-flip p {p_text(flipped)}",
                 claim.measure,
                 *_short(difference.mean, difference.low, difference.high),
                 *_short(measure.margin, difference.p, differ[i], flipped),

@@ -1,14 +1,18 @@
-"""Effects with their intervals, a row for each claim and setting."""
+"""Effects with their intervals, a row for each claim, those of a setting together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.results.figures import save
 from experiments.studies.kit.claims import (
-    ANSWERS,
+    CANNOT_TELL,
+    NO_DIFFERENCE,
+    OPPOSITE,
+    SEEN,
     Claim,
     Finding,
     differences,
@@ -19,18 +23,24 @@ from experiments.studies.kit.margins import MEASURES
 from experiments.studies.kit.study import Figure
 from experiments.studies.kit.values import Values
 
+WIDTH = 5.6  # inches: legible on a phone
 # Told apart without colour too.
-STYLES = dict(
-    zip(
-        ANSWERS,
-        (("#1b7837", "o"), ("#b2182b", "D"), ("#2166ac", "s"), ("#777777", "o")),
-        strict=True,
-    )
+STYLES = {
+    SEEN: ("#1b7837", "o"),
+    OPPOSITE: ("#b2182b", "D"),
+    NO_DIFFERENCE: ("#2166ac", "s"),
+    CANNOT_TELL: ("#555555", "o"),
+}
+KEY = (
+    "A row is a claim, its point the mean of the paired differences, with a 95 % interval, "
+    "to the right where the claim says so; shaded: differences that do not matter. Green "
+    "circle: seen here; red diamond: the opposite seen; blue square: no difference that "
+    "matters; open circle: cannot be told."
 )
 
 
 def draw_forest(claims: Sequence[Claim], values: Values, file: Path, title: str) -> Figure:
-    """Draws the paired difference of every claim, one dot per seed, the margin shaded.
+    """Draws the paired difference of every claim, with a dot per seed.
 
     Args:
       claims: of one measure.
@@ -41,61 +51,75 @@ def draw_forest(claims: Sequence[Claim], values: Values, file: Path, title: str)
     Returns:
       The figure.
     """
-    findings = test_claims(claims, values)
-    dots = {
-        (c.text, c.where): differences(c, values) for c in claims if is_measured(c, values)
-    }
-    draw_rows(findings, file, dots)
-    return Figure(
-        file.name,
-        title,
-        "Difference seed by seed: a dot per seed, its mean with a 95 % interval, larger "
-        "where the claim says so. Shaded: differences that do not matter. Green circle: "
-        "seen; red diamond: the opposite seen; blue square: no difference that matters; "
-        "grey open circle: cannot be told.",
-    )
+    there = [claim for claim in claims if is_measured(claim, values)]
+    dots = {(c.where, c.contrast): differences(c, values) for c in there}
+    draw_rows(test_claims(there, values), file, lambda f: dots[f.where, f.contrast])
+    return Figure(file.name, title, f"{KEY} Dots below: the seeds.")
 
 
 def draw_rows(
-    findings: Sequence[Finding], file: Path, dots: dict[tuple[str, str], np.ndarray]
+    findings: Sequence[Finding],
+    file: Path,
+    dots: Callable[[Finding], np.ndarray] | None = None,
 ) -> None:
-    """Draws findings of one measure under each other, those of a setting together."""
+    """Draws findings of one measure under each other.
+
+    Args:
+      findings: in their order; those of a setting follow one another.
+      file: of the PNG.
+      dots: finding -> what its mean is of; None draws none.
+    """
     measure = MEASURES[findings[0].measure]
-    settings = list(dict.fromkeys(f.where for f in findings))
-    height = 0.34 * (len(findings) + 1.2 * len(settings)) + 0.9
-    figure, panel = plt.subplots(figsize=(7.2, height), layout="constrained")
-    at, ticks, names = 0.0, [], []
-    for setting in settings:
-        panel.text(
-            0, at, setting, fontsize=9, fontweight="bold", va="center",
-            transform=panel.get_yaxis_transform(),
-        )  # fmt: skip
-        at -= 1
-        for finding in (f for f in findings if f.where == setting):
-            color, marker = STYLES[finding.answer]
-            seeds = measure.scale * dots[finding.claim, finding.where]
-            panel.plot(seeds, np.full(len(seeds), at - 0.22), ".", ms=3, color="#aaaaaa")
-            panel.errorbar(
-                measure.scale * finding.mean,
-                at,
-                xerr=[
-                    [measure.scale * (finding.mean - finding.low)],
-                    [measure.scale * (finding.high - finding.mean)],
-                ],
-                fmt=marker,
-                color=color,
-                mfc="white" if finding.answer == ANSWERS[-1] else None,
-                capsize=3,
-                ms=5,
-            )
-            ticks.append(at)
-            names.append(finding.claim)
-            at -= 1
-        at -= 0.2
+    rows = _rows(findings)
+    step = 0.3 if dots else 0.24
+    figure, panel = plt.subplots(
+        figsize=(WIDTH, step * len(rows) + 0.8), layout="constrained"
+    )
+    for at, (_, finding) in enumerate(rows):
+        if finding:
+            _draw_row(panel, -at, finding, measure.scale)
+        if finding and dots:
+            seeds = measure.scale * dots(finding)
+            panel.plot(seeds, np.full(len(seeds), -at - 0.3), ".", ms=2.5, color="#999999")
     margin = measure.scale * findings[0].margin
-    panel.axvspan(-margin, margin, color="#dddddd", alpha=0.6, lw=0, zorder=0)
+    panel.axvspan(-margin, margin, color="#d9d9d9", alpha=0.7, lw=0, zorder=0)
     panel.axvline(0, color="black", lw=0.7, zorder=0)
-    panel.set_yticks(ticks, names, fontsize=8)
-    panel.set_ylim(at + 0.4, 0.7)
-    panel.set_xlabel(f"difference ({measure.unit})")
+    told = [(-at, finding.contrast) for at, (_, finding) in enumerate(rows) if finding]
+    panel.set_yticks(*zip(*told, strict=True), fontsize=9)
+    for at, (setting, finding) in enumerate(rows):
+        if not finding:  # its name runs over the panel
+            left = panel.annotate(
+                setting, (0.01, -at), xycoords=("figure fraction", "data"), va="center",
+                fontsize=9, fontweight="bold",
+            )  # fmt: skip
+            left.set_in_layout(False)
+    panel.set_ylim(-len(rows) + 0.4, 0.5)
+    ratio = measure.compared == "ratio"
+    panel.set_xlabel("log ratio" if ratio else f"difference ({measure.unit})")
+    panel.spines[["top", "right", "left"]].set_visible(False)
     save(figure, file)
+
+
+def _rows(findings: Sequence[Finding]) -> list[tuple[str, Finding | None]]:
+    """(name, finding), and before those of a setting its name."""
+    rows: list[tuple[str, Finding | None]] = []
+    for i, finding in enumerate(findings):
+        if i == 0 or findings[i - 1].where != finding.where:
+            rows.append((finding.where, None))
+        rows.append((finding.contrast, finding))
+    return rows
+
+
+def _draw_row(panel: Any, at: float, finding: Finding, scale: float) -> None:
+    color, marker = STYLES[finding.answer]
+    below, above = finding.mean - finding.low, finding.high - finding.mean
+    panel.errorbar(
+        scale * finding.mean,
+        at,
+        xerr=None if np.isinf(below) else [[scale * below], [scale * above]],
+        fmt=marker,
+        color=color,
+        mfc="white" if finding.answer == CANNOT_TELL else None,
+        capsize=2.5,
+        ms=5,
+    )
