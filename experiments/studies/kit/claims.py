@@ -150,13 +150,19 @@ def answer(difference: Estimate, p: float, p_equal: float, margin: float) -> str
     return CANNOT_TELL
 
 
-# A claim of equality is answered by the same tests.
-OF_EQUALITY = {
-    NO_DIFFERENCE: SEEN,
-    SEEN: OPPOSITE,
-    OPPOSITE: OPPOSITE,
-    CANNOT_TELL: CANNOT_TELL,
-}
+def answer_equal(difference: Estimate, p: float, p_equal: float, margin: float) -> str:
+    """The answer to a claim that a difference is 0, or too small to matter.
+
+    Args and tests are those of `answer`.
+
+    Returns:
+      Seen, where there is no difference that matters; the opposite, where the difference
+      is apart from 0 and its whole interval beyond the margin; else it cannot be told.
+    """
+    if answer(difference, p, p_equal, margin) == NO_DIFFERENCE:
+        return SEEN
+    beyond = difference.low > margin or difference.high < -margin
+    return OPPOSITE if beyond and p < LEVEL else CANNOT_TELL
 
 
 def test_claims(claims: Iterable[Claim], values: Values) -> list[Finding]:
@@ -203,7 +209,8 @@ def _test_family(claims: Sequence[Claim], values: Values) -> list[Finding]:
     findings = []
     for i, (claim, difference) in enumerate(zip(claims, estimates, strict=True)):
         measure = MEASURES[claim.measure]
-        told = answer(difference, differ[i], alike[i], measure.margin)
+        tell = answer_equal if claim.equal else answer
+        told = tell(difference, differ[i], alike[i], measure.margin)
         flipped = sign_flip(found[i])
         effect = in_words(difference, measure)
         findings.append(
@@ -213,7 +220,7 @@ def _test_family(claims: Sequence[Claim], values: Values) -> list[Finding]:
                 claim.whose,
                 claim.where,
                 claim.contrast,
-                OF_EQUALITY[told] if claim.equal else told,
+                told,
                 effect,
                 f"{effect}, Holm p {p_text(differ[i])}, sign-flip p {p_text(flipped)}",
                 claim.measure,

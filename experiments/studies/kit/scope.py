@@ -1,6 +1,6 @@
 """What a study trained, told by the configs of its runs: no answer goes beyond it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import jax
@@ -14,55 +14,43 @@ from experiments.training.pattern import pattern
 from experiments.training.program import init_state, make_program
 from experiments.training.run import init_key
 
-COLUMNS = (
-    "data",
-    "images",
-    "network",
-    "trained parameters",
-    "optimizer",
-    "batch",
-    "augmentation",
-    "steps",
-)
+FIXED = ("data", "images", "network", "trained parameters", "optimizer", "augmentation")
+VARIED = ("learning rate", "weight decay", "images of each source in a batch", "steps")
+Scope = dict[str, Any]
 
 
-def scope_of(configs: Collection[RunConfig]) -> list[dict[str, str]]:
-    """A row for each data set and network, a value for each of `COLUMNS`."""
+def scope_of(configs: Collection[RunConfig]) -> list[Scope]:
+    """What was trained, for each data set, network and size of the images.
+
+    Returns:
+      Mappings of `FIXED` to text and of `VARIED` to the values that there were.
+    """
     kinds: dict[tuple[str, str, int], list[RunConfig]] = {}
     for config in configs:
         preset = config.preset
         kinds.setdefault((config.data, preset.model, preset.image_size), []).append(config)
-    return [_row(kinds[kind]) for kind in sorted(kinds)]
+    return [_scope(kinds[kind]) for kind in sorted(kinds)]
 
 
-def _row(configs: list[RunConfig]) -> dict[str, str]:
-    first = configs[0]
+def _scope(configs: list[RunConfig]) -> Scope:
+    first, presets = configs[0], [config.preset for config in configs]
     preset = first.preset
     data = load_once(first.data, preset.image_size)
-    sources = len(data.domains) - 1
-    presets = [config.preset for config in configs]
-    flipped = ", mirrored" if data.flip else ""
+    classes, size = len(data.classes), preset.image_size
+    pretrained = "" if preset.weights == "scratch" else ", pretrained on ImageNet"
     return {
-        "data": f"{first.data}, {len(data.domains)} domains, {len(data.classes)} classes",
-        "images": f"{sum(map(len, data.labels)):,} of {preset.image_size} x "
-        f"{preset.image_size} pixels",
-        "network": preset.model
-        + ("" if preset.weights == "scratch" else ", pretrained on ImageNet"),
-        "trained parameters": f"{_parameters(first, len(data.classes), sources):,}",
-        "optimizer": f"{preset.optimizer}, learning rate "
-        f"{_several([p.learning_rate for p in presets])} ({preset.schedule}), weight decay "
-        f"{_several([p.weight_decay for p in presets])}",
-        "batch": f"{_several([p.batch_size for p in presets])} of each source",
-        "augmentation": f"shifts of up to {preset.shift} pixels{flipped}",
-        "steps": _several([p.steps for p in presets]),
+        "data": f"{first.data}, {len(data.domains)} domains, {classes} classes",
+        "images": f"{sum(map(len, data.labels)):,} of {size} x {size} pixels",
+        "network": f"{preset.model}{pretrained}",
+        "trained parameters": f"{_parameters(first, classes, len(data.domains) - 1):,}",
+        "optimizer": f"{preset.optimizer}, {preset.schedule} schedule",
+        "augmentation": f"shifts of up to {preset.shift} pixels"
+        + (", mirrored" if data.flip else ""),
+        "learning rate": sorted({p.learning_rate for p in presets}),
+        "weight decay": sorted({p.weight_decay for p in presets}),
+        "images of each source in a batch": sorted({p.batch_size for p in presets}),
+        "steps": sorted({p.steps for p in presets}),
     }
-
-
-def _several(values: list[float]) -> str:
-    found = sorted(set(values))
-    if len(found) <= 3:
-        return ", ".join(f"{value:g}" for value in found)
-    return f"{found[0]:g} to {found[-1]:g}"
 
 
 def _parameters(config: RunConfig, classes: int, sources: int) -> int:
@@ -71,7 +59,22 @@ def _parameters(config: RunConfig, classes: int, sources: int) -> int:
     return int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)))
 
 
-def scope_table(scope: list[dict[str, Any]]) -> Table:
-    """The rows as a table."""
-    rows = [[row[name] for name in COLUMNS] for row in scope]
-    return Table("What was trained", COLUMNS, rows)
+def scope_table(scopes: Iterable[Scope]) -> Table:
+    """A row for each; those that differ in `VARIED` alone are one."""
+    merged: dict[tuple[str, ...], dict[str, set[float]]] = {}
+    for scope in scopes:
+        varied = merged.setdefault(tuple(scope[name] for name in FIXED), {})
+        for name in VARIED:
+            varied.setdefault(name, set()).update(scope[name])
+    rows = [
+        (*fixed, *(_several(varied[name]) for name in VARIED))
+        for fixed, varied in merged.items()
+    ]
+    return Table("What was trained", (*FIXED, *VARIED), rows)
+
+
+def _several(values: Collection[float]) -> str:
+    found = sorted(values)
+    if len(found) <= 3:
+        return ", ".join(f"{value:g}" for value in found)
+    return f"{found[0]:g} to {found[-1]:g}"

@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from experiments.files import read_json
-from experiments.results.statistics import ANSWERS
 from experiments.results.table import Table
+from experiments.studies.kit.claims import ANSWERS, OURS, PAPERS, Finding
+from experiments.studies.kit.scope import scope_table
 from experiments.studies.kit.study import (
+    VALUES,
     Figure,
-    Finding,
     Study,
     read_numbers,
     seconds_spent,
 )
+from experiments.studies.kit.summary import read_summary
+from experiments.studies.kit.values import Values
 
+HEADLINE = "unseen_concept_accuracy"
+WHOSE = {PAPERS: "the papers' claims", OURS: "our own"}
 UNKNOWN = (
     "The code that made this report does not have this study; its question, its protocol "
     "and its tables are in `page.md` in its folder."
@@ -34,7 +39,9 @@ class Section:
       folder: of the study; it has the study's name and holds its figures.
       title: the question.
       protocol: what is measured and how.
+      scope: the setting in words, where no network was trained.
       made: how the numbers were made.
+      values: that were measured.
       findings: what they answer.
       figures: that were drawn.
       tables: of the numbers.
@@ -44,7 +51,9 @@ class Section:
     folder: Path
     title: str
     protocol: str
+    scope: str
     made: dict[str, Any]
+    values: Values
     findings: Sequence[Finding]
     figures: Sequence[Figure]
     tables: Sequence[Table]
@@ -77,10 +86,12 @@ class Report:
     """What is told, in its order.
 
     Attributes:
+      summary: the first screen, in Markdown.
       sections: the finished studies.
       waiting: name -> title of the others.
     """
 
+    summary: str
     sections: Sequence[Section]
     waiting: Mapping[str, str]
 
@@ -112,6 +123,43 @@ class Report:
             f"{_count(claims, 'claim', 'claims')} to "
             f"{_count(len(self.findings), 'test', 'tests')}, in {self.time} "
             f"of one process.{waiting if self.waiting else ''} The answers:"
+        )
+
+    @property
+    def counts(self) -> Table:
+        """How often each answer was given, to the papers' claims and to ours apart."""
+        of = {w: dict(tally(f for f in self.findings if f.whose == w)) for w in WHOSE}
+        rows = [[a, *(str(of[whose][a]) for whose in WHOSE)] for a in ANSWERS]
+        return Table("Answers", ("answer", *WHOSE.values()), rows)
+
+    @property
+    def headline(self) -> list[Finding]:
+        """Those about what was not trained on, which the first figure shows."""
+        return [f for f in self.findings if f.measure == HEADLINE]
+
+    @property
+    def scope(self) -> Table:
+        """What was trained, each setting once."""
+        rows = [row for section in self.sections for row in section.made["scope"]]
+        return scope_table(rows)
+
+    @property
+    def power(self) -> Table:
+        """The smallest difference in the score that each study's comparisons show."""
+        rows = []
+        for section in self.sections:
+            found = [f for f in section.findings if f.measure == HEADLINE]
+            for where in dict.fromkeys(f.where for f in found):
+                own = [f for f in found if f.where == where]
+                seen = sorted(100 * f.detectable for f in own)
+                seeds = f"{min(f.seeds for f in own)}"
+                rows.append((where, seeds, f"{seen[0]:.1f} to {seen[-1]:.1f}"))
+        columns = ("setting", "seeds", "points that its pairs show")
+        return Table(
+            "Power: the smallest true difference that such seeds show in 80 % of all "
+            "studies (two-sided, 5 %, not adjusted); the papers print gains of 0.6 to 2.5",
+            columns,
+            rows,
         )
 
     @property
@@ -147,7 +195,7 @@ def read_report(studies: Path, registry: Mapping[str, Study]) -> Report:
     Raises:
       ValueError: no study is finished.
     """
-    finished = sorted(file.parent.name for file in studies.glob("*/page.json"))
+    finished = sorted(file.parent.name for file in studies.glob(f"*/{VALUES}"))
     if not finished:
         raise ValueError(
             f"{studies} holds no finished study; make one: {command_of('NAME')}, "
@@ -160,26 +208,29 @@ def read_report(studies: Path, registry: Mapping[str, Study]) -> Report:
         for number, name in enumerate([*known, *unknown], start=1)
     ]
     waiting = {name: s.title for name, s in registry.items() if name not in finished}
-    return Report(sections, waiting)
+    findings = {section.folder.name: section.findings for section in sections}
+    return Report(read_summary(studies, findings), sections, waiting)
 
 
 def _read_section(number: int, folder: Path, study: Study | None) -> Section:
-    made, numbers = read_numbers(folder)
+    made, values, curves = read_numbers(folder)
     page = read_json(folder / "page.json")
     return Section(
         number,
         folder,
         study.title if study else folder.name,
         study.protocol if study else UNKNOWN,
+        study.scope if study else "",
         made,
+        values,
         [Finding(**finding) for finding in page["findings"]],
         [Figure(**figure) for figure in page["figures"]],
-        study.tables(numbers) if study else [],
+        study.tables(values, curves) if study else [],
     )
 
 
 def tally(findings: Iterable[Finding]) -> list[tuple[str, int]]:
-    """How often each of the three answers was given."""
+    """How often each answer was given."""
     counts = Counter(finding.answer for finding in findings)
     return [(answer, counts[answer]) for answer in ANSWERS]
 
