@@ -6,24 +6,67 @@ from urllib.parse import unquote
 import matplotlib.pyplot as plt
 import pytest
 
-from experiments.results.statistics import CANNOT_TELL, DOES_NOT, HOLDS
 from experiments.results.table import Table
+from experiments.studies.kit.claims import (
+    ANSWERS as FOUR,
+)
+from experiments.studies.kit.claims import (
+    CANNOT_TELL,
+    NO_DIFFERENCE,
+    OPPOSITE,
+    OURS,
+    PAPERS,
+    SEEN,
+    Arm,
+    Claim,
+)
 from experiments.studies.kit.gather import as_html, gather
 from experiments.studies.kit.runs import Setting, Store
 from experiments.studies.kit.sections import read_report, tally
-from experiments.studies.kit.study import Figure, Finding, Study, run_study
+from experiments.studies.kit.study import Figure, Measured, Study, run_study
+from experiments.studies.kit.summary import read_summary
+from experiments.studies.kit.values import Value, read_values
 
 CLAIM = "SAM & co. <b>beat</b> ERM where |g| < 1, with `rho <b>`"
-ANSWERS = {"first": [HOLDS, CANNOT_TELL, HOLDS], "second": [DOES_NOT, HOLDS]}
+ANSWERS = {"first": [SEEN, CANNOT_TELL, NO_DIFFERENCE], "second": [OPPOSITE, SEEN]}
+EFFECTS = {SEEN: 0.03, OPPOSITE: -0.03, NO_DIFFERENCE: 0.0, CANNOT_TELL: 0.005}
+NOISE = {CANNOT_TELL: 0.03}
 
 
 def made_up(name, answers):
-    """A study with a figure, a table and as many findings as answers."""
+    """A study with a figure, a table and claims that get these answers."""
 
-    def draw(numbers, folder):
+    def measure(setting):
+        values = [
+            Value("made up", "base", seed, "d", "unseen_concept_accuracy", 0.5)
+            for seed in range(10)
+        ]
+        for i, answer in enumerate(answers):
+            noise = NOISE.get(answer, 0.0005)
+            for seed in range(10):
+                value = 0.5 + EFFECTS[answer] + noise * (-1) ** seed
+                values.append(values[0]._replace(method=f"m{i}", seed=seed, value=value))
+        return Measured(values, {"line": [1, len(name)]})
+
+    def claims(values):
+        return [
+            Claim(
+                CLAIM,
+                f"paper {i}",
+                OURS if i == 1 else PAPERS,
+                "made up",
+                "unseen_concept_accuracy",
+                Arm("made up", f"m{i}"),
+                Arm("made up", "base"),
+                family=f"{i}",
+            )
+            for i in range(len(answers))
+        ]
+
+    def draw(values, curves, folder):
         folder.mkdir(parents=True, exist_ok=True)
         figure, axes = plt.subplots(figsize=(1, 1))
-        axes.plot(numbers["line"])
+        axes.plot(curves["line"])
         figure.savefig(folder / "line.png", dpi=20)
         plt.close(figure)
         return [Figure("line.png", f"A line of `{name}` & no more", "**How** to read it.")]
@@ -32,19 +75,19 @@ def made_up(name, answers):
         name=name,
         title=f"Is the {name} claim right?",
         protocol=f"The protocol of {name}: `rho = 0.05`, **nothing** tuned.",
-        measure=lambda setting: {"line": [1, len(name)]},
+        measure=measure,
+        claims=claims,
         draw=draw,
-        find=lambda numbers: [
-            Finding(CLAIM, f"paper {i}", "made up", answer, "+1.0 [+0.5, +1.5], p = 0.010")
-            for i, answer in enumerate(answers)
+        tables=lambda values, curves: [
+            Table("Ends", ["end", "|y|"], [["last", "<i>7</i>"]])
         ],
-        tables=lambda numbers: [Table("Ends", ["end", "|y|"], [["last", "<i>7</i>"]])],
+        scope="A scope: a made-up network of <b>7</b> weights.",
     )
 
 
 REGISTRY = {
     **{name: made_up(name, answers) for name, answers in ANSWERS.items()},
-    "third": made_up("third", [HOLDS]),  # never run
+    "third": made_up("third", [SEEN]),  # never run
 }
 
 
@@ -58,6 +101,7 @@ def studies(tmp_path_factory):
         store.commits_used = {f"commit-of-{name}"}
         command = f"python -m experiments study {name} --seeds 3"
         run_study(REGISTRY[name], Setting(store), folder / name, command)
+    (folder / "summary.md").write_text("**Scope.** Small: {first | made up | m0 - base}.")
     gather(folder, REGISTRY, folder)
     return folder
 
@@ -107,8 +151,10 @@ def test_images_are_the_figures_of_the_studies(studies, page):
         base64.b64decode(source.removeprefix("data:image/png;base64,"), validate=True)
         for source in page.all("src", "img")
     ]
-    assert images == [(studies / n / "line.png").read_bytes() for n in ("first", "second")]
+    files = ("effects.png", "first/line.png", "second/line.png")
+    assert images == [(studies / file).read_bytes() for file in files]
     assert page.all("alt", "img") == [
+        "Accuracy on what was not trained on: every comparison",
         "A line of first & no more",
         "A line of second & no more",
     ]
@@ -118,18 +164,42 @@ def test_abstract_counts_the_answers(studies, page):
     abstract = page.text.split("Contents")[0]
     assert "2 studies put 3 claims to 5 tests, in 2.5 hours" in abstract
     assert "Not run yet: 1 of 3." in abstract
-    for number, mark, answer in (
-        (3, "✓", HOLDS),
-        (1, "✗", DOES_NOT),
-        (1, "?", CANNOT_TELL),
-    ):
-        assert re.search(rf"\b{number}\s+{re.escape(mark)}\s+{answer}", abstract)
-        assert f"- {mark} {answer}: {number}\n" in (studies / "report.md").read_text()
+    counted = read_report(studies, REGISTRY).counts
+    assert counted.rows == [
+        ["seen here", "1", "1"],
+        ["the opposite seen here", "1", "0"],
+        ["no difference that matters here", "1", "0"],
+        ["cannot be told", "0", "1"],
+    ]
+    markdown = (studies / "report.md").read_text()
+    assert "| cannot be told | 0 | 1 |" in markdown
     assert tally(read_report(studies, REGISTRY).findings) == [
-        (HOLDS, 3),
-        (DOES_NOT, 1),
+        (SEEN, 2),
+        (OPPOSITE, 1),
+        (NO_DIFFERENCE, 1),
         (CANNOT_TELL, 1),
     ]
+
+
+def test_the_first_screen_has_the_numbers_of_the_findings(studies, page):
+    effect = "Small: +3.00 points [+2.96, +3.04]."
+    for text in (page.text, (studies / "report.md").read_text()):
+        assert effect in text.split("Contents")[0]
+
+
+def test_a_sentence_about_nothing_that_was_found_is_refused(studies, tmp_path):
+    findings = {s.folder.name: s.findings for s in read_report(studies, REGISTRY).sections}
+    (tmp_path / "summary.md").write_text("By {first | made up | m7 - base}.")
+    with pytest.raises(ValueError, match=r"m7 - base\}, which no study found.*m0"):
+        read_summary(tmp_path, findings)
+
+
+def test_every_value_of_every_study_is_kept(studies):
+    found = read_values(studies / "values.csv.gz")
+    assert {name: len(values.rows) for name, values in found.items()} == {
+        "first": 40,
+        "second": 30,
+    }
 
 
 def test_links_inside_the_reports_lead_somewhere(studies, page):
@@ -155,9 +225,10 @@ def test_text_is_no_html(page):
 
 
 def test_answers_are_told_by_word_and_symbol(page):
-    badges = re.findall(r"([✓✗?])\s+(holds|does not hold|cannot be told)\b", page.text)
-    assert set(badges) == {("✓", HOLDS), ("✗", DOES_NOT), ("?", CANNOT_TELL)}
-    assert len(badges) == 3 + 2 * 5  # abstract, table, sections
+    words = "|".join(FOUR)
+    badges = re.findall(rf"([✓✗≈?])\s+({words})\b", page.text)
+    assert set(badges) == set(zip("✓✗≈?", FOUR, strict=True))
+    assert len(badges) == 2 * 5  # table, sections
 
 
 def test_each_section_says_how_it_was_made(page):
@@ -182,10 +253,11 @@ def test_markdown_links_to_the_figures_from_where_it_lies(studies, place):
     out = studies / place
     gather(studies, REGISTRY, out)
     links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", (out / "report.md").read_text())
-    assert [(out / unquote(link)).resolve() for link in links] == [
+    assert links[0] == "effects.png" and (out / links[0]).exists()
+    assert [(out / unquote(link)).resolve() for link in links[1:]] == [
         (studies / name / "line.png").resolve() for name in ANSWERS
     ]
-    assert place != "." or links == ["first/line.png", "second/line.png"]
+    assert place != "." or links[1:] == ["first/line.png", "second/line.png"]
 
 
 def test_markdown_tables_keep_their_columns(studies):
@@ -206,8 +278,8 @@ def test_study_that_is_not_known_comes_last_under_its_name(studies):
         "first",
     ]
     assert len(report.findings) == 5
-    html = as_html(report)
-    assert html.count("<img") == 2 and "does not have this study" in html
+    html = as_html(report, studies)
+    assert html.count("<img") == 3 and "does not have this study" in html
 
 
 def test_nothing_finished_is_an_error(tmp_path):
