@@ -22,7 +22,7 @@ from experiments.data.opening import Where
 from experiments.data.prepare import Prepared
 from experiments.devices import Layout
 from experiments.methods import find_method
-from experiments.results.report import HEADLINE, write_report
+from experiments.results.report import headline, write_report
 from experiments.results.summary import Row
 from experiments.runs.matrix import side_by_side
 from experiments.runs.node import leaving_memory
@@ -206,10 +206,11 @@ def _print(
 
 def _table(data: str, rows: Sequence[Row]) -> Table:
     table = Table(title=f"{data}, seeds: {rows[0].seeds}, mean ± std")
-    for name, _ in HEADLINE:  # blanks for hyphens: a narrow terminal breaks lines there
+    columns = headline(rows)
+    for name, _ in columns:  # blanks for hyphens: a narrow terminal breaks lines there
         table.add_column(name.replace("-", " "), no_wrap=name == "method")
     for row in rows:
-        table.add_row(*(cell(row) for _, cell in HEADLINE))
+        table.add_row(*(cell(row) for _, cell in columns))
     return table
 
 
