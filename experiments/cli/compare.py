@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 
 from experiments.cli import machines as cli_machines
@@ -205,12 +206,15 @@ def _print(
 
 
 def _table(data: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=f"{data}, seeds: {rows[0].seeds}, mean ± std")
-    columns = headline(rows)
+    title = f"{data}, seeds: {rows[0].seeds}, mean ± std"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    # Without the loss spread, which the report has, it fits into 80 columns.
+    columns = [column for column in headline(rows) if column[0] != "loss spread"]
     for name, _ in columns:  # blanks for hyphens: a narrow terminal breaks lines there
-        table.add_column(name.replace("-", " "), no_wrap=name == "method")
+        whole = name == "method" or name.startswith("less")
+        table.add_column(name.replace("-", " "), no_wrap=whole)
     for row in rows:
-        table.add_row(*(cell(row) for _, cell in columns))
+        table.add_row(*(cell(row).replace("] ", "]\n") for _, cell in columns))
     return table
 
 

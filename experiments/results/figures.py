@@ -11,6 +11,7 @@ matplotlib.use("Agg")  # no screen is needed
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 
 from experiments.files import writing
@@ -97,7 +98,7 @@ def ranking(rows: Sequence[Row], path: Path) -> None:
     compared.sort(key=lambda pair: pair[1].estimate.mean)
     reach = 200 * float(np.quantile([abs(d.estimate.mean) for _, d in compared], 0.75)) + 3
     colors = plt.get_cmap("viridis_r")
-    scale = plt.Normalize(1.0, max(3.0, *(row.gradients_per_step for row, _ in compared)))
+    scale = Normalize(1.0, max(3.0, *(row.gradients_per_step for row, _ in compared)))
     height = 0.2 * len(compared) + 1.4
     figure, panel = plt.subplots(figsize=(NARROW, height), layout="constrained")
     for at, (row, difference) in enumerate(compared):
