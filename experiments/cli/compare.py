@@ -17,6 +17,7 @@ from experiments.cli import machines as cli_machines
 from experiments.cli.console import bars, console, line_without_bars
 from experiments.cli.data import open_for, protocol_line
 from experiments.cli.options import TRAINING, Machines, TrainedOn, with_options
+from experiments.config.protocols import WRONG_LABELS
 from experiments.config.run import RunConfig, make_config
 from experiments.data import DomainData
 from experiments.data.opening import Where
@@ -42,6 +43,13 @@ from experiments.training.population import train_together
 class Asked(TrainedOn):
     """The comparison that is asked for."""
 
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Data set; `datasets` lists them (default: rotated_digits with wrong "
+            "labels, where methods can be told apart in minutes)."
+        ),
+    ] = ""
     methods: Annotated[str, typer.Option(help="Methods, with commas between.")] = (
         "erm,sam,sagm,disam"
     )
@@ -81,6 +89,9 @@ def compare_command(
     asked: Asked, overrides: dict[str, Any], machines: Machines, where: Where
 ) -> None:
     """Compare methods on every unseen domain; the same command finishes what is missing."""
+    if not asked.data:
+        protocol = asked.protocol or WRONG_LABELS
+        asked = dataclasses.replace(asked, data="rotated_digits", protocol=protocol)
     for name in _split(asked.methods):
         find_method(name)
     layout = _start(asked, machines)
