@@ -26,10 +26,11 @@ PALETTE = (
 CORE = tuple(METHODS)[: len(PALETTE)]
 COLORS = dict(zip(CORE, PALETTE, strict=True))
 OTHERS = plt.get_cmap("tab20b")
-# One for each method that has a colour.
-DASHES = (
+# One for each method that has a colour, or each domain.
+LINES = (
     "-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 3)),
 )  # fmt: skip
+DOMAIN_STYLES = LINES
 NARROW = 4.4  # inches: figures are read on phones too
 Curves = dict[str, list[dict[str, Any]]]
 
@@ -157,7 +158,7 @@ def convergence(
     )
     colors: dict[str, Any] = {}
     for panel, left_out in zip(axes[:, 0], unseen, strict=True):
-        for dash, method in zip(DASHES, methods, strict=False):
+        for dash, method in zip(LINES, methods, strict=False):
             steps, losses = mean_losses(curves, method, left_out)
             for domain, loss in losses.items():
                 color = colors.setdefault(domain, PALETTE[(len(colors) + 1) % len(PALETTE)])
@@ -169,7 +170,7 @@ def convergence(
     keys = [Line2D([], [], color=colors[name], label=name) for name in order]
     keys += [
         Line2D([], [], color="#222222", linestyle=dash, label=label(method))
-        for dash, method in zip(DASHES, methods, strict=False)
+        for dash, method in zip(LINES, methods, strict=False)
     ]
     figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
     save(figure, path)
@@ -195,7 +196,7 @@ def spread(
         steps = list(next(iter(spreads.values())))
         means = np.mean([[own[step] for step in steps] for own in spreads.values()], axis=0)
         above.plot(steps, means, color=color_of(first), label=label(first))
-    for method, dash in zip(others, DASHES, strict=False):
+    for method, dash in zip(others, LINES, strict=False):
         _ratio(below, loss_spreads(curves, method, unseen), spreads, method, dash)
     above.set_ylim(bottom=0)
     above.set_ylabel("nats")

@@ -66,6 +66,8 @@ def test_kept_results_are_of_today_s_batches(file, request):
     names = ("batching", "batch_size", "image_size", "shift", "min_crop", "split")
     overrides = {name: preset[name] for name in names if name in preset}
     of_folder = results["records"][0]["data"] == "folder"
+    if not of_folder and "unseen_concept_accuracy" not in results["records"][0]:
+        pytest.skip("made before concepts were dealt to folds: others were held out")
     draw = request.getfixturevalue("drawn_of_folder") if of_folder else drawn
     for record in results["records"]:
         today = draw(record["data"], record["unseen_domain"], record["seed"], **overrides)
