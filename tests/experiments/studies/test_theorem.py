@@ -12,7 +12,7 @@ from experiments.studies.kit.runs import Setting, Store
 from experiments.studies.kit.study import run_study
 from experiments.studies.kit.trajectories import follow, lowest_within, top_eigenvalue
 from experiments.studies.kit.values import Value, Values
-from experiments.studies.theorem.findings import DISAM, SAM, TITLES
+from experiments.studies.theorem.findings import DISAM, NEAR, SAM, TITLES
 from experiments.studies.theorem.problems import (
     CLASSES,
     PIXELS,
@@ -152,6 +152,16 @@ def test_what_a_lower_bound_of_the_smoothness_decides():
     assert answers("quadratics", enough) == answers("large", enough) == {SEEN}
     assert answers("quadratics", too_little) == {OPPOSITE}
     assert answers("large", too_little) == {CANNOT_TELL}
+
+
+def test_the_inequality_s_answer_names_the_proof():
+    values = [
+        Value(NEAR, SAM, seed, "", "right_over_left", ratio)
+        for seed, ratio in enumerate([0.4, 0.45, 0.5, 0.45])
+    ]
+    (finding,) = STUDY.find(Values(values))
+    assert finding.answer == OPPOSITE
+    assert finding.because.endswith("; refuted by the proof above for any constant rho")
 
 
 def test_shares_of_what_is_kept():
