@@ -25,6 +25,7 @@ SHOWN = {
     "gradient_and_change": "+.2f",
     "weights_fall": "+.2f",
 }
+OF_LOWER_BOUND = "with a lower bound of L, so that only a ratio above 1 decides"
 REFUTED = "refuted by the proof above for any constant rho"
 
 
@@ -53,19 +54,17 @@ def claims(values: Values) -> list[Claim]:
 
 
 def _of_angles(name: str) -> list[Claim]:
-    where, bound = TITLES[name], bound_of(name)
-    sam, disam = Arm(where, SAM), Arm(where, DISAM)
-    eq_17 = f"{SOURCE}, Eq. 17"
+    where, sam, disam = TITLES[name], Arm(TITLES[name], SAM), Arm(TITLES[name], DISAM)
+    # (claim, source, arm)
+    eq_17 = (
+        (f"With SAM {ANGLE}", f"{SOURCE}, Eq. 17", sam),
+        (f"With DISAM (lam = 0.1) {ANGLE}", f"{SOURCE}: Gamma <= L for DISAM", disam),
+    )
+    note = "" if name == "quadratics" else OF_LOWER_BOUND
     return [
-        Claim(f"With SAM {ANGLE}", eq_17, PAPERS, where, bound, sam, None),
-        Claim(
-            f"With DISAM (lam = 0.1) {ANGLE}",
-            f"{SOURCE}: Gamma <= L for DISAM",
-            PAPERS,
-            where,
-            bound,
-            disam,
-            None,
+        *(
+            Claim(text, source, PAPERS, where, bound_of(name), arm, None, note=note)
+            for text, source, arm in eq_17
         ),
         Claim(
             "The mean of phi_t / eta_t is smaller with DISAM (lam = 0.1) than with SAM",

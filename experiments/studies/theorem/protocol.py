@@ -12,13 +12,14 @@ definite, g = Hw its gradient at w != 0, u = g / ‖g‖ and eps = rho u, as SAM
     ‖grad L(w + eps)‖ = ‖g + rho H u‖ >= u'(g + rho H u)
                       = ‖g‖ + rho u'Hu > rho lambda_min(H)
 
-(in one dimension it is L (|w| + rho)). So the left side stays above (rho
-lambda_min(H))^2 for every T, while the right side falls to 0, whatever its constants are. A
-quadratic is smooth and bounded from below, and SAM with eta_0 <= 1 / L stays in a ball, in
-which a G bounds its gradients. DISAM is SAM where the losses of the domains are equal, so
-the proof holds for it too. That SAM with a constant rho is left with a term of order rho^2
-is known: Si and Yun, "Practical Sharpness-Aware Minimization Cannot Converge All the Way to
-Optima", NeurIPS 2023.
+(in one dimension it is H (|w| + rho)). So the left side stays above (rho
+lambda_min(H))^2 for every T, while the right side falls to 0, whatever its constants are:
+unless a step lands on the minimum itself, where SAM has no direction. A quadratic is smooth
+and bounded from below, and SAM with eta_0 <= 1 / lambda_max(H) stays in a ball, in which a
+G bounds its gradients. DISAM is SAM where the losses of the domains are equal, so the proof
+holds for it too. That a constant rho keeps SAM from converging all the way is known, there
+of the gradient at w and where batches are drawn or L is not convex: Si and Yun, "Practical
+Sharpness-Aware Minimization Cannot Converge All the Way to Optima", NeurIPS 2023.
 
 What is measured beside the proof: the angles, the rate and the steps of the paper's own
 proof, on problems small enough for gradients of whole batches, so that no noise turns them.
