@@ -92,8 +92,10 @@ def make_up(folder: Path, draws: int, files: int = FILES) -> Sweep:
 def _line(sweep: Sweep, name: str, run: SweepRun, random: np.random.Generator) -> str:
     columns = {"step": [50 * (i + 1) for i in range(EVALUATIONS)]}
     accuracies = [f"out_split_accuracy/{domain}" for domain in sweep.domains]
-    accuracies += [f"in_split_accuracy/{domain}" for domain in run.unseen]
-    for column in (*accuracies, "in_domain_accuracy", "out_of_domain_accuracy"):
+    parts = ("in_split", "scored")
+    accuracies += [f"{part}_accuracy/{d}" for part in parts for d in run.unseen]
+    whole = ("in_domain", "unseen_concept", "out_of_domain", "validation")
+    for column in (*accuracies, *(f"{name}_accuracy" for name in whole)):
         columns[column] = list(random.integers(0, 240, EVALUATIONS) / 240)
     ended = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     head = {"id": name, "state": FINISHED, "ended": ended, "node": "node-1"}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 
 from experiments.cli import machines as cli_machines
@@ -22,7 +23,7 @@ from experiments.data.opening import Where
 from experiments.data.prepare import Prepared
 from experiments.devices import Layout
 from experiments.methods import find_method
-from experiments.results.report import HEADLINE, write_report
+from experiments.results.report import headline, write_report
 from experiments.results.summary import Row
 from experiments.runs.matrix import side_by_side
 from experiments.runs.node import leaving_memory
@@ -205,11 +206,15 @@ def _print(
 
 
 def _table(data: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=f"{data}, seeds: {rows[0].seeds}, mean ± std")
-    for name, _ in HEADLINE:  # blanks for hyphens: a narrow terminal breaks lines there
-        table.add_column(name.replace("-", " "), no_wrap=name == "method")
+    title = f"{data}, seeds: {rows[0].seeds}, mean ± std"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    # Without the loss spread, which the report has, it fits into 80 columns.
+    columns = [column for column in headline(rows) if column[0] != "loss spread"]
+    for name, _ in columns:  # blanks for hyphens: a narrow terminal breaks lines there
+        whole = name == "method" or name.startswith("less")
+        table.add_column(name.replace("-", " "), no_wrap=whole)
     for row in rows:
-        table.add_row(*(cell(row) for _, cell in HEADLINE))
+        table.add_row(*(cell(row).replace("] ", "]\n") for _, cell in columns))
     return table
 
 

@@ -11,9 +11,13 @@ matplotlib.use("Agg")  # no screen is needed
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import Normalize
+from matplotlib.lines import Line2D
 
 from experiments.files import writing
 from experiments.methods.registry import METHODS
+from experiments.results.paired import Difference, differences_to_first
+from experiments.results.statistics import estimate
 from experiments.results.summary import Row
 
 PALETTE = (
@@ -22,7 +26,11 @@ PALETTE = (
 CORE = tuple(METHODS)[: len(PALETTE)]
 COLORS = dict(zip(CORE, PALETTE, strict=True))
 OTHERS = plt.get_cmap("tab20b")
-DOMAIN_STYLES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+# One for each method that has a colour.
+DASHES = (
+    "-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 3)),
+)  # fmt: skip
+NARROW = 4.4  # inches: figures are read on phones too
 Curves = dict[str, list[dict[str, Any]]]
 
 
@@ -40,167 +48,198 @@ def label(method: str) -> str:
     return method.upper().replace("_", " ")
 
 
-def bars(rows: Sequence[Row], path: Path) -> None:
-    """Out-of-domain accuracy of every method on each unseen domain, and on average.
+HOW = "95 % intervals, paired by seed; open: not told apart"
+
+
+def differences(rows: Sequence[Row], path: Path) -> None:
+    """Accuracy on unseen concepts less the first method's, paired by seed.
 
     Args:
-      rows: of the methods.
+      rows: of the methods, two at least.
       path: of the PNG.
     """
-    domains = list(rows[0].by_domain)
-    figure, axes = plt.subplots(
-        figsize=(1.6 * (len(domains) + 1) + 1.2, 3.4), layout="constrained"
-    )
-    width = 0.8 / len(rows)
-    for i, row in enumerate(rows):
-        spreads = [*row.by_domain.values(), row.out_of_domain]
-        at = np.arange(len(spreads)) + (i - (len(rows) - 1) / 2) * width
-        axes.bar(
-            at,
-            [100 * spread.mean for spread in spreads],
-            width,
-            yerr=[100 * (spread.std or 0) for spread in spreads],
-            color=color_of(row.method),
-            error_kw={"elinewidth": 1, "ecolor": "#222222"},
-            label=label(row.method),
-        )
-    axes.set_xticks(range(len(domains) + 1), [*domains, "average"])
-    axes.axvline(len(domains) - 0.5, color="#bbbbbb", linewidth=0.8)
-    axes.set_xlabel("unseen domain")
-    axes.set_ylabel("out-of-domain accuracy (%)")
-    axes.set_title(
-        f"Mean over {_seeds(rows)}, error bars: one standard deviation", fontsize=9
-    )
-    legend(axes, figure, loc="outside right upper")
-    save(figure, path)
+    first, *others = rows
+    groups = {"all unseen domains": [row.per_seed for row in rows]}
+    groups |= {d: [row.scores[d] for row in rows] for d in first.scores}
+    height = 0.23 * len(groups) * (len(rows) + 0.4) + 0.8
+    figure, panel = plt.subplots(figsize=(NARROW, height), layout="constrained")
+    names: dict[float, str] = {}
+    at, reach = 0.0, 1.0
+    for name, scores in groups.items():
+        mean = 100 * np.mean(list(scores[0].values()))
+        head = f"{name}, {label(first.method)} {mean:.1f} %"
+        panel.text(
+            -0.3, at, head, va="center", fontweight="bold",
+            transform=panel.get_yaxis_transform(),
+        )  # fmt: skip
+        of_others = differences_to_first(scores)[1:]
+        for row, difference in zip(others, of_others, strict=True):
+            at -= 1
+            names[at] = label(row.method)
+            if difference:
+                seeds = 100 * np.array(difference.values)
+                panel.plot(seeds, np.full(len(seeds), at - 0.3), ".", ms=3, color="#999999")
+                _draw_difference(panel, at, difference, color_of(row.method))
+                reach = max(reach, 1.1 * abs(seeds).max())
+        at -= 1.4
+    panel.set_yticks(list(names), list(names.values()))
+    panel.set_ylim(at + 0.8, 0.6)
+    _finish(figure, panel, first, reach, path)
 
 
 def ranking(rows: Sequence[Row], path: Path) -> None:
-    """Many methods: accuracy on the unseen domains, best first, and the loss spread.
+    """Many methods beside the first, the best on top; those far below stand at the edge.
 
     Args:
-      rows: of the methods.
+      rows: of the methods, two at least.
       path: of the PNG.
     """
-    order = sorted(rows, key=lambda row: row.out_of_domain.mean)
-    at = np.arange(len(order))
-    figure, axes = plt.subplots(
-        1,
-        2,
-        figsize=(8.6, 0.21 * len(order) + 1.2),
-        sharey=True,
-        gridspec_kw={"width_ratios": (3, 2)},
-        layout="constrained",
-    )
-    values = {
-        f"out-of-domain accuracy (%), mean over {_seeds(rows)}": lambda row: (
-            100 * row.out_of_domain.mean, 100 * (row.out_of_domain.std or 0)
-        ),
-        "std of the domain losses (nats)": lambda row: (
-            row.loss_spread.mean, row.loss_spread.std or 0
-        ),
-    }  # fmt: skip
-    for panel, (name, read) in zip(axes, values.items(), strict=True):
-        for x, row in zip(at, order, strict=True):
-            mean, std = read(row)
-            panel.errorbar(
-                mean, x, xerr=std, fmt="o", ms=4, color=color_of(row.method), elinewidth=1
-            )
-        for row in order:
-            if row.method == "erm":
-                mean, std = read(row)
-                panel.axvspan(mean - std, mean + std, color="#e4e4e4", zorder=0)
-        panel.set_xlabel(name)
-        panel.grid(axis="y", color="#eeeeee", linewidth=0.6)
-        panel.set_axisbelow(True)
-    # The cost of a step stands with the name: it is what the methods differ in most.
-    names = [f"{label(r.method)}  ({r.gradients_per_step:.2f})" for r in order]
-    axes[0].set_yticks(at, names, fontsize=8)
-    axes[0].margins(y=0.02)
-    axes[0].set_title(
-        "Bars: one standard deviation; band: ERM's; in brackets: gradients per step",
-        fontsize=9,
-        loc="left",
-    )
+    compared = [(row, row.difference) for row in rows if row.difference]
+    compared.sort(key=lambda pair: pair[1].estimate.mean)
+    reach = 200 * float(np.quantile([abs(d.estimate.mean) for _, d in compared], 0.75)) + 3
+    colors = plt.get_cmap("viridis_r")
+    scale = Normalize(1.0, max(3.0, *(row.gradients_per_step for row, _ in compared)))
+    height = 0.2 * len(compared) + 1.4
+    figure, panel = plt.subplots(figsize=(NARROW, height), layout="constrained")
+    for at, (row, difference) in enumerate(compared):
+        color = colors(scale(row.gradients_per_step))
+        if 100 * difference.estimate.mean > -reach:
+            _draw_difference(panel, at, difference, color)
+        else:
+            panel.plot(-reach, at, "<", color=color, clip_on=False)
+            mean = f"{100 * difference.estimate.mean:.1f}".replace("-", "\N{MINUS SIGN}")
+            panel.text(-0.95 * reach, at, mean, va="center")
+    panel.set_yticks(range(len(compared)), [label(row.method) for row, _ in compared])
+    panel.margins(y=0.02)
+    shown = plt.cm.ScalarMappable(scale, colors)
+    bar = figure.colorbar(shown, ax=panel, location="bottom", aspect=40, pad=0.01)
+    bar.set_label("gradients per step")
+    _finish(figure, panel, rows[0], reach, path)
+
+
+def _draw_difference(panel: Any, at: float, difference: Difference, color: Any) -> None:
+    found = difference.estimate
+    if found.count > 1:
+        ends = [100 * found.low, 100 * found.high]
+        panel.plot(ends, [at, at], color=color, linewidth=1.4)
+    fill = color if difference.told_apart else "white"
+    panel.plot(100 * found.mean, at, "o", ms=5, color=color, mfc=fill)
+
+
+def _finish(figure: Any, panel: Any, first: Row, reach: float, path: Path) -> None:
+    panel.axvline(0, color="#222222", linewidth=0.8, zorder=0)
+    panel.spines["left"].set_visible(False)
+    panel.tick_params(axis="y", length=0)
+    panel.set_xlim(-reach, reach)
+    panel.set_xlabel(f"points above or below {label(first.method)}")
+    figure.suptitle(HOW, fontsize=9)
     save(figure, path)
 
 
-def convergence(curves: Curves, methods: Sequence[str], unseen: str, path: Path) -> None:
-    """Training loss of every source domain, raw and scaled to [0, 1]: paper Fig. 1b and 7.
-
-    The upper row holds the losses; in the lower row each is less its minimum and divided
-    by its maximum after that, as the paper scales them. Means over seeds.
+def convergence(
+    curves: Curves, methods: Sequence[str], unseen: Sequence[str], path: Path
+) -> None:
+    """Training loss of every source domain, means over seeds: paper Fig. 1b and 7.
 
     Args:
       curves: run name (`method/unseen/seedN`) -> lines of metrics.
-      methods: a column each.
-      unseen: the domain left out.
+      methods: a dash each.
+      unseen: the domains left out, a panel each.
       path: of the PNG.
     """
     figure, axes = plt.subplots(
-        2,
-        len(methods),
-        figsize=(2.6 * len(methods) + 0.6, 4.6),
+        len(unseen),
+        1,
+        figsize=(NARROW, 1.5 * len(unseen) + 1.2),
         sharex=True,
-        sharey="row",
         squeeze=False,
         layout="constrained",
     )
-    for column, method in enumerate(methods):
-        steps, losses = mean_losses(curves, method, unseen)
-        for i, (domain, loss) in enumerate(losses.items()):
-            scaled = loss - loss.min()
-            for row, values in enumerate((loss, scaled / max(scaled.max(), 1e-12))):
-                axes[row, column].plot(
-                    steps,
-                    values,
-                    linestyle=DOMAIN_STYLES[i % len(DOMAIN_STYLES)],
-                    color=color_of(method),
-                    linewidth=1.3,
-                    label=domain,
-                )
-        axes[0, column].set_title(label(method), fontsize=10)
-        legend(axes[0, column], fontsize=8, handlelength=2.8)
-        axes[1, column].set_xlabel("step")
-        axes[0, column].set_ylim(bottom=0)
-    axes[0, 0].set_ylabel("training loss (nats)")
-    axes[1, 0].set_ylabel("scaled to [0, 1]")
-    figure.suptitle(f"Convergence of the source domains; '{unseen}' unseen", fontsize=10)
+    colors: dict[str, Any] = {}
+    for panel, left_out in zip(axes[:, 0], unseen, strict=True):
+        for dash, method in zip(DASHES, methods, strict=False):
+            steps, losses = mean_losses(curves, method, left_out)
+            for domain, loss in losses.items():
+                color = colors.setdefault(domain, PALETTE[(len(colors) + 1) % len(PALETTE)])
+                panel.plot(steps, loss, linestyle=dash, color=color, linewidth=1.2)
+        panel.set_title(f"{left_out} unseen", loc="left")
+    axes[-1, 0].set_xlabel("step")
+    figure.supylabel("training loss (nats)", fontsize=9)
+    order = [name for name in dict.fromkeys((*unseen, *colors)) if name in colors]
+    keys = [Line2D([], [], color=colors[name], label=name) for name in order]
+    keys += [
+        Line2D([], [], color="#222222", linestyle=dash, label=label(method))
+        for dash, method in zip(DASHES, methods, strict=False)
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
     save(figure, path)
 
 
 def spread(
     curves: Curves, methods: Sequence[str], unseen: Sequence[str], path: Path
 ) -> None:
-    """How far the source domains' losses lie apart over the training, per method.
+    """How far the source domains' losses lie apart, as a ratio to the first method.
 
     Args:
       curves: run name (`method/unseen/seedN`) -> lines of metrics.
-      methods: a line each.
-      unseen: the domains left out; a line is the mean over them and the seeds.
+      methods: a line each; of the first what the others are divided by is shown above.
+      unseen: the domains left out; a seed's value is the mean over them.
       path: of the PNG.
     """
-    figure, axes = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
-    for i, method in enumerate(methods):
-        runs = [
-            _train_lines(lines)
-            for name, lines in curves.items()
-            if name.rsplit("/", 2)[0] == method and name.split("/")[-2] in unseen
-        ]
-        if runs:
-            values = np.mean(
-                [[line["loss_spread"] for line in run] for run in runs], axis=0
-            )
-            steps = [line["step"] for line in runs[0]]
-            # Each line is thinner than those under it, so that equal ones all show.
-            width = 3.5 - 2.5 * i / max(len(methods) - 1, 1)
-            color = color_of(method)
-            axes.plot(steps, values, color=color, label=label(method), linewidth=width)
-    axes.set_xlabel("step")
-    axes.set_ylabel("std of the domain losses (nats)")
-    axes.set_ylim(bottom=0)
-    legend(axes)
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(NARROW, 4.4), height_ratios=(1, 2), sharex=True, layout="constrained"
+    )
+    first, *others = methods
+    spreads = loss_spreads(curves, first, unseen)
+    if spreads:
+        steps = list(next(iter(spreads.values())))
+        means = np.mean([[own[step] for step in steps] for own in spreads.values()], axis=0)
+        above.plot(steps, means, color=color_of(first), label=label(first))
+    for method, dash in zip(others, DASHES, strict=False):
+        _ratio(below, loss_spreads(curves, method, unseen), spreads, method, dash)
+    above.set_ylim(bottom=0)
+    above.set_ylabel("nats")
+    above.set_title("std of the source domains' losses", loc="left")
+    below.axhline(1, color=color_of(first), linewidth=1, zorder=0)
+    below.set_title(f"ratio to {label(first)}, band: 95 % over seeds", loc="left")
+    below.set_xlabel("step")
+    legend(above)
+    legend(below)
     save(figure, path)
+
+
+Spreads = dict[str, dict[int, float]]  # seed -> step -> std of the domain losses
+
+
+def _ratio(panel: Any, own: Spreads, first: Spreads, method: str, dash: Any) -> None:
+    """A method's line of ratios, of the seeds and steps that both have."""
+    seeds = [seed for seed in own if seed in first and min(first[seed].values()) > 0]
+    if not seeds:
+        return
+    steps = [step for step in own[seeds[0]] if step in first[seeds[0]]]
+    ratios = [[np.log(own[s][step] / first[s][step]) for step in steps] for s in seeds]
+    found = [estimate(column) for column in np.transpose(ratios)]
+    color = color_of(method)
+    means = np.exp([e.mean for e in found])
+    panel.plot(steps, means, color=color, linestyle=dash, label=label(method))
+    if len(seeds) > 1:
+        low, high = (np.exp([getattr(e, end) for e in found]) for end in ("low", "high"))
+        panel.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def loss_spreads(curves: Curves, method: str, unseen: Sequence[str]) -> Spreads:
+    """Seed -> step -> std of the source domains' losses, the mean over unseen domains."""
+    found: dict[str, list[dict[int, float]]] = {}
+    for name, lines in curves.items():
+        own, domain, seed = name.rsplit("/", 2)
+        if own == method and domain in unseen:
+            spreads = {line["step"]: line["loss_spread"] for line in _train_lines(lines)}
+            found.setdefault(seed, []).append(spreads)
+    return {
+        seed: {step: float(np.mean([run[step] for run in runs])) for step in runs[0]}
+        for seed, runs in found.items()
+        if len(runs) == len(unseen)
+    }
 
 
 def mean_losses(

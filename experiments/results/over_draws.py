@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments.fields import check_known
 from experiments.methods.registry import METHODS
+from experiments.results.earlier import sweep_record
 from experiments.runs.records import FINISHED, STATES
 
 Record = dict[str, Any]
@@ -45,8 +46,8 @@ def training_domain_validation(run: Record, pairs: dict[str, Record]) -> Checkpo
 def leave_one_domain_out(run: Record, pairs: dict[str, Record]) -> Checkpoint | None:
     """The best mean accuracy on source domains that were unseen in their turn.
 
-    Each source domain's is that of the run without it, at the same step. None where one of
-    those runs is missing, or there is no step that all have.
+    Each source domain's is what the run without it is scored by, at the same step. None
+    where one of those runs is missing, or there is no step that all have.
     """
     steps = run["evaluations"]["step"]
     columns = []
@@ -57,7 +58,7 @@ def leave_one_domain_out(run: Record, pairs: dict[str, Record]) -> Checkpoint | 
             return None
         there = pairs[domain]["evaluations"]
         columns.append(
-            dict(zip(there["step"], there[f"in_split_accuracy/{domain}"], strict=True))
+            dict(zip(there["step"], there[f"scored_accuracy/{domain}"], strict=True))
         )
     whole = [place for place, step in enumerate(steps) if all(step in c for c in columns)]
     if not whole:
@@ -68,10 +69,10 @@ def leave_one_domain_out(run: Record, pairs: dict[str, Record]) -> Checkpoint | 
 
 
 def oracle(run: Record, pairs: dict[str, Record]) -> Checkpoint | None:
-    """The last checkpoint, by the accuracy on the unseen domain's held-out part."""
+    """The last checkpoint, by the accuracy on what is not scored of the unseen domain."""
     del pairs
-    held_out = run["evaluations"][f"out_split_accuracy/{run['unseen_domain']}"]
-    return Checkpoint(len(held_out) - 1, held_out[-1])
+    rest = run["evaluations"]["validation_accuracy"]
+    return Checkpoint(len(rest) - 1, rest[-1])
 
 
 RULES: dict[str, Rule] = {
@@ -91,14 +92,15 @@ def select_over_draws(records: Iterable[Record], rule: str) -> list[Record]:
     Returns:
       Records with `method`, `penalty`, `data`, `unseen_domain`, `seed` (the trial), `draw`,
       and under the rule's name the `step`, the `validation` score, and the accuracies
-      `in_split` and `whole` on the unseen domain. In the order of `METHODS`, trials and
-      domains, whatever that of the records. Where no draw can be selected there is none.
+      `scored`, `in_split` and `whole` on the unseen domain. In the order of `METHODS`,
+      trials and domains, whatever that of the records. Where no draw can be selected there
+      is none.
 
     Raises:
       ValueError: the rule is unknown, or needs runs that the sweep does not have.
     """
     check_known("selection over draws", rule, tuple(RULES))
-    finished = [record for record in records if record["state"] == FINISHED]
+    finished = [sweep_record(run) for run in records if run["state"] == FINISHED]
     cells, pairs = _by_cell(finished)
     if rule == "leave_one_domain_out" and finished and not pairs:
         raise ValueError(
@@ -164,6 +166,7 @@ def _record(chosen: Checkpoint, run: Record, rule: str) -> Record:
         rule: {
             "step": evaluations["step"][chosen.place],
             "validation": chosen.validation,
+            "scored": evaluations[f"scored_accuracy/{unseen}"][chosen.place],
             "in_split": evaluations[f"in_split_accuracy/{unseen}"][chosen.place],
             "whole": evaluations["out_of_domain_accuracy"][chosen.place],
         },

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.results.earlier import comparison_record
+from experiments.results.paired import Difference, differences_to_first
 from experiments.training.selection import SELECTION_RULES
 
 Records = list[dict[str, Any]]
@@ -43,31 +45,55 @@ class Row:
 
     Attributes:
       method: its name, see `method_of`.
-      seeds: how many seeds finished on every unseen domain.
+      scores: unseen domain -> seed -> accuracy on unseen concepts, what was trained on in
+        no domain; of the seeds that finished on every unseen domain.
       in_domain: accuracy on the held-out part of the source domains.
-      out_of_domain: accuracy on the unseen domains, all their images.
-      out_of_domain_heldout: the same on the groups that were held out in every domain.
-      by_domain: out-of-domain accuracy on each unseen domain.
-      worst_domain: (name, accuracy) of the lowest of those.
-      selected: selection rule -> accuracy on the unseen domains' in-split part, at the
+      out_of_domain: accuracy on all images of the unseen domains.
+      selected: selection rule -> accuracy on the unseen domains' scored part, at the
         checkpoint that the rule chose; `swad` among them where it was asked for.
       loss_spread: standard deviation over the source domains of the training loss, at the
         end of the training.
       steps: of a run.
       gradients_per_step: of the whole batch, on average.
+      difference: accuracy on unseen concepts less that of the first method; see
+        `differences_to_first`.
     """
 
     method: str
-    seeds: int
+    scores: dict[str, dict[int, float]]
     in_domain: Spread
     out_of_domain: Spread
-    out_of_domain_heldout: Spread
-    by_domain: dict[str, Spread]
-    worst_domain: tuple[str, Spread]
     selected: dict[str, Spread]
     loss_spread: Spread
     steps: int
     gradients_per_step: float
+    difference: Difference | None = None
+
+    @property
+    def seeds(self) -> int:
+        """How many finished on every unseen domain."""
+        return len(self.per_seed)
+
+    @property
+    def per_seed(self) -> dict[int, float]:
+        """Seed -> accuracy on unseen concepts, the mean over the unseen domains."""
+        domains = list(self.scores.values())
+        return {seed: float(np.mean([d[seed] for d in domains])) for seed in domains[0]}
+
+    @property
+    def unseen_concepts(self) -> Spread:
+        """Accuracy on unseen concepts of the unseen domains."""
+        return over_seeds(list(self.per_seed.values()))
+
+    @property
+    def by_domain(self) -> dict[str, Spread]:
+        """The same on each unseen domain."""
+        return {name: over_seeds(list(own.values())) for name, own in self.scores.items()}
+
+    @property
+    def worst_domain(self) -> tuple[str, Spread]:
+        """(name, accuracy) of the lowest of those."""
+        return min(self.by_domain.items(), key=lambda item: item[1].mean)
 
 
 # What stands behind ±. On the same three numbers, DomainBed's is less than half.
@@ -102,8 +128,13 @@ def summarize(records: Records) -> list[Row]:
       records: of finished runs.
 
     Returns:
-      The rows; a method without a whole seed has none.
+      The rows, each with its difference to the first; a method without a whole seed has
+      none.
+
+    Raises:
+      ValueError: a record does not say what was not trained on; see `earlier`.
     """
+    records = [comparison_record(record) for record in records]
     unseen = list(dict.fromkeys(r["unseen_domain"] for r in records))
     rows = []
     for method in dict.fromkeys(map(method_of, records)):
@@ -117,7 +148,11 @@ def summarize(records: Records) -> list[Row]:
         ]
         if seeds:
             rows.append(_row(method, seeds, unseen, own))
-    return rows
+    differences = differences_to_first([row.per_seed for row in rows])
+    return [
+        dataclasses.replace(row, difference=difference)
+        for row, difference in zip(rows, differences, strict=True)
+    ]
 
 
 def _row(method: str, seeds: list[int], unseen: list[str], records: dict) -> Row:
@@ -127,24 +162,18 @@ def _row(method: str, seeds: list[int], unseen: list[str], records: dict) -> Row
             [float(np.mean([read(records[seed, d]) for d in unseen])) for seed in seeds]
         )
 
-    by_domain = {
-        domain: over_seeds(
-            [records[seed, domain]["out_of_domain_accuracy"] for seed in seeds]
-        )
-        for domain in unseen
-    }
     return Row(
         method=method,
-        seeds=len(seeds),
+        scores={
+            d: {seed: records[seed, d]["unseen_concept_accuracy"] for seed in seeds}
+            for d in unseen
+        },
         in_domain=over("in_domain_accuracy"),
         out_of_domain=over("out_of_domain_accuracy"),
-        out_of_domain_heldout=over("out_of_domain_heldout_accuracy"),
-        by_domain=by_domain,
-        worst_domain=min(by_domain.items(), key=lambda item: item[1].mean),
         selected={
-            rule: over(lambda record, rule=rule: record[rule]["in_split"])
+            rule: over(lambda record, rule=rule: record[rule]["scored"])
             for rule in (*SELECTION_RULES, "swad")
-            if all(rule in record for record in records.values())
+            if all("scored" in record.get(rule, {}) for record in records.values())
         },
         loss_spread=over("loss_spread"),
         steps=next(iter(records.values()))["steps"],

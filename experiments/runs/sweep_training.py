@@ -16,8 +16,14 @@ from experiments.training.feed import with_steps
 from experiments.training.loop import train_claimed
 from experiments.training.metrics import RunDivergedError, read_metrics
 
-ACCURACIES = ("out_split_accuracy/", "in_split_accuracy/")
-WHOLE = ("step", "in_domain_accuracy", "out_of_domain_accuracy")
+OF_DOMAINS = ("out_split_accuracy/", "in_split_accuracy/", "scored_accuracy/")
+OF_THE_RUN = (
+    "step",
+    "in_domain_accuracy",
+    "unseen_concept_accuracy",
+    "out_of_domain_accuracy",
+    "validation_accuracy",
+)
 OF_THE_RECORD = ("swad", "gradients_per_step", "seconds_per_step", "commit", "first_batch")
 
 
@@ -73,5 +79,7 @@ def _train(
 def evaluation_columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The accuracies of a run's evaluations, a column for each."""
     evaluated = [line for line in lines if line["kind"] == "evaluation"]
-    names = [name for name in evaluated[0] if name in WHOLE or name.startswith(ACCURACIES)]
+    names = [
+        name for name in evaluated[0] if name in OF_THE_RUN or name.startswith(OF_DOMAINS)
+    ]
     return {name: [line[name] for line in evaluated] for name in names}

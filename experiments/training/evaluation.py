@@ -30,6 +30,8 @@ class Score:
 def pooled(scores: Iterable[Score]) -> Score:
     """The score on several parts together."""
     parts = list(scores)
+    if len(parts) == 1:
+        return parts[0]
     counts = [part.count for part in parts]
     return Score(
         float(np.average([part.accuracy for part in parts], weights=counts)),
@@ -126,30 +128,40 @@ def evaluation_line(
         concepts that were trained on in other domains (`SEEN`) and on others (`NEW`).
 
     Returns:
-      A flat mapping, accuracies as fractions: of each domain's held-out part, their mean
-      over the source domains, of every domain left out its other part, and of the unseen
-      domain:
+      A flat mapping, accuracies as fractions: of each domain's held-out part, and their
+      mean over the source domains; of every domain left out `in_split_accuracy/`, its
+      other part, and `scored_accuracy/`, what selection rules report: the same, or, where
+      concepts of it were trained on, what was not trained on; and of the unseen domain:
         unseen_concept_accuracy: what was not trained on in any domain. The headline.
         out_of_domain_accuracy: all images.
-        scored_accuracy: the part that selection rules report: DomainBed's 80 %, or, where
-          concepts of it were trained on, what was not trained on.
-        validation_accuracy: the part that an oracle selects by: the rest.
+        validation_accuracy: what is not scored; an oracle selects by it.
     """
     line: dict[str, Any] = {"step": step, "kind": kind}
     for domain, part in out_split.items():
         line[f"out_split_accuracy/{domain}"] = part.accuracy
     for domain, parts in in_split.items():
         line[f"in_split_accuracy/{domain}"] = pooled(parts.values()).accuracy
+        scored, _ = _scored_and_rest(out_split[domain], parts)
+        line[f"scored_accuracy/{domain}"] = scored.accuracy
     sources = {domain: part for domain, part in out_split.items() if domain not in in_split}
     for domain, part in sources.items():
         line[f"out_split_loss/{domain}"] = part.loss
     held, parts = out_split[unseen], in_split[unseen]
-    new = pooled([held, *(parts[kind] for kind in parts if kind == NEW)])
-    scored, rest = (new, parts[SEEN]) if SEEN in parts else (parts[NEW], held)
+    _, rest = _scored_and_rest(held, parts)
     line["in_domain_accuracy"] = float(np.mean([p.accuracy for p in sources.values()]))
     line["in_domain_loss"] = float(np.mean([p.loss for p in sources.values()]))
-    line["unseen_concept_accuracy"] = new.accuracy
+    line["unseen_concept_accuracy"] = _not_trained_on(held, parts).accuracy
     line["out_of_domain_accuracy"] = pooled([held, *parts.values()]).accuracy
-    line["scored_accuracy"] = scored.accuracy
     line["validation_accuracy"] = rest.accuracy
     return line
+
+
+def _not_trained_on(held: Score, parts: Mapping[str, Score]) -> Score:
+    return pooled([held, *(part for kind, part in parts.items() if kind == NEW)])
+
+
+def _scored_and_rest(held: Score, parts: Mapping[str, Score]) -> tuple[Score, Score]:
+    """What selection rules report of a domain left out, and the part that is left."""
+    if SEEN in parts:
+        return _not_trained_on(held, parts), parts[SEEN]
+    return parts[NEW], held

@@ -1,5 +1,6 @@
 """A run in its folder: all that its config asks for, found once, and how far it is."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -21,7 +22,7 @@ from experiments.training.optimizer import learning_rate_schedule
 from experiments.training.pattern import numbers_of
 from experiments.training.program import TrainState, init_state, make_program
 from experiments.training.run_folder import RunFolder
-from experiments.training.selection import SELECTION_RULES, Selected
+from experiments.training.selection import SELECTION_RULES
 from experiments.training.step import compile_predict
 from experiments.training.swad import Segments
 
@@ -171,10 +172,11 @@ class Run:
             "seconds_per_step": float(np.median(seconds)) if seconds else None,
         }
         for name, rule in SELECTION_RULES.items():
-            record[name] = _chosen(rule(lines))
+            record[name] = dataclasses.asdict(rule(lines, config.unseen))
         if "swad" in last:
             as_last = [{**last["swad"], "kind": "evaluation"}]
-            record["swad"] = _chosen(SELECTION_RULES["last_step"](as_last))
+            chosen = SELECTION_RULES["last_step"](as_last, config.unseen)
+            record["swad"] = dataclasses.asdict(chosen)
         record["commit"] = environment()["commit"]
         record["first_batch"] = first_batch(config, self._data)
         return record
@@ -183,8 +185,3 @@ class Run:
 def init_key(config: RunConfig) -> jax.Array:
     """The key that a run's first weights are drawn with."""
     return jax.random.split(jax.random.key(config.seed))[0]
-
-
-def _chosen(selected: Selected) -> dict[str, Any]:
-    names = ("step", "validation", "scored", "whole")
-    return {name: getattr(selected, name) for name in names}

@@ -28,6 +28,7 @@ from experiments.config.run import RunConfig
 from experiments.devices import Layout
 from experiments.files import UNFINISHED, is_unused, locked, read_json, write_json
 from experiments.methods.registry import find_method
+from experiments.training.metrics import read_metrics
 from experiments.training.numerics import (
     environment,
     refuse_other_flags,
@@ -191,9 +192,23 @@ def refuse_another_run(path: Path, config: RunConfig) -> None:
             )
         return
     _refuse_another_config(file, config)
+    _refuse_earlier(path)
     if (path / "environment.json").exists():
         environment_then = read_json(path / "environment.json")
         refuse_other_flags(path, environment_then.get("flags", {}))
+
+
+def _refuse_earlier(path: Path) -> None:
+    """Before runs were scored on unseen concepts, a seed held out others."""
+    found = read_result(path)
+    lines = [found] if found else read_metrics(path)
+    evaluated = [line for line in lines if line.get("kind", "evaluation") == "evaluation"]
+    if any("unseen_concept_accuracy" not in line for line in evaluated):
+        raise ValueError(
+            f"{path} holds a run of an earlier version, which held out other images and "
+            "did not score unseen concepts. Go on with that version, or choose another "
+            "folder."
+        )
 
 
 def _refuse_another_config(file: Path, config: RunConfig) -> None:

@@ -22,20 +22,23 @@ class Selected:
       validation: the score it was chosen by; a sweep compares runs by it.
       scored: accuracy on the unseen domain's part that is reported: DomainBed's 80 %, as
         the papers; where concepts of it were trained on, the others alone.
+      in_split: accuracy on DomainBed's 80 %, whatever was trained on.
       whole: accuracy on all images of the unseen domain.
     """
 
     step: int
     validation: float
     scored: float
+    in_split: float
     whole: float
 
 
-def training_domain_validation(lines: Lines) -> Selected:
+def training_domain_validation(lines: Lines, unseen: str) -> Selected:
     """The checkpoint of the best mean accuracy on the source domains' held-out parts.
 
     Args:
       lines: of the run's metrics.
+      unseen: the domain whose accuracy is read.
 
     Returns:
       The first such checkpoint.
@@ -44,10 +47,10 @@ def training_domain_validation(lines: Lines) -> Selected:
       ValueError: the run was never evaluated.
     """
     best = max(evaluations(lines), key=lambda line: line["in_domain_accuracy"])
-    return _selected(best, best["in_domain_accuracy"])
+    return _selected(best, unseen, best["in_domain_accuracy"])
 
 
-def oracle(lines: Lines) -> Selected:
+def oracle(lines: Lines, unseen: str) -> Selected:
     """The last checkpoint, validated on the part of the unseen domain that is not scored.
 
     No early stopping: the unseen domain chooses between configurations alone, so that for
@@ -55,16 +58,16 @@ def oracle(lines: Lines) -> Selected:
     `training_domain_validation`.
     """
     last = evaluations(lines)[-1]
-    return _selected(last, last["validation_accuracy"])
+    return _selected(last, unseen, last["validation_accuracy"])
 
 
-def last_step(lines: Lines) -> Selected:
+def last_step(lines: Lines, unseen: str) -> Selected:
     """The last checkpoint, validated as `training_domain_validation` is."""
     last = evaluations(lines)[-1]
-    return _selected(last, last["in_domain_accuracy"])
+    return _selected(last, unseen, last["in_domain_accuracy"])
 
 
-SELECTION_RULES: dict[str, Callable[[Lines], Selected]] = {
+SELECTION_RULES: dict[str, Callable[[Lines, str], Selected]] = {
     "training_domain_validation": training_domain_validation,
     "oracle": oracle,
     "last_step": last_step,
@@ -79,10 +82,11 @@ def evaluations(lines: Lines) -> list[dict[str, Any]]:
     return evaluated
 
 
-def _selected(line: dict[str, Any], validation: float) -> Selected:
+def _selected(line: dict[str, Any], unseen: str, validation: float) -> Selected:
     return Selected(
         step=line["step"],
         validation=validation,
-        scored=line["scored_accuracy"],
+        scored=line[f"scored_accuracy/{unseen}"],
+        in_split=line[f"in_split_accuracy/{unseen}"],
         whole=line["out_of_domain_accuracy"],
     )

@@ -60,17 +60,18 @@ def _parameters(config: RunConfig, classes: int, sources: int) -> int:
 
 
 def scope_table(scopes: Iterable[Scope]) -> Table:
-    """A row for each; those that differ in `VARIED` alone are one."""
+    """A column for each; those that differ in `VARIED` alone are one."""
     merged: dict[tuple[str, ...], dict[str, set[float]]] = {}
     for scope in scopes:
         varied = merged.setdefault(tuple(scope[name] for name in FIXED), {})
         for name in VARIED:
             varied.setdefault(name, set()).update(scope[name])
-    rows = [
+    columns = [
         (*fixed, *(_several(varied[name]) for name in VARIED))
         for fixed, varied in merged.items()
     ]
-    return Table("What was trained", (*FIXED, *VARIED), rows)
+    names, *rows = zip((*FIXED, *VARIED), *columns, strict=True)
+    return Table("What was trained", names, rows)
 
 
 def _several(values: Collection[float]) -> str:

@@ -135,7 +135,7 @@ def test_a_comparison_takes_both_spreads(tmp_path):
     chosen = {"step": 1, "validation": 0.5, "whole": 0.5}
     records = [
         {**record("erm", "photo", seed, 0.5), "data": "pacs"}
-        | {"training_domain_validation": {**chosen, "in_split": 0.1 * (seed + 1)}}
+        | {"training_domain_validation": {**chosen, "scored": 0.1 * (seed + 1)}}
         for seed in range(3)
     ]
     (tmp_path / "results.json").write_text(json.dumps({"records": records}))

@@ -161,26 +161,24 @@ def test_the_same_concepts_are_held_out_in_every_style():
     assert len(set(train.groups[0]) | set(heldout.groups[0])) == 687
 
 
-def test_every_class_holds_out_its_share_of_concepts():
-    train, heldout = split_groups(load("emoji_styles"), holdout_fraction=0.2, seed=3)
-    assert heldout.counts().tolist() == [[26, 26, 21, 8, 34, 8, 14]] * 4
-    assert train.counts().tolist() == [[104, 103, 82, 34, 135, 34, 58]] * 4
+def test_five_seeds_hold_out_every_concept_once_and_then_again():
+    data = load("emoji_styles")
+    folds = [split_groups(data, seed=seed)[1] for seed in range(6)]
+    concepts = np.concatenate([fold.groups[0] for fold in folds[:5]])
+    np.testing.assert_array_equal(np.sort(concepts), np.sort(data.groups[0]))
+    np.testing.assert_array_equal(folds[5].groups[0], folds[0].groups[0])
+    share = data.counts() / 5
+    for fold in folds:
+        assert (abs(fold.counts() - share) < 1).all()  # of every class, to rounding
 
 
 @pytest.mark.parametrize("name", ["rotated_digits", "colored_digits"])
 def test_every_class_of_every_domain_holds_out_its_share_of_scans(name):
     data = load(name)
     train, heldout = split_groups(data, holdout_fraction=0.25, seed=3)
-    np.testing.assert_array_equal(heldout.counts(), np.rint(0.25 * data.counts()))
+    assert (abs(heldout.counts() - 0.25 * data.counts()) < 1).all()
     np.testing.assert_array_equal(train.counts() + heldout.counts(), data.counts())
     assert not set(np.concatenate(train.groups)) & set(np.concatenate(heldout.groups))
-
-
-def test_a_split_is_a_function_of_its_seed():
-    data = load("emoji_styles")
-    first, again, other = (split_groups(data, seed=seed)[1] for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first.groups[0], again.groups[0])
-    assert set(first.groups[0]) != set(other.groups[0])
 
 
 def test_a_split_does_not_depend_on_the_order_of_the_images():

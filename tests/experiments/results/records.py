@@ -7,19 +7,19 @@ def record(method, domain, seed, out, inside=0.9):
         "unseen_domain": domain,
         "seed": seed,
         "in_domain_accuracy": inside,
+        "unseen_concept_accuracy": out / 2,
         "out_of_domain_accuracy": out,
-        "out_of_domain_heldout_accuracy": out / 2,
         "loss_spread": 0.1 * (seed + 1),
         "steps": 6,
         "gradients_per_step": 1.0 if method == "erm" else 2.0,
     }
 
 
-def curves_of(name, domains, steps=3, loss=1.0):
+def curves_of(name, domains, steps=3, loss=1.0, spread=0.1):
     """Lines of metrics as a run of this name leaves them."""
     losses = {f"loss/{domain}": loss for domain in domains}
     lines = [
-        {"step": step, "kind": "train", "loss_spread": 0.1, **losses}
+        {"step": step, "kind": "train", "loss_spread": spread, **losses}
         for step in range(1, steps + 1)
     ]
     return {name: lines}
@@ -64,10 +64,12 @@ def ended(
     for domain in unseen:
         i = domains.index(domain)
         columns[f"in_split_accuracy/{domain}"] = [a[i][0] for a in accuracies]
+        columns[f"scored_accuracy/{domain}"] = [a[i][0] for a in accuracies]
     sources = [i for i, domain in enumerate(domains) if domain not in unseen]
     columns["in_domain_accuracy"] = [
         sum(a[i][1] for i in sources) / len(sources) for a in accuracies
     ]
+    columns["validation_accuracy"] = columns[f"out_split_accuracy/{first}"]
     columns["out_of_domain_accuracy"] = [
         sum(a[domains.index(first)]) / 2 for a in accuracies
     ]

@@ -5,7 +5,7 @@ from experiments.results.beside_papers import domain_table, overview_table
 
 
 def record(method, data, domain, seed, accuracy, penalty="none"):
-    chosen = {"step": 1, "validation": 0.5, "in_split": accuracy, "whole": accuracy / 2}
+    chosen = {"step": 1, "validation": 0.5, "scored": accuracy, "whole": accuracy / 2}
     return {
         "method": method,
         "penalty": penalty,
@@ -13,7 +13,7 @@ def record(method, data, domain, seed, accuracy, penalty="none"):
         "unseen_domain": domain,
         "seed": seed,
         "training_domain_validation": chosen,
-        "last_step": {**chosen, "in_split": 0.25},
+        "last_step": {**chosen, "scored": 0.25},
     }
 
 
@@ -157,7 +157,7 @@ def test_a_penalty_is_part_of_the_method_s_name():
             {"rule": "best"},
             "unknown selection 'best'; there are: training_domain_validation",
         ),
-        ({"part": "half"}, "unknown part 'half'; there are: in_split, whole"),
+        ({"part": "half"}, "unknown part 'half'; there are: scored, in_split"),
     ],
 )
 def test_unknown_choices_are_refused(arguments, message):

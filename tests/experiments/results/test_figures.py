@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from experiments.results import figures
 from tests.experiments.results.records import curves_of
@@ -21,8 +22,18 @@ def test_a_figure_in_which_nothing_is_labelled_has_no_legend(tmp_path, monkeypat
     shown = []
     monkeypatch.setattr(figures, "save", lambda figure, path: shown.append(figure))
     figures.spread({}, ["erm"], ["a"], tmp_path / "spread.png")
-    figures.convergence({}, ["erm"], "a", tmp_path / "convergence.png")
-    assert [axes.get_legend() for figure in shown for axes in figure.axes] == [None] * 3
+    assert [axes.get_legend() for figure in shown for axes in figure.axes] == [None] * 2
+
+
+def test_a_seed_s_spread_is_the_mean_over_its_unseen_domains():
+    curves = {
+        **curves_of("sam/a/seed0", ["c"], spread=0.1),
+        **curves_of("sam/b/seed0", ["c"], spread=0.3),
+        **curves_of("sam/a/seed1", ["c"], spread=0.7),  # it did not finish on b
+        **curves_of("disam+sam/a/seed0", ["c"], spread=0.9),
+    }
+    (found,) = figures.loss_spreads(curves, "sam", ["a", "b"]).values()
+    assert found == {step: pytest.approx(0.2) for step in (1, 2, 3)}
 
 
 def test_every_method_has_a_colour_of_its_own():

@@ -40,7 +40,7 @@ def oracle_records():
 def test_selections_are_domainbed_s(rule):
     expected = ORACLE["expected"][NAMES[rule]]["selected"]
     found = {
-        f"{r['method'].upper()}/trial{r['seed']}/{r['unseen_domain']}": r[rule]["in_split"]
+        f"{r['method'].upper()}/trial{r['seed']}/{r['unseen_domain']}": r[rule]["scored"]
         for r in select_over_draws(oracle_records(), rule)
     }
     assert len(expected) == 24 and found == expected
@@ -94,7 +94,7 @@ def test_cross_validation_takes_steps_that_all_its_runs_have():
     ]
     (found,) = select_over_draws(records, "leave_one_domain_out")
     chosen = found["leave_one_domain_out"]
-    assert chosen["step"] == 0 and chosen["in_split"] == 0.1
+    assert chosen["step"] == 0 and chosen["scored"] == 0.1
     assert chosen["validation"] == pytest.approx(0.6)  # of 0.3, 0.6 and 0.9
     assert select_over_draws(records[:-1], "leave_one_domain_out") == []
 

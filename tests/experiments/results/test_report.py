@@ -22,7 +22,8 @@ def test_many_methods_are_ranked_and_draw_no_curves(tmp_path):
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "report.md").read_text()
     assert "convergence" not in text and "spread.png" not in text
-    assert "| DISAM+GSAM | 90.0" in text and "| 6 x 2.00 |" in text
+    assert "| DISAM+GSAM | 28.5 ± 0.0 | +3.5 [+3.5, +3.5] |" in text
+    assert "90.0 ± 0.0" in text and "| 6 x 2.00 |" in text
     assert "step |" not in text  # times of runs that did not run together tell nothing
 
 
@@ -35,8 +36,8 @@ def test_a_penalty_s_runs_are_in_the_table_and_in_the_figures(tmp_path, monkeypa
     comparison = Comparison([CONFIG], [found], [], curves)
     (row,) = write_report(comparison, tmp_path, "the command")
     assert row.method == "erm+coral"
-    assert "| ERM+CORAL | 90.0 | 50.0 |" in (tmp_path / "report.md").read_text()
-    told = [
-        [text.get_text() for text in f.axes[0].get_legend().get_texts()] for f in shown[1:]
-    ]
-    assert told == [["ERM+CORAL"], ["b"]]
+    assert "| ERM+CORAL | 25.0 |  | 50.0 | 90.0 |" in (tmp_path / "report.md").read_text()
+    spread, convergence = shown  # nothing to compare with: no figure of differences
+    told = [spread.axes[0].get_legend(), *convergence.legends]
+    names = [[text.get_text() for text in legend.get_texts()] for legend in told]
+    assert names == [["ERM+CORAL"], ["b", "ERM+CORAL"]]

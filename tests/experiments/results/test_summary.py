@@ -21,12 +21,15 @@ def test_summary_by_hand():
     assert erm.out_of_domain.mean == pytest.approx(0.7)  # seeds 0.6 and 0.8
     assert erm.out_of_domain.std == pytest.approx(np.sqrt(0.02))
     assert erm.out_of_domain.percent() == "70.0 ± 14.1"
-    assert erm.by_domain["b"].mean == pytest.approx(0.85)
+    assert erm.unseen_concepts.percent() == "35.0 ± 7.1"
+    assert erm.by_domain["b"].mean == pytest.approx(0.425)
     assert erm.worst_domain[0] == "a"
-    assert erm.worst_domain[1].mean == pytest.approx(0.55)
+    assert erm.worst_domain[1].mean == pytest.approx(0.275)
     assert erm.loss_spread.mean == pytest.approx(0.15)
     assert sam.out_of_domain.percent() == "30.0"
-    assert sam.out_of_domain_heldout.mean == pytest.approx(0.15)
+    assert sam.unseen_concepts.mean == pytest.approx(0.15)
+    assert erm.difference is None
+    assert sam.difference.points() == "-15.0, one seed tells nothing"
     assert sam.worst_domain[0] == "b"
 
 

@@ -48,8 +48,8 @@ def test_results_hold_a_record_per_run(finished):
     assert len(runs) == len(results["records"]) == 8
     for found in results["records"]:
         assert found["data"] == "colored_digits"
-        for key in ("in_domain_accuracy", "out_of_domain_accuracy"):
-            assert 0.0 <= found[key] <= 1.0
+        for key in ("in_domain", "unseen_concept", "out_of_domain"):
+            assert 0.0 <= found[f"{key}_accuracy"] <= 1.0
     assert results["environment"]["packages"]["disam_jax"]
     assert results["failures"] == []
     with (out / "results.csv").open() as file:
@@ -91,10 +91,10 @@ def test_report_and_figures_are_there(finished):
     out, _, rows = finished
     text = (out / "report.md").read_text()
     for row in rows:
-        assert f"| {figures.label(row.method)} | {row.in_domain.percent()} |" in text
+        cells = figures.label(row.method), row.unseen_concepts.percent()
+        assert f"| {' | '.join(cells)} |" in text
     assert "the command" in text
-    names = ["accuracy", "spread", "convergence_+90%", "convergence_-90%"]
-    for name in names:
+    for name in ("accuracy", "spread", "convergence"):
         data = (out / f"{name}.png").read_bytes()
         assert data.startswith(b"\x89PNG") and len(data) > 5_000
     assert not list(out.glob("*.tmp"))

@@ -11,6 +11,7 @@ from experiments.config.run import make_config
 from experiments.data import load
 from experiments.data.export import export
 from experiments.data.prepare import prepare
+from experiments.training.evaluation import NEW
 from experiments.training.feed import batch_examples, make_feed, with_steps
 from experiments.training.loop import train
 from experiments.training.metrics import read_metrics
@@ -56,16 +57,17 @@ def test_a_run_has_all_selections_and_swad(prepared, tmp_path):
     steps = [line["step"] for line in lines if line["kind"] == "evaluation"]
     assert steps == [3, 7, 11, 15, 19, 23]  # counted back from the last
     for rule in ("training_domain_validation", "oracle", "last_step", "swad"):
-        assert record[rule].keys() == {"step", "validation", "in_split", "whole"}
+        names = {"step", "validation", "scored", "in_split", "whole"}
+        assert record[rule].keys() == names
+        assert record[rule]["scored"] == record[rule]["in_split"]  # a folder's 80 %
     last = [line for line in lines if line["kind"] == "evaluation"][-1]
     assert record["last_step"]["whole"] == last["out_of_domain_accuracy"]
     assert record["oracle"]["validation"] == last["out_split_accuracy/mono"]
     assert record["swad"]["step"] == 23
     # 115 images of the unseen domain, 23 of them held out.
-    parts = (
-        92 * last["out_of_domain_in_split_accuracy"] + 23 * last["out_split_accuracy/mono"]
-    ) / 115
-    assert last["out_of_domain_accuracy"] == pytest.approx(parts)
+    parts = 92 * last["in_split_accuracy/mono"] + 23 * last["out_split_accuracy/mono"]
+    for name in ("out_of_domain_accuracy", "unseen_concept_accuracy"):
+        assert last[name] == pytest.approx(parts / 115)
     assert not (tmp_path / "segments").exists()
     assert json.loads((tmp_path / "result.json").read_text()) == record
 
@@ -123,12 +125,17 @@ def test_the_unseen_domain_s_images_are_not_in_any_batch(prepared):
     assert set(feed.out_split) == set(prepared.domains)
 
 
+def test_wrong_labels_are_for_data_held_in_memory(prepared):
+    with pytest.raises(ValueError, match="folder is on the disk: leave --label-noise out"):
+        make_feed(config(prepared, label_noise=0.1), prepared)
+
+
 def test_parts_are_domainbed_s(prepared):
     feed = make_feed(config(prepared), prepared)
     images, labels = zip(*feed.out_split["fluent"](), strict=True)
     assert sum(map(len, labels)) == 23
     assert list(feed.in_split) == ["mono"]
-    assert sum(len(labels) for _, labels in feed.in_split["mono"]()) == 92
+    assert sum(len(labels) for _, labels in feed.in_split["mono"][NEW]()) == 92
     assert images[0].shape[1:] == (16, 16, 3)
 
 
@@ -138,8 +145,8 @@ def test_two_unseen_domains_are_read_in_both_parts_and_in_no_batch(prepared):
     assert feed.sources == ["fluent", "twemoji"]
     assert set(feed.out_split) == set(prepared.domains)
     assert list(feed.in_split) == ["mono", "noto"]
-    for part, size in ((feed.in_split, 92), (feed.out_split, 23)):
-        assert sum(len(labels) for _, labels in part["noto"]()) == size
+    for read, size in ((feed.in_split["noto"][NEW], 92), (feed.out_split["noto"], 23)):
+        assert sum(len(labels) for _, labels in read()) == size
     batch = next(feed.batches(0))
     assert batch.domains.tolist() == [0, 0, 1, 1]
     assert batch_examples(own, prepared) == 4

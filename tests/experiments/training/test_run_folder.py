@@ -130,6 +130,19 @@ def test_other_flags_of_jax_are_refused_by_name(begun, flag, value, message, fin
     begin(begun)
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("result.json", '{"out_of_domain_accuracy": 0.5}'),
+        ("metrics.jsonl", '{"kind": "train"}\n{"kind": "evaluation", "step": 1}\n'),
+    ],
+)
+def test_a_run_that_held_out_other_images_is_refused(begun, file, text):
+    (begun / file).write_text(text)
+    with pytest.raises(ValueError, match="earlier version, which held out other images"):
+        begin(begun)
+
+
 def test_a_run_goes_on_under_the_flags_that_it_began_with(tmp_path):
     with jax.enable_x64(True):
         begin(tmp_path)
