@@ -122,7 +122,7 @@ def _draw_dials(values: Values, curves: Curves, out: Path) -> Figure:
             axes.plot(errors, label=NAMES[method], **style)
         axes.set_ylim(bottom=0)
     for axes in grid[:, 0]:
-        axes.set_ylabel("excess error (points)", fontsize=9)
+        axes.set_ylabel("excess error\n(points)", fontsize=9)
     legend_below(figure, grid[0, 0], 2, fontsize=9)
     save(figure, out / "dials.png")
     return Figure(
