@@ -135,7 +135,7 @@ def equivalence(difference: Estimate, margin: float) -> float:
 
     Args:
       difference: the estimate.
-      margin: the smallest difference that matters, > 0.
+      margin: the smallest difference that matters; at 0 nothing is equivalent.
 
     Returns:
       The p-value; 1 for a single seed.

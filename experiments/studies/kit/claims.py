@@ -59,6 +59,7 @@ class Claim:
       smaller: the other one; None is 0, of an arm that holds differences itself.
       equal: whether the claim is that they are equal.
       family: claims adjusted together have the same; empty is `where`.
+      note: what else speaks for the answer, e.g. a proof.
     """
 
     text: str
@@ -70,6 +71,7 @@ class Claim:
     smaller: Arm | None
     equal: bool = False
     family: str = ""
+    note: str = ""
 
     @property
     def contrast(self) -> str:
@@ -211,6 +213,8 @@ def _test_family(claims: Sequence[Claim], values: Values) -> list[Finding]:
         measure = MEASURES[claim.measure]
         tell = answer_equal if claim.equal else answer
         told = tell(difference, differ[i], alike[i], measure.margin)
+        if measure.lower_bound and told != SEEN:
+            told = CANNOT_TELL
         flipped = sign_flip(found[i])
         effect = in_words(difference, measure)
         findings.append(
@@ -222,7 +226,8 @@ def _test_family(claims: Sequence[Claim], values: Values) -> list[Finding]:
                 claim.contrast,
                 told,
                 effect,
-                f"{effect}, Holm p {p_text(differ[i])}, sign-flip p {p_text(flipped)}",
+                f"{effect}, Holm p {p_text(differ[i])}, sign-flip p {p_text(flipped)}"
+                f"{claim.note and f'; {claim.note}'}",
                 claim.measure,
                 *_short(difference.mean, difference.low, difference.high),
                 *_short(measure.margin, difference.p, differ[i], flipped),

@@ -35,8 +35,7 @@ class Trace(NamedTuple):
     """A run, step by step; axes before T are those of the runs.
 
     Attributes:
-      angles: [T, 1 + K], between the ascents at w_t and at w_{t+1}, in radians: with the
-        run's own lam, then with each of the K others.
+      angles: [T], between the ascents at w_t and at w_{t+1}, in radians.
       losses: [T, M], at w_t.
       norms: [T, M], of the domains' gradients at w_t.
       gradient: [T], norm of the mean's gradient at w_t.
@@ -63,7 +62,6 @@ def follow(
     problem: Problem,
     rho: float,
     lams: Sequence[float],
-    compared: Sequence[float],
     steps: int,
     parts: int = 1,
 ) -> Trace:
@@ -73,24 +71,22 @@ def follow(
       problem: its losses.
       rho: length of eps_t.
       lams: one run each; 0 is SAM.
-      compared: whose ascents are taken along every run too, from the same gradients.
       steps: T, a multiple of `parts`.
       parts: at whose ends w is kept.
 
     Returns:
       The trace, axes [lams, S] in front, in NumPy.
     """
-    settings = rho, jnp.array(lams), jnp.array(compared), steps, parts
+    settings = rho, jnp.array(lams), steps, parts
     found = _follow_all(problem.loss, *settings, *problem[1:])
     return jax.tree.map(np.asarray, found)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5))
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def _follow_all(
     loss: LossFn,
     rho: jax.Array,
     lams: jax.Array,
-    compared: jax.Array,
     steps: int,
     parts: int,
     batch: Any,
@@ -100,7 +96,7 @@ def _follow_all(
     times = jnp.arange(1.0, steps + 1).reshape(parts, -1)
 
     def run(lam: jax.Array, batch: Any, start: jax.Array, first_step: jax.Array) -> Trace:
-        return _follow(loss, rho, lam, compared, times, batch, start, first_step)
+        return _follow(loss, rho, lam, times, batch, start, first_step)
 
     over_seeds = jax.vmap(run, in_axes=(None, 0, 0, 0))
     over_lams = jax.vmap(over_seeds, in_axes=(0, None, None, None))
@@ -111,7 +107,6 @@ def _follow(
     loss: LossFn,
     rho: jax.Array,
     lam: jax.Array,
-    compared: jax.Array,
     times: jax.Array,
     batch: Any,
     start: jax.Array,
@@ -119,8 +114,6 @@ def _follow(
 ) -> Trace:
     method = dj.disam(rho, lam)
     descend = dj.value_and_grad(dj.vmap_domains(loss), method)
-    climbed = jnp.append(lam, compared)
-
     losses_and_gradients = jax.vmap(jax.value_and_grad(loss), (None, 0))
 
     def step(carry: Any, t: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
@@ -128,17 +121,17 @@ def _follow(
         (evaluation, gradient), state = descend(w, state, batch)
         w = w - first_step / jnp.sqrt(t) * gradient
         there = losses_and_gradients(w, batch)
-        now, then = (jax.vmap(ascent, (None, 0))(at, climbed) for at in (here, there))
+        now, then = (ascent(at, lam) for at in (here, there))
         betas, next_betas = (ascent_weights(at[0], lam) for at in (here, there))
         found = {
-            "angles": jax.vmap(angle)(now, then),
+            "angles": angle(now, then),
             "losses": here[0],
             "norms": jnp.linalg.norm(here[1], axis=1),
             "gradient": jnp.linalg.norm(jnp.mean(here[1], axis=0)),
             "ascended": evaluation.perturbed_gradient_norm,
             "ascended_loss": jnp.mean(evaluation.perturbed_losses),
-            "cosine": _cosine(gradient, _unit(then[0]) - _unit(now[0])),
-            "turn": (next_betas - betas) @ (here[1] @ now[0]) / jnp.vdot(now[0], now[0]),
+            "cosine": _cosine(gradient, _unit(then) - _unit(now)),
+            "turn": (next_betas - betas) @ (here[1] @ now) / jnp.vdot(now, now),
         }
         return (w, state, there), found
 

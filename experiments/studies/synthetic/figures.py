@@ -1,4 +1,4 @@
-"""Figures of the synthetic study, from its numbers alone."""
+"""Figures of the synthetic study, from its values alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,214 +8,231 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.results.figures import color_of, legend, save
+from experiments.results.statistics import estimate
+from experiments.studies.kit.margins import MEASURES
 from experiments.studies.kit.plots import errorbars, legend_below
-from experiments.studies.kit.study import Figure, Numbers
-from experiments.studies.synthetic.findings import MARGIN, NAMES, PERCENT, dials_in_words
+from experiments.studies.kit.study import Curves, Figure
+from experiments.studies.kit.values import Values
+from experiments.studies.synthetic.findings import (
+    LARGE_AS_SAM,
+    MEASURE,
+    NAMES,
+    PERCENT,
+    SAM,
+    cell_of,
+    dials_in_words,
+    swept,
+)
 from experiments.studies.synthetic.problem import name_of
 
 AXES = {
     "gap": "domain gap (the signal is 1.5)",
     "contrast": "contrast, largest / smallest",
-    "extra_noise": "more wrong labels in one domain (%)",
+    "extra_noise": "more wrong labels in one (%)",
     "noise": "wrong labels in all domains (%)",
-    "imbalance": "examples, largest / smallest domain",
-    "domains": "source domains (160 examples in all)",
+    "imbalance": "domain sizes, largest / smallest",
+    "domains": "source domains",
 }
 STYLES = {
     "erm": {"linestyle": "-", "marker": "s"},
     "vrex": {"linestyle": ":", "marker": "^"},
     "sam": {"linestyle": "-", "marker": "o"},
-    "disam 0.1": {"linestyle": "--", "marker": "x"},
-    "disam 2": {"linestyle": "-", "marker": "D"},
+    "disam 2": {"linestyle": "--", "marker": "D"},
 }
-CLIMBED = {"none": ("no ascent", "erm"), "L": ("L", "sam"), "L-V": ("L - 2V", "disam")}
-DESCENDED = {"L": ("L", "o"), "L+V": ("L + 2V", "^"), "L-V": ("L - 2V", "v")}
-PUT = {
-    "L-V/L": ("climb L - lam V, descend L (DISAM)", "disam", "o"),
-    "L/L+V": ("climb L, descend L + lam V", "vrex", "^"),
-    "L/L-V": ("climb L, descend L - lam V", "sam", "v"),
+CLIMBED = {"none": "no ascent", "L": "L", "L-V": "L \N{MINUS SIGN} 2V"}
+DESCENDED = {
+    "L": ("L", "#000000", "o"),
+    "L+V": ("L + 2V", color_of("vrex"), "^"),
+    "L-V": ("L \N{MINUS SIGN} 2V", color_of("sam"), "v"),
+}
+NAMED = {("none", "L"): "erm", ("L", "L"): "sam", ("L-V", "L"): "disam 2"}
+# (climbed, descended) -> (name, colour, marker)
+SWEPT = {
+    ("L-V", "L"): ("climb L \N{MINUS SIGN} lam V, descend L (DISAM)", "disam", "o"),
+    ("L", "L+V"): ("climb L, descend L + lam V", "vrex", "^"),
+    ("L", "L-V"): ("climb L, descend L \N{MINUS SIGN} lam V", "sam", "v"),
 }
 APART = 0.13  # of two methods at the same value of a dial
-LINEAR = 1  # point, up to which the axis of small and large differences is linear
+LOWEST, HIGHEST = -4.0, 2.0  # points that the axis of a swept weight reaches
+MARGIN = 100 * MEASURES[MEASURE].margin  # points
+WIDTH = 5.6  # inches
 
 
-def draw(numbers: Numbers, folder: Path) -> list[Figure]:
+def draw(values: Values, curves: Curves, out: Path) -> list[Figure]:
     """Writes the figures."""
     return [
-        _draw_dials(numbers, folder),
-        _draw_against_sam(numbers, folder),
-        _draw_parts(numbers, folder),
+        _draw_against_sam(values, curves, out),
+        _draw_dials(values, curves, out),
+        _draw_parts(values, curves, out),
     ]
 
 
-def _draw_dials(numbers: Numbers, folder: Path) -> Figure:
-    figure, grid = _panels(numbers)
-    methods = ("erm", "vrex", "sam", "disam 2")
-    for axes, dial in zip(grid.flat, numbers["sweeps"], strict=True):
-        for i, method in enumerate(methods):
-            _line(
-                axes,
-                [found["tuned"][method]["excess"] for found in _along(numbers, dial)],
-                APART * (i - 1.5),
-                color=color_of(method.partition(" ")[0]),
-                label=NAMES[method],
-                **STYLES[method],
-            )
-        axes.set_ylim(bottom=0)
-    for axes in grid[:, 0]:
-        axes.set_ylabel("excess error (points)")
-    legend_below(figure, grid[0, 0])
-    save(figure, folder / "dials.png")
-    return Figure(
-        "dials.png",
-        "Error on a new domain above the best possible, one dial at a time",
-        f"0 is the best predictor there is. Means over {numbers['seeds']} problems, each "
-        "method tuned, with 95 % intervals; these mostly show that problems differ, and "
-        "the next figure compares problem by problem. Dotted: where the dial stands in "
-        "the other panels. DISAM with lam = 0.1 would lie on SAM.",
-    )
-
-
-def _draw_against_sam(numbers: Numbers, folder: Path) -> Figure:
-    figure, grid = _panels(numbers, sharey=True)
-    shown = (
-        ("lam = 0.1, tuned", "disam 0.1", _gain, {}),
-        ("lam = 2, tuned", "disam 2", _gain, {}),
-        (
-            "lam = 2, SAM's learning rate and rho",
-            "disam 2",
-            _gain_of_lam,
-            {"linestyle": ":", "fillstyle": "none"},
+def _draw_against_sam(values: Values, curves: Curves, out: Path) -> Figure:
+    figure, grid = _panels(curves, 6.8, sharey=True)
+    shown = {
+        NAMES["disam 0.1"]: ("lam 0.1, both tuned", {"marker": "x", "linestyle": "--"}),
+        NAMES["disam 2"]: ("lam 2, both tuned", {"marker": "D", "linestyle": "-"}),
+        LARGE_AS_SAM: (
+            "lam 2, SAM's learning rate and rho",
+            {"marker": "D", "linestyle": ":", "fillstyle": "none"},
         ),
-    )
-    for axes, dial in zip(grid.flat, numbers["sweeps"], strict=True):
-        axes.axhspan(-MARGIN, MARGIN, color="#eeeeee", zorder=0)
-        axes.axhline(0, color=color_of("sam"), linewidth=1.2)
-        for i, (name, method, read, changed) in enumerate(shown):
-            gains = [read(found, method) for found in _along(numbers, dial)]
-            style = STYLES[method] | changed
-            _line(
-                axes, gains, APART * (i - 1), color=color_of("disam"), label=name, **style
-            )
+    }
+    for axes, dial in zip(grid.flat, curves["sweeps"], strict=True):
+        _margin(axes)
+        for i, (method, (name, style)) in enumerate(shown.items()):
+            fewer = [_fewer(values, c, method) for c in _along(curves, dial)]
+            x = [at + APART * (i - 1) for at in range(len(fewer))]
+            style |= {"linewidth": 1.2, "ms": 4, "color": color_of("disam")}
+            errorbars(axes, x, fewer, label=name, **style)
     for axes in grid[:, 0]:
-        axes.set_ylabel("fewer errors than SAM (points)")
-    legend_below(figure, grid[0, 0])
-    save(figure, folder / "against_sam.png")
+        axes.set_ylabel("fewer errors than\nSAM (points)", fontsize=9)
+    legend_below(figure, grid[0, 0], 1, fontsize=9)
+    save(figure, out / "against_sam.png")
     return Figure(
         "against_sam.png",
         "How many fewer errors DISAM makes than SAM on a new domain, problem by problem",
-        f"Above 0 DISAM is better. Paired differences over {numbers['seeds']} problems "
-        f"with 95 % intervals; grey: less than {MARGIN:g} points, which would not matter. "
-        "Open: nothing but lam differs from SAM.",
+        "Above 0 DISAM is better. Paired differences over the problems with 95 % intervals "
+        f"that are not adjusted; grey: less than {MARGIN:g} points, which would not "
+        "matter; dotted upright: where the dial stands in the other panels. Open: nothing "
+        "but lam differs from SAM.",
     )
 
 
-def _gain(found: Numbers, method: str) -> list[float]:
-    tuned = found["tuned"]
-    return _less(tuned["sam"]["excess"], tuned[method]["excess"])
+def _fewer(values: Values, condition: str, method: str, than: str = SAM) -> np.ndarray:
+    """By how many points a method errs less than another, per seed."""
+    sam, other = (values.per_seed(condition, m, MEASURE) for m in (than, method))
+    return 100 * (sam - other)
 
 
-def _gain_of_lam(found: Numbers, method: str) -> list[float]:
-    return _less(found["as_sam"]["sam"], found["as_sam"][method])
+def _margin(axes: Any) -> None:
+    axes.axhspan(-MARGIN, MARGIN, color="#e4e4e4", lw=0, zorder=0)
+    axes.axhline(0, color=color_of("sam"), linewidth=1.2, zorder=1)
 
 
-def _less(a: Sequence[float], b: Sequence[float]) -> list[float]:
-    return np.subtract(a, b).tolist()
+def _draw_dials(values: Values, curves: Curves, out: Path) -> Figure:
+    figure, grid = _panels(curves, 5.0)
+    for axes, dial in zip(grid.flat, curves["sweeps"], strict=True):
+        for method, style in STYLES.items():
+            errors = [
+                100 * np.mean(values.per_seed(condition, NAMES[method], MEASURE))
+                for condition in _along(curves, dial)
+            ]
+            color = color_of(method.partition(" ")[0])
+            style = style | {"linewidth": 1.2, "ms": 4, "mfc": "none", "color": color}
+            axes.plot(errors, label=NAMES[method], **style)
+        axes.set_ylim(bottom=0)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("excess error\n(points)", fontsize=9)
+    legend_below(figure, grid[0, 0], 2, fontsize=9)
+    save(figure, out / "dials.png")
+    return Figure(
+        "dials.png",
+        "Error on a new domain above the best possible, one dial at a time",
+        "How hard the settings are: means over the problems, each method tuned; 0 is the "
+        "best predictor there is. Methods are compared in the figure above, problem by "
+        "problem, for problems differ more than methods. DISAM with lam = 0.1 lies on SAM.",
+    )
 
 
-def _draw_parts(numbers: Numbers, folder: Path) -> Figure:
-    closer = numbers["closer"]
+def _draw_parts(values: Values, curves: Curves, out: Path) -> Figure:
+    closer = [dials_in_words(name) for name in curves["closer"]]
     figure, grid = plt.subplots(
-        2,
         len(closer),
-        figsize=(8.4, 6.2),
-        sharey="row",
+        2,
+        figsize=(WIDTH, 2.1 * len(closer) + 1.2),
+        sharex="col",
         squeeze=False,
         layout="constrained",
     )
-    for (upper, lower), (name, found) in zip(grid.T, closer.items(), strict=True):
-        sam = numbers["settings"][name]["as_sam"]["sam"]
-        _draw_cells(upper, found["ablation"])
-        _draw_weights(lower, found["weights"], sam)
-        upper.set_title(dials_in_words(name).replace(" labels", " labels\n"), fontsize=9)
-    grid[0, 0].set_ylabel("excess error (points)")
-    grid[1, 0].set_ylabel("fewer errors than SAM (points)")
-    small = {"fontsize": 8, "title_fontsize": 8}
-    legend(grid[0, 0], title="descended", loc="upper left", **small)
-    legend_below(figure, grid[1, 0], fontsize=8)
-    save(figure, folder / "parts.png")
+    for (left, right), condition in zip(grid, closer, strict=True):
+        _draw_cells(left, values, condition)
+        _draw_weights(right, values, condition, curves["lams"])
+        left.set_title(condition, fontsize=9, fontweight="bold", loc="left")
+        left.set_ylabel("excess error\n(points)", fontsize=9)
+        right.set_ylabel("fewer than SAM\n(points)", fontsize=9)
+    grid[-1, 0].set_xlabel("climbed", fontsize=9)
+    grid[-1, 1].set_xlabel("lam", fontsize=9)
+    small = {"fontsize": 8, "title_fontsize": 8, "labelspacing": 0.2}
+    legend(grid[0, 0], title="descended", loc="upper right", **small)
+    legend_below(figure, grid[0, 1], 1, fontsize=8)
+    save(figure, out / "parts.png")
     return Figure(
         "parts.png",
         "The variance V of the domain losses in what is climbed and in what is descended",
-        "Above: all nine pairs, V with weight 2, each tuned; a circle without ascent is "
-        "ERM, over L SAM and over L - 2V DISAM, a triangle without ascent V-REx. About 43 "
-        "points are a guess. Below: one place of V at a time, its weight swept with SAM's "
-        f"learning rate and rho; the axis is linear within {LINEAR} point. "
-        f"{numbers['seeds']} problems, 95 % intervals.",
+        "Left: all nine pairs, V with weight 2, each tuned: black circles are ERM (no "
+        "ascent), SAM (over L) and DISAM, a triangle without ascent V-REx with weight 2. "
+        "About 43 points are a guess. Right: one place of V at a time, its weight swept "
+        f"with SAM's learning rate and rho; means below {with_minus(LOWEST)} are written "
+        "at the edge, grey as above. 95 % intervals over the problems.",
     )
 
 
-def _draw_cells(axes: Any, cells: dict[str, list[float]]) -> None:
-    for x, (climbed, (_, method)) in enumerate(CLIMBED.items()):
-        for i, (descended, (name, marker)) in enumerate(DESCENDED.items()):
-            errorbars(
-                axes,
-                [x + 0.22 * (i - 1)],
-                [cells[f"{climbed}/{descended}"]],
-                color=color_of(method),
-                marker=marker,
-                linestyle="none",
-                label=name if x == 0 else None,
-            )
-    axes.set_xticks(range(len(CLIMBED)), [name for name, _ in CLIMBED.values()])
-    axes.set_xlabel("climbed", fontsize=9)
+def _draw_cells(axes: Any, values: Values, condition: str) -> None:
+    for x, climbed in enumerate(CLIMBED):
+        for i, (descended, (name, color, marker)) in enumerate(DESCENDED.items()):
+            errors = 100 * values.per_seed(condition, _cell(climbed, descended), MEASURE)
+            style = {"color": color, "marker": marker, "linestyle": "none", "ms": 5}
+            label = None if x else name
+            errorbars(axes, [x + 0.22 * (i - 1)], [errors], label=label, **style)
+    axes.set_xticks(range(len(CLIMBED)), CLIMBED.values())
+    axes.set_ylim(0, 45)
     axes.tick_params(labelsize=8)
 
 
-def _draw_weights(
-    axes: Any, weights: dict[str, dict[str, list[float]]], sam: list[float]
+def _cell(climbed: str, descended: str) -> str:
+    named = NAMED.get((climbed, descended))
+    return NAMES[named] if named else cell_of(climbed, descended, 2)
+
+
+def _draw_weights(axes: Any, values: Values, condition: str, lams: Sequence[float]) -> None:
+    _margin(axes)
+    for i, ((climbed, descended), (name, method, marker)) in enumerate(SWEPT.items()):
+        fewer = [_fewer(values, condition, swept(climbed, descended, x)) for x in lams]
+        found = [estimate(seeds) for seeds in fewer]
+        style = {"color": color_of(method), "marker": marker, "ms": 4, "linewidth": 1.2}
+        kept = [e.mean >= LOWEST for e in found]
+        shown = [s for s, keep in zip(fewer, kept, strict=True) if keep]
+        at = [x for x, keep in enumerate(kept) if keep]
+        errorbars(axes, [x + APART * (i - 1) for x in at], shown, label=name, **style)
+        for x, e in enumerate(found):
+            if e.mean < LOWEST:
+                at = x + APART * (i - 1), LOWEST
+                _write_at_the_edge(axes, at, 1.6 - 0.6 * i, e.mean, color_of(method))
+    axes.set_xticks(range(len(lams)), [f"{lam:g}" for lam in lams])
+    axes.set_xlim(-0.4, len(lams) - 0.5)
+    axes.set_ylim(LOWEST, HIGHEST)
+    axes.tick_params(labelsize=8)
+
+
+def _write_at_the_edge(
+    axes: Any, at: tuple[float, float], above: float, points: float, color: Any
 ) -> None:
-    axes.axhline(0, color=color_of("sam"), linewidth=1.2)
-    for cell, (name, method, marker) in PUT.items():
-        by_lam = weights[cell]
-        errorbars(
-            axes,
-            [float(lam) for lam in by_lam],
-            [_less(sam, excess) for excess in by_lam.values()],
-            color=color_of(method),
-            marker=marker,
-            label=name,
-        )
-    axes.set_xscale("log")
-    axes.set_yscale("symlog", linthresh=LINEAR)
-    ticks = (-30, -10, -3, -1, 0, 1)
-    axes.set_yticks(ticks, [str(tick) for tick in ticks])
-    axes.set_yticks([], minor=True)
-    axes.set_xticks([float(lam) for lam in weights["L-V/L"]], weights["L-V/L"], fontsize=8)
-    axes.set_xticks([], minor=True)
-    axes.set_xlabel("lam", fontsize=9)
-    axes.tick_params(labelsize=8)
+    axes.annotate(
+        with_minus(points), at, xytext=(at[0], at[1] + above), color=color, fontsize=8,
+        ha="center", arrowprops={"arrowstyle": "->", "color": color},
+    )  # fmt: skip
 
 
-def _panels(numbers: Numbers, **options: Any) -> tuple[Any, np.ndarray]:
-    figure, grid = plt.subplots(2, 3, figsize=(8.4, 5.6), layout="constrained", **options)
-    for axes, (dial, values) in zip(grid.flat, numbers["sweeps"].items(), strict=True):
+def with_minus(points: float) -> str:
+    """A whole number with a real minus sign."""
+    return f"{points:.0f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _panels(curves: Curves, height: float, **options: Any) -> tuple[Any, np.ndarray]:
+    figure, grid = plt.subplots(
+        3, 2, figsize=(WIDTH, height), layout="constrained", **options
+    )
+    for axes, (dial, found) in zip(grid.flat, curves["sweeps"].items(), strict=True):
         scale = 100 if dial in PERCENT else 1
-        axes.set_xticks(range(len(values)), [f"{scale * value:g}" for value in values])
+        axes.set_xticks(range(len(found)), [f"{scale * value:g}" for value in found])
         axes.set_xlabel(AXES[dial], fontsize=9)
         axes.tick_params(labelsize=8)
-        for x, value in enumerate(values):
+        for x, value in enumerate(found):
             if name_of(dial, value) == "default":
                 axes.axvline(x, color="#bbbbbb", linestyle=":", linewidth=1, zorder=0)
     return figure, grid
 
 
-def _along(numbers: Numbers, dial: str) -> list[Numbers]:
-    """What was found at each value of a dial."""
-    values = numbers["sweeps"][dial]
-    return [numbers["settings"][name_of(dial, value)] for value in values]
-
-
-def _line(axes: Any, values: Sequence[Any], offset: float, **style: Any) -> None:
-    style = {"linewidth": 1.4, "markersize": 4, **style}
-    errorbars(axes, [x + offset for x in range(len(values))], values, **style)
+def _along(curves: Curves, dial: str) -> list[str]:
+    """The conditions at each value of a dial."""
+    return [dials_in_words(name_of(dial, value)) for value in curves["sweeps"][dial]]

@@ -69,6 +69,18 @@ def _quadratics(rng: np.random.Generator, domains: int, size: int) -> tuple:
     return hessians, centers, minimum, minimum + rng.normal(size=size)
 
 
+def least_curvature(known: Quadratics) -> np.ndarray:
+    """The smallest eigenvalue of the mean of the A_i, [S]."""
+    return np.linalg.eigvalsh(known.problem.batch[0].mean(1))[:, 0]
+
+
+def lowest_loss(known: Quadratics) -> np.ndarray:
+    """The mean of the losses at its minimum, [S]."""
+    hessians, centers = known.problem.batch
+    away = known.minimum[:, None] - centers
+    return np.einsum("smi,smij,smj->s", away, hessians, away) / 2 / centers.shape[1]
+
+
 def shift_of_minimum(known: Quadratics) -> np.ndarray:
     """How far the minimum of L - lam Var moves with lam at first, |H^-1 grad Var|, [S]."""
     hessians, centers = known.problem.batch

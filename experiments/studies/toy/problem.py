@@ -157,6 +157,6 @@ def dominance(gradients: np.ndarray, climbed: np.ndarray) -> np.ndarray:
 
 
 def name_of(method: str) -> str:
-    """E.g. `DISAM, lam = 0.1` of `disam 0.1`."""
+    """E.g. `DISAM, lam 0.1` of `disam 0.1`."""
     kind, _, lam = method.partition(" ")
-    return f"{kind.upper()}, lam = {lam}" if lam else kind.upper()
+    return f"{kind.upper()}, lam {lam}" if lam else kind.upper()
