@@ -151,9 +151,10 @@ def domain_gradients(trained: Trained) -> dict[str, Any]:
     domains' gradients; domain_losses [M] and domain_gram [M, M] of all of them together.
     """
     size = trained.config.preset.batch_size
-    parts = [trained_on(trained, d) for d in trained.sources]
-    count = min(BATCHES, *(len(labels) // size for _, labels in parts))
-    shown = [_some(*part, count * size, count) for part in parts]
+    parts = {d: trained_on(trained, d) for d in trained.sources}
+    count = min(BATCHES, *(len(labels) // size for _, labels in parts.values()))
+    # A step draws the domains each by itself: not the same concepts of all.
+    shown = [_some(*part, count * size, count, seed=d) for d, part in parts.items()]
     # [B, M, size, ...]
     images, labels = (
         jnp.stack([x.reshape(count, size, *x.shape[1:]) for x in arrays], axis=1)
@@ -208,10 +209,14 @@ def unseen_concepts(trained: Trained) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _some(
-    images: np.ndarray, labels: np.ndarray, most: int, batches: int = BATCHES
+    images: np.ndarray,
+    labels: np.ndarray,
+    most: int,
+    batches: int = BATCHES,
+    seed: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """Some images and their labels, the same in every run, as many as batches divide."""
-    order = np.random.default_rng(0).permutation(len(labels))[:most]
+    order = np.random.default_rng(seed).permutation(len(labels))[:most]
     order = order[: len(order) - len(order) % batches]
     return jnp.asarray(images[order]), jnp.asarray(labels[order])
 
