@@ -7,6 +7,7 @@ runs.py         trained runs, kept by what they are and shared by all studies
 matrix.py       groups of runs: every seed with every unseen domain
 changes.py      what is changed about the source domains before a run
 probes.py       what is measured of a model during its run
+turns.py        how far DISAM turns SAM's perturbation
 trajectories.py full-batch runs with all that Theorem 1 speaks of
 values.py       every value that was measured, in one table
 margins.py      what is measured, and which difference matters

@@ -1,4 +1,4 @@
-"""Changes to the domains that are trained on: what a data set's labels seldom are, clean.
+"""Changes to the domains that are trained on: the placebo of what uses domain labels.
 
 A change is a name and a number, so that a run can be told by what it is. The unseen domain
 is never changed.
@@ -38,7 +38,7 @@ def apply_change(
       seed: of what is drawn.
 
     Returns:
-      The data; its domains may be others.
+      The data, in domains of the same names and sizes.
 
     Raises:
       ValueError: there is no such change.
@@ -54,19 +54,15 @@ def apply_change(
 
 
 def _dealt_anew(data: DomainData, sources: list[int], ids: np.ndarray) -> DomainData:
-    """The source images in domains 0, 1, ... as `ids` say; negative ones are left out."""
-    kept = [d for d in range(len(data.domains)) if d not in sources]
-    count = int(ids.max()) + 1
-    names = [data.domains[d] for d in sources]
-    names = (names + [f"part {i}" for i in range(len(names), count)])[:count]
+    """The source images in the domains that `ids` say: positions in `sources`."""
 
     def deal(arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         whole = np.concatenate([arrays[d] for d in sources])
-        return (*(whole[ids == i] for i in range(count)), *(arrays[d] for d in kept))
+        dealt = {d: whole[ids == i] for i, d in enumerate(sources)}
+        return tuple(dealt.get(d, array) for d, array in enumerate(arrays))
 
     return dataclasses.replace(
         data,
-        domains=(*names, *(data.domains[d] for d in kept)),
         images=deal(data.images),
         labels=deal(data.labels),
         groups=deal(data.groups),
@@ -81,28 +77,6 @@ def wrong_labels(ids: np.ndarray, share: float, rng: np.random.Generator) -> np.
     return dealt
 
 
-def missing_labels(ids: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """That share of the images has no domain label: they make up one domain more."""
-    missing = rng.random(len(ids)) < share
-    if missing.all():
-        return np.zeros_like(ids)
-    return np.where(missing, ids.max() + 1, ids)
-
-
-def merged_domains(ids: np.ndarray, count: float, rng: np.random.Generator) -> np.ndarray:
-    """Domains that could not be told apart: `count` remain, neighbours merged."""
-    return ids * int(count) // (ids.max() + 1)
-
-
-def imbalance(ids: np.ndarray, ratio: float, rng: np.random.Generator) -> np.ndarray:
-    """The first domain keeps its images, the others 1/ratio of theirs."""
-    kept = (ids == 0) | (rng.random(len(ids)) < 1 / ratio)
-    return np.where(kept, ids, -1)
-
-
 CHANGES: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = {
     "wrong_labels": wrong_labels,
-    "missing_labels": missing_labels,
-    "merged_domains": merged_domains,
-    "imbalance": imbalance,
 }

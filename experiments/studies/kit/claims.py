@@ -30,6 +30,7 @@ CANNOT_TELL = "cannot be told"
 ANSWERS = SEEN, OPPOSITE, NO_DIFFERENCE, CANNOT_TELL
 PAPERS, OURS = "papers", "ours"
 LEVEL = 0.05
+MINUS = "\N{MINUS SIGN}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,13 +76,14 @@ class Claim:
 
     @property
     def contrast(self) -> str:
-        """What is less what, e.g. `DISAM - SAM`."""
+        """What is less what, e.g. `DISAM - SAM`, or divided by it, as its measure says."""
         if self.smaller is None:
             return self.larger.method
         names = [self.larger.method, self.smaller.method]
         if self.larger.condition != self.smaller.condition:
             names = [f"{a.method} ({a.condition})" for a in (self.larger, self.smaller)]
-        return f"{names[0]} \N{MINUS SIGN} {names[1]}"
+        ratio = MEASURES[self.measure].compared == "ratio"
+        return f"{names[0]} {'/' if ratio else MINUS} {names[1]}"
 
 
 @dataclasses.dataclass(frozen=True)

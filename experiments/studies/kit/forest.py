@@ -94,8 +94,11 @@ def draw_rows(
             )  # fmt: skip
             left.set_in_layout(False)
     panel.set_ylim(-len(rows) + 0.4, 0.5)
-    ratio = measure.compared == "ratio"
-    panel.set_xlabel("log ratio" if ratio else f"difference ({measure.unit})")
+    if measure.compared == "ratio":  # told as such, drawn as its logarithm
+        panel.xaxis.set_major_formatter(lambda x, _: f"{np.exp(x):.2g}")
+        panel.set_xlabel("ratio")
+    else:
+        panel.set_xlabel(f"difference ({measure.unit})")
     panel.spines[["top", "right", "left"]].set_visible(False)
     save(figure, file)
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 from disam_jax import diagnostics
 from experiments.config.run import RunConfig
@@ -22,7 +23,6 @@ RADIUS = 0.05  # of the sharpness, whatever rho the run was trained with
 BATCHES = 8  # batches of the gradients' variance
 LARGEST = 512  # images of a domain that a measure looks at
 FEW = 128  # those that a large model's does
-SURFACE_AXIS = np.linspace(-1.0, 1.0, 21)  # 1 is as far as the weights are long
 
 
 class Trained(NamedTuple):
@@ -84,7 +84,7 @@ def scores(trained: Trained) -> dict[str, Any]:
 
 
 def unseen_sharpness(trained: Trained) -> dict[str, Any]:
-    """How sharp the loss is on the unseen domain: four measures of the same point.
+    """How sharp the loss is on unseen concepts of the unseen domain: by four measures.
 
     Variance of the gradient over mini-batches (DISAM's Fig. 6 and appendix C.3), the
     increase of the loss within RADIUS (one ascent and ten), and the top eigenvalue of the
@@ -125,15 +125,15 @@ def _on_unseen(
     measures: Callable[..., dict[str, Any]], trained: Trained, most: int
 ) -> dict[str, Any]:
     measure = _compiled(measures, trained)
-    found = measure(trained.state, *_some_images(trained, trained.config.unseen, most))
+    found = measure(trained.state, *_some(*unseen_concepts(trained), most))
     return {f"unseen_{name}": float(value) for name, value in found.items()}
 
 
 def source_sharpness(trained: Trained) -> dict[str, Any]:
-    """The increase of each source domain's own loss within RADIUS."""
+    """The increase of each source domain's own training loss within RADIUS."""
     measure = _compiled(_own_sharpness, trained)
     found = [
-        measure(trained.state, *_some_images(trained, trained.train.domains[d], LARGEST))
+        measure(trained.state, *_some(*trained_on(trained, d), LARGEST))
         for d in trained.sources
     ]
     return {"source_sharpness": [float(x) for x in found]}
@@ -143,35 +143,81 @@ def _own_sharpness(loss: Any, params: Any, batch: Any) -> Any:
     return jnp.sum(diagnostics.sharpness(lambda p: loss(p, batch), params, RADIUS))
 
 
-def surface(trained: Trained) -> dict[str, Any]:
-    """The loss on the unseen domain along two random filter-normalized directions."""
-    measure = _compiled(_surface, trained)
-    found = measure(trained.state, *_some_images(trained, trained.config.unseen, LARGEST))
-    return {"surface": np.round(np.asarray(found, float), 4).tolist()}
+def domain_gradients(trained: Trained) -> dict[str, Any]:
+    """Loss and gradient of each source, from which DISAM's ascent follows for every lam.
 
-
-def _surface(loss: Any, params: Any, batch: Any) -> Any:
-    keys = jax.random.split(jax.random.key(0))
-    directions = [diagnostics.filter_normalized(key, params) for key in keys]
-    return diagnostics.loss_surface(
-        lambda p: loss(p, batch), params, directions, [SURFACE_AXIS, SURFACE_AXIS]
+    On BATCHES batches as the run draws them, up to a whole number of which there are clean
+    training images: batch_losses [B, M] and batch_grams [B, M, M], the products of the
+    domains' gradients; domain_losses [M] and domain_gram [M, M] of all of them together.
+    """
+    size = trained.config.preset.batch_size
+    parts = {d: trained_on(trained, d) for d in trained.sources}
+    count = min(BATCHES, *(len(labels) // size for _, labels in parts.values()))
+    # A step draws the domains each by itself: not the same concepts of all.
+    shown = [_some(*part, count * size, count, seed=d) for d, part in parts.items()]
+    # [B, M, size, ...]
+    images, labels = (
+        jnp.stack([x.reshape(count, size, *x.shape[1:]) for x in arrays], axis=1)
+        for arrays in zip(*shown, strict=True)
     )
+    found = _compiled(_domain_gradients, trained)(trained.state, images, labels)
+    return {name: _to_six_digits(value) for name, value in found.items()}
 
 
-def images_of(trained: Trained, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """All images of a domain that no run is trained on, and their labels."""
-    d, held = trained.train.domain_index(name), trained.heldout.domain_index(name)
+def _domain_gradients(loss: Any, params: Any, batches: Any) -> dict[str, jax.Array]:
+    flat, unflatten = ravel_pytree(params)
+    of_domain = jax.value_and_grad(lambda w, batch: loss(unflatten(w), batch))
+
+    def add(total: jax.Array, batch: Any) -> tuple[jax.Array, Any]:
+        losses, gradients = jax.lax.map(lambda domain: of_domain(flat, domain), batch)
+        return total + gradients, (losses, _gram(gradients))
+
+    count, domains = batches[1].shape[:2]
+    start = jnp.zeros((domains, flat.size), flat.dtype)
+    total, (losses, grams) = jax.lax.scan(add, start, batches)
+    return {
+        "domain_losses": jnp.mean(losses, 0),
+        "domain_gram": _gram(total / count),
+        "batch_losses": losses,
+        "batch_grams": grams,
+    }
+
+
+def _gram(gradients: jax.Array) -> jax.Array:
+    return jnp.matmul(gradients, gradients.T, precision="highest")
+
+
+def _to_six_digits(values: Any) -> Any:
+    return np.vectorize(lambda x: float(f"{x:.6g}"))(np.asarray(values, float)).tolist()
+
+
+def trained_on(trained: Trained, domain: int) -> tuple[np.ndarray, np.ndarray]:
+    """The training images of a source, by its position, and their labels."""
+    return trained.train.images[domain], trained.train.labels[domain]
+
+
+def unseen_concepts(trained: Trained) -> tuple[np.ndarray, np.ndarray]:
+    """The images of the unseen domain whose concept no source shows, and their labels."""
+    unseen, heldout = trained.config.unseen, trained.heldout
+    d, held = trained.train.domain_index(unseen), heldout.domain_index(unseen)
+    new = ~concepts_seen(trained.train, trained.sources)[d]
+    images, labels = trained_on(trained, d)
     return (
-        np.concatenate([trained.train.images[d], trained.heldout.images[held]]),
-        np.concatenate([trained.train.labels[d], trained.heldout.labels[held]]),
+        np.concatenate([images[new], heldout.images[held]]),
+        np.concatenate([labels[new], heldout.labels[held]]),
     )
 
 
-def _some_images(trained: Trained, domain: str, most: int) -> tuple[jax.Array, jax.Array]:
-    """Some images of a domain and their labels, the same in every run."""
-    images, labels = images_of(trained, domain)
-    order = np.random.default_rng(0).permutation(len(labels))[:most]
-    order = order[: len(order) - len(order) % BATCHES]
+def _some(
+    images: np.ndarray,
+    labels: np.ndarray,
+    most: int,
+    batches: int = BATCHES,
+    seed: int = 0,
+) -> tuple[jax.Array, jax.Array]:
+    """Some images and their labels, the same in every run, as many as batches divide."""
+    order = np.random.default_rng(seed).permutation(len(labels))[:most]
+    order = order[: len(order) - len(order) % batches]
     return jnp.asarray(images[order]), jnp.asarray(labels[order])
 
 
@@ -207,5 +253,5 @@ PROBES: dict[str, Callable[[Trained], dict[str, Any]]] = {
     "unseen_sharpness": unseen_sharpness,
     "unseen_flatness": unseen_flatness,
     "source_sharpness": source_sharpness,
-    "surface": surface,
+    "domain_gradients": domain_gradients,
 }

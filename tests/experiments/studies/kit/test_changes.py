@@ -5,8 +5,6 @@ from experiments.data import load
 from experiments.studies.kit.changes import CHANGES, Change, apply_change
 
 DATA = load("rotated_digits", image_size=8)
-SOURCES = ("0", "15", "30", "45", "60")
-RNG = np.random.default_rng(0)
 IDS = np.repeat(np.arange(5), 400)
 
 
@@ -37,34 +35,6 @@ def test_wrong_labels_keep_the_counts_and_move_their_share(share):
     moved = np.mean(dealt != IDS)
     expected = share * 0.8  # one in five gets its own again
     assert abs(moved - expected) < 4 * (expected * (1 - expected) / 2000) ** 0.5
-
-
-def test_missing_labels_make_up_one_domain_more():
-    dealt = deal("missing_labels", 0.5)
-    assert set(dealt[dealt != IDS]) == {5}
-    assert abs(np.mean(dealt == 5) - 0.5) < 4 * 0.5 / 2000**0.5
-    changed = apply_change(Change("missing_labels", 0.5), DATA, "75", seed=0)
-    assert changed.domains == (*SOURCES, "part 5", "75")
-    all_gone = apply_change(Change("missing_labels", 1.0), DATA, "75", seed=0)
-    assert all_gone.domains == ("0", "75")
-
-
-def test_neighbours_are_merged():
-    dealt = deal("merged_domains", 2)
-    assert [set(dealt[d == IDS]) for d in range(5)] == [{0}, {0}, {0}, {1}, {1}]
-    changed = apply_change(Change("merged_domains", 2), DATA, "0", seed=0)
-    assert changed.domains == ("15", "30", "0")
-    assert len(changed.labels[0]) == sum(len(DATA.labels[d]) for d in (1, 2, 3))
-    np.testing.assert_array_equal(changed.images[2], DATA.images[0])
-
-
-def test_imbalance_leaves_images_out():
-    dealt = deal("imbalance", 10)
-    assert np.all(dealt[IDS == 0] == 0)
-    others = np.bincount(dealt[(IDS > 0) & (dealt >= 0)], minlength=5)[1:]
-    np.testing.assert_allclose(others, 40, atol=4 * 6)
-    assert np.all((dealt == IDS) | (dealt == -1))
-    np.testing.assert_array_equal(deal("imbalance", 1), IDS)
 
 
 def test_a_change_is_drawn_by_the_seed():

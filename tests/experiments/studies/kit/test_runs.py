@@ -30,7 +30,7 @@ CONFIG = make_config(
 SPEC = Spec(
     CONFIG,
     looks=2,
-    probes=("scores", "unseen_sharpness", "source_sharpness", "few"),
+    probes=("scores", "unseen_sharpness", "source_sharpness", "domain_gradients", "few"),
     log_every=5,
 )
 
@@ -69,6 +69,13 @@ def test_what_is_measured_is_finite_and_ordered(outcome):
         assert np.isfinite(look["unseen_top_eigenvalue"])
         assert len(look["source_sharpness"]) == 2
         assert min(look["source_sharpness"]) > 0
+        # Eight batches of 8 of both sources; a mean gradient is no longer than their mean.
+        assert np.shape(look["batch_grams"]) == (8, 2, 2)
+        whole = np.diagonal(look["domain_gram"])
+        assert np.all(whole <= np.mean(look["batch_grams"], 0).diagonal())
+        np.testing.assert_allclose(
+            np.mean(look["batch_losses"], 0), look["domain_losses"], rtol=1e-5
+        )
 
 
 def test_flatness_is_part_of_sharpness(outcome):
