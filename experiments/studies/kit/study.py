@@ -78,7 +78,7 @@ class Study:
       claims: values -> the claims that are tested on them.
       draw: (values, curves, folder) -> the figures, their PNGs written.
       tables: (values, curves) -> the tables of the page.
-      scope: the setting in words, where no network is trained.
+      scope: the setting in words, where it does not follow from the configs of runs.
       data: the data sets it is run on unless others are asked for.
     """
 
@@ -117,7 +117,7 @@ def run_study(study: Study, setting: Setting, out: Path, command: str) -> list[F
         "seconds": time.perf_counter() - started,
         "seconds_of_runs": setting.store.seconds_used,
         "commits": sorted(setting.store.commits_used | {environment()["commit"]}),
-        "scope": scope_of(setting.store.configs_used),
+        "scope": [] if study.scope else scope_of(setting.store.configs_used),
         "first_batches": dict(sorted(setting.store.batches_used.items())),
         "environment": environment(),
     }
