@@ -102,8 +102,8 @@ def _angles(values: Values, curves: Curves) -> Table:
             rows.append([name, f"{how['chosen']['lam']:g}", every, *each])
     styles = values.by_domain(condition, next(iter(curves)), MEASURE)
     return Table(
-        "Angle between SAM's perturbation and that of DISAM at its own weights, degrees: "
-        "median over ten steps of a run, mean over seeds",
+        "Angle between SAM's perturbation and that of DISAM, at its own weights and by the "
+        "labels it is given, degrees: median over ten steps of a run, mean over seeds",
         ("arm", "lam", "mean with its 95 % interval", *(f"{s} unseen" for s in styles)),
         rows,
     )

@@ -23,7 +23,7 @@ from experiments.studies.kit.turns import angle, turn_of
 from experiments.studies.kit.values import Value, Values
 from experiments.studies.pretrained.figures import draw, tables
 from experiments.studies.pretrained.frozen import MODEL
-from experiments.studies.pretrained.protocol import ANGLE, PROTOCOL, SCOPE, STEPS
+from experiments.studies.pretrained.protocol import ANGLE, PROTOCOL, STEPS, TOLD
 from experiments.studies.pretrained.training import TailSpec
 
 DATA = "emoji_styles"
@@ -182,6 +182,6 @@ STUDY = Study(
     claims,
     functools.partial(draw, claims),
     functools.partial(tables, claims),
-    scope=SCOPE,
+    told=TOLD,
     data=(DATA,),
 )

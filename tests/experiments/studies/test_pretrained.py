@@ -232,6 +232,7 @@ class MadeUp(Store):
 
     def outcomes(self, specs, watch=None):
         self.asked = [*getattr(self, "asked", []), *specs]
+        self.configs_used |= {s.config for s in specs}
         return [self._outcome(s) for s in specs]
 
     def _outcome(self, spec):
