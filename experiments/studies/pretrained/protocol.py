@@ -13,9 +13,10 @@ style unseen in turn. The stem and blocks 0 to {CUT - 1} are frozen: what they m
 {VIEWS} views of each image (itself, and seven shifted by up to 4 pixels and, half of them,
 mirrored) is computed once, and rounded to float16. Blocks {CUT} to 15 and a new head are
 trained; the radius rho and all norms are over these. BatchNorm keeps ImageNet's statistics
-in the frozen part, which so has seen no image of ours, the unseen style's least of all; in
-the trained part they are estimated once, on {STATISTICS} batches of a run's own training
-images, and then frozen, so that averaged weights need none of their own.
+in the frozen part, which so has seen no image of ours, the unseen style's least of all (and
+on two tuning seeds it was better so: 76.9 % of the sources' held-out images, against 75.6
+with the sources' own). In the trained part they are estimated once, on {STATISTICS} batches
+of a run's own training images, and then frozen; averaged weights need none of their own.
 
 Arms. 300 steps of Adam, constant learning rate, no weight decay, dropout 0.5, 16 images of
 each source: ERM after equal steps; SAM; DISAM with the papers' lam 0.1; DISAM with lam*;
@@ -36,7 +37,8 @@ steps of each of SAM's tuning runs. The angle that a run of DISAM reaches itself
 reported.
 
 Score: accuracy on unseen concepts of the unseen style. Concepts are dealt to five folds,
-and seed mod 5 is held out; a seed's value is the mean over the four unseen styles. A style
+and seed mod 5 is held out; a seed's value is the mean over the four unseen styles. Always
+the most frequent of the 7 classes would be right in 24.6 % of all images. A style
 of line drawings, mono, is among the sources in three of the four: there the domains
 converge at different rates, which is DISAM's case, so these three are looked at alone too.
 
