@@ -73,7 +73,7 @@ class Store:
       jobs: processes that train at once.
 
     Attributes:
-      seconds_used: of training, summed over the runs that were asked for.
+      seconds_used: of training, summed over the runs that were asked for, each once.
       commits_used: that those runs were trained with.
       configs_used: of those runs.
       batches_used: the first ones that those runs drew, `data/unseen/seed/examples/pixels`
@@ -87,6 +87,7 @@ class Store:
         self.commits_used: set[str] = set()
         self.configs_used: set[RunConfig] = set()
         self.batches_used: dict[str, str] = {}
+        self._counted: set[str] = set()
 
     def outcomes(
         self, specs: Sequence[Run], watch: Watch = lambda done, total: None
@@ -114,7 +115,9 @@ class Store:
             kept = self._kept(wanted)
             _refuse_given_up(plan, kept)
         for name, run in kept.items():
-            self.seconds_used += run["seconds"]
+            if name not in self._counted:
+                self.seconds_used += run["seconds"]
+            self._counted.add(name)
             self.commits_used.add(run["commit"])
             self.configs_used.add(wanted[name].config)
             if run.get("first_batch"):  # a run of older code has none

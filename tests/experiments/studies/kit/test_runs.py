@@ -119,6 +119,7 @@ def test_a_run_is_trained_once(tmp_path, counted):
     again = Store(tmp_path)
     assert again.outcomes([SPEC]) == first[:1] and len(counted) == 1
     ((_, kept),) = records_in_files(tmp_path / "records").values()
+    again.outcomes([SPEC])
     assert again.seconds_used == kept["seconds"]
     assert again.commits_used == {kept["commit"]}
     assert again.batches_used == {
