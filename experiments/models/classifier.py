@@ -22,8 +22,8 @@ class Classifier(nn.Module):
 
     backbone: nn.Module
     num_classes: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     dtype: Any = jnp.float32
 
     @nn.compact

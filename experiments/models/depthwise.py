@@ -30,8 +30,17 @@ class DepthwiseConv(nn.Module):
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
         kernel = kernel.astype(self.dtype)
         if jax.default_backend() == "cpu":
-            return shifted_sums(x, kernel, self.stride)
+            return shifted_sums(x, _within_reach(x, kernel, self.stride), self.stride)
         return grouped_convolution(x, kernel, self.stride)
+
+
+def _within_reach(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """The kernel without the margin that meets nothing but padding, on small images."""
+    reach = 2 * max(x.shape[1:3]) - 1
+    margin = max(0, kernel.shape[0] - reach) // 2
+    if stride > 1 or margin == 0:
+        return kernel
+    return kernel[margin:-margin, margin:-margin]
 
 
 def grouped_convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

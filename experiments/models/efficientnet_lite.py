@@ -22,6 +22,7 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+BLOCKS = sum(repeats for repeats, *_ in STAGES)
 
 
 class Norm(nn.Module):
@@ -68,37 +69,46 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 without its classifier.
+    """EfficientNet-Lite0 without its classifier, or consecutive blocks of it.
 
     Attributes:
       batch_norm: `frozen` or `live`, see `make_classifier`.
       dtype: of the arithmetic.
+      blocks: the first one, and the one after the last; the stem stands before block 0,
+        and what makes features behind the last of all.
     """
 
     batch_norm: str = "frozen"
     dtype: Any = jnp.float32
+    blocks: tuple[int, int] = (0, BLOCKS)
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns the features, [B, 1280]."""
+        """Returns the features, [B, 1280], or what the next block takes, [B, H, W, C]."""
         fixed = self.batch_norm == "frozen" or not train
-        x = nn.Conv(32, (3, 3), (2, 2), use_bias=False, dtype=self.dtype, name="stem")(x)
-        x = Norm(fixed, self.dtype, name="stem_norm")(x)
-        count = 0
-        for repeats, size, stride, expansion, width in STAGES:
-            for first in (True, *(False,) * (repeats - 1)):
-                block = Block(
-                    size,
-                    stride if first else 1,
-                    expansion,
-                    width,
-                    fixed,
-                    self.dtype,
-                    name=f"block{count}",
-                )
-                x, count = block(x), count + 1
+        first, end = self.blocks
+        if first == 0:
+            conv = nn.Conv(
+                32, (3, 3), (2, 2), use_bias=False, dtype=self.dtype, name="stem"
+            )
+            x = Norm(fixed, self.dtype, name="stem_norm")(conv(x))
+        for i, (size, stride, expansion, width) in enumerate(_blocks()):
+            if first <= i < end:
+                name = f"block{i}"
+                x = Block(size, stride, expansion, width, fixed, self.dtype, name=name)(x)
+        if end < BLOCKS:
+            return x
         x = nn.Dense(1280, use_bias=False, dtype=self.dtype, name="head")(x)
         return jnp.mean(Norm(fixed, self.dtype, name="head_norm")(x), axis=(1, 2))
+
+
+def _blocks() -> list[tuple[int, int, int, int]]:
+    """Of every block the kernel, stride, expansion and channels."""
+    return [
+        (size, stride if first else 1, expansion, width)
+        for repeats, size, stride, expansion, width in STAGES
+        for first in (True, *(False,) * (repeats - 1))
+    ]
 
 
 LAYERS = {

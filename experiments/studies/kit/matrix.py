@@ -9,7 +9,7 @@ import numpy as np
 from disam_jax import diagnostics
 from experiments.config.run import RunConfig, make_config
 from experiments.studies.kit.run import Spec, load_once
-from experiments.studies.kit.runs import Setting
+from experiments.studies.kit.runs import Run, Setting
 from experiments.studies.kit.values import Value
 from experiments.training.feed import with_steps
 
@@ -42,9 +42,9 @@ class Group:
     unseen: tuple[str, ...] = ()
     first_seed: int = 0
     seeds: int | None = None
-    spec: Callable[[RunConfig], Spec] = Spec
+    spec: Callable[[RunConfig], Run] = Spec
 
-    def specs(self, setting: Setting) -> list[list[Spec]]:
+    def specs(self, setting: Setting) -> list[list[Run]]:
         """The runs, a row per seed and a column per unseen domain."""
         gradients = self.gradients or setting.gradients[self.data]
         base = self.spec(
@@ -58,7 +58,7 @@ class Group:
         )
         data = load_once(self.data, options=base.data_options)
 
-        def run(seed: int, unseen: str) -> Spec:
+        def run(seed: int, unseen: str) -> Run:
             config = dataclasses.replace(base.config, seed=seed, unseen=unseen)
             if not self.equal_steps:
                 config = with_steps(config, data, gradients)

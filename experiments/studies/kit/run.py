@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -50,6 +51,17 @@ class Spec:
     def digest(self) -> str:
         """Of all fields: the id of the run's record."""
         return digest(self, length=24)
+
+    def train(self, folder: Path) -> dict[str, Any]:
+        """The outcome, see `train_spec`; nothing else is kept in the folder."""
+        return train_spec(self)
+
+    def first_batch(self) -> str | None:
+        """Its digest, of what the data set gives as it stands; none of a changed one."""
+        if self.change or self.data_options:
+            return None
+        config = self.config
+        return first_batch(config, load_once(config.data, config.preset.image_size))
 
 
 def train_spec(spec: Spec) -> dict[str, Any]:
@@ -132,11 +144,3 @@ def load_once(
 ) -> DomainData:
     """The data set, kept for the next run that needs it; see `load`."""
     return load(name, image_size=image_size, **dict(options))
-
-
-def first_batch_of(spec: Spec) -> str | None:
-    """Of what the data set gives as it stands; a change of it is tested by itself."""
-    if spec.change or spec.data_options:
-        return None
-    config = spec.config
-    return first_batch(config, load_once(config.data, config.preset.image_size))

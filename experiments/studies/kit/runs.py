@@ -1,8 +1,8 @@
 """Training runs for studies: each is kept by what it is, and shared by all studies.
 
-A run is a `Spec`. Its outcome is a record in the store's folder, whose id is a digest of
-the spec, so that a killed study goes on where it stopped and two studies that need the same
-run train it once.
+A run is a `Run`, as `Spec` is one. Its outcome is a record in the store's folder, whose id
+is the run's digest, so that a killed study goes on where it stopped and two studies that
+need the same run train it once.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from experiments.config.run import RunConfig
 from experiments.data import DATASETS
@@ -30,11 +30,39 @@ from experiments.runs.records import (
     records_in_files,
 )
 from experiments.runs.worker import RunFailedError, work
-from experiments.studies.kit.run import Spec, first_batch_of, train_spec
 from experiments.training.numerics import changed_flags, environment, refuse_other_flags
 from experiments.training.pattern import pattern
 
 Watch = Callable[[int, int], None]
+
+
+class Run(Protocol):
+    """What is trained and measured: a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def config(self) -> RunConfig:
+        """How it is trained."""
+        ...
+
+    @property
+    def data_options(self) -> tuple[tuple[str, Any], ...]:
+        """Of `load`, as (name, value)."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of all that its outcome follows from: the id of its record."""
+        ...
+
+    def train(self, folder: Path) -> dict[str, Any]:
+        """Its outcome; what several runs need may be kept in the store's folder."""
+        ...
+
+    def first_batch(self) -> str | None:
+        """A digest of the first batch that it draws; None where no other run draws it."""
+        ...
 
 
 class Store:
@@ -45,7 +73,7 @@ class Store:
       jobs: processes that train at once.
 
     Attributes:
-      seconds_used: of training, summed over the runs that were asked for.
+      seconds_used: of training, summed over the runs that were asked for, each once.
       commits_used: that those runs were trained with.
       configs_used: of those runs.
       batches_used: the first ones that those runs drew, `data/unseen/seed/examples/pixels`
@@ -59,9 +87,10 @@ class Store:
         self.commits_used: set[str] = set()
         self.configs_used: set[RunConfig] = set()
         self.batches_used: dict[str, str] = {}
+        self._counted: set[str] = set()
 
     def outcomes(
-        self, specs: Sequence[Spec], watch: Watch = lambda done, total: None
+        self, specs: Sequence[Run], watch: Watch = lambda done, total: None
     ) -> list[dict[str, Any]]:
         """The outcome of every run, trained where it is not there yet.
 
@@ -86,7 +115,9 @@ class Store:
             kept = self._kept(wanted)
             _refuse_given_up(plan, kept)
         for name, run in kept.items():
-            self.seconds_used += run["seconds"]
+            if name not in self._counted:
+                self.seconds_used += run["seconds"]
+            self._counted.add(name)
             self.commits_used.add(run["commit"])
             self.configs_used.add(wanted[name].config)
             if run.get("first_batch"):  # a run of older code has none
@@ -124,7 +155,7 @@ class Store:
             run_node(plan, self.jobs, watch=report)
 
 
-def _plan(path: Path, runs: Mapping[str, Spec]) -> Plan:
+def _plan(path: Path, runs: Mapping[str, Run]) -> Plan:
     """The runs of one method one after another: it is compiled once for all of them."""
     alike = defaultdict(list)
     for name, spec in runs.items():
@@ -132,34 +163,34 @@ def _plan(path: Path, runs: Mapping[str, Spec]) -> Plan:
     return Plan(
         folder=path,
         runs={name: runs[name] for name in itertools.chain.from_iterable(alike.values())},
-        open=_opened,
+        open=functools.partial(_opened, path),
         place=functools.partial(_place, path),
         describe=_described,
     )
 
 
-def _opened() -> Trainer:
-    return _train_and_measure
+def _opened(path: Path) -> Trainer:
+    return functools.partial(_train_and_measure, path)
 
 
-def _place(path: Path, name: str, spec: Spec) -> Path:
+def _place(path: Path, name: str, spec: Run) -> Path:
     """A run of a study keeps no checkpoint, and makes no folder."""
     return path / "runs" / name
 
 
-def _described(spec: Spec) -> dict[str, Any]:
+def _described(spec: Run) -> dict[str, Any]:
     return {"spec": dataclasses.asdict(spec)}
 
 
-def _train_and_measure(spec: Spec, folder: Path, stop: Stop) -> Outcome:
+def _train_and_measure(path: Path, spec: Run, folder: Path, stop: Stop) -> Outcome:
     started = time.perf_counter()
-    outcome = train_spec(spec)
+    outcome = spec.train(path)
     content = {
         "outcome": outcome,
         "seconds": time.perf_counter() - started,
         "commit": environment()["commit"],
         "flags": changed_flags(),
-        "first_batch": first_batch_of(spec),
+        "first_batch": spec.first_batch(),
     }
     return Outcome(FINISHED, content)
 
@@ -213,6 +244,6 @@ class Setting:
     )
     watch: Watch = lambda done, total: None
 
-    def outcomes(self, specs: Sequence[Spec]) -> list[dict[str, Any]]:
+    def outcomes(self, specs: Sequence[Run]) -> list[dict[str, Any]]:
         """The outcome of every run; see `Store`."""
         return self.store.outcomes(specs, self.watch)

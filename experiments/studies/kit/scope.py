@@ -7,12 +7,10 @@ import jax
 import numpy as np
 
 from experiments.config.run import RunConfig
-from experiments.devices import one_device
 from experiments.results.table import Table
 from experiments.studies.kit.run import load_once
 from experiments.training.pattern import pattern
-from experiments.training.program import init_state, make_program
-from experiments.training.run import init_key
+from experiments.training.program import make_program, state_shapes
 
 FIXED = ("data", "images", "network", "trained parameters", "optimizer", "augmentation")
 VARIED = ("learning rate", "weight decay", "images of each source in a batch", "steps")
@@ -55,8 +53,8 @@ def _scope(configs: list[RunConfig]) -> Scope:
 
 def _parameters(config: RunConfig, classes: int, sources: int) -> int:
     program = make_program(pattern(config), classes, sources)
-    state = init_state(program, init_key(config), one_device())
-    return int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)))
+    shapes = state_shapes(program).params
+    return int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)))
 
 
 def scope_table(scopes: Iterable[Scope]) -> Table:

@@ -8,7 +8,7 @@ page.md        setting, claim, figure, answer, command
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +79,7 @@ class Study:
       draw: (values, curves, folder) -> the figures, their PNGs written.
       tables: (values, curves) -> the tables of the page.
       scope: the setting in words, where no network is trained.
+      told: fields of `scope.FIXED` that the configs of the runs do not tell.
       data: the data sets it is run on unless others are asked for.
     """
 
@@ -90,6 +91,7 @@ class Study:
     draw: Callable[[Values, Curves, Path], list[Figure]]
     tables: Callable[[Values, Curves], list[Table]] = lambda values, curves: []
     scope: str = ""
+    told: Mapping[str, str] = dataclasses.field(default_factory=dict)
     data: tuple[str, ...] = tuple(DATASETS)
 
     def find(self, values: Values) -> list[Finding]:
@@ -117,7 +119,7 @@ def run_study(study: Study, setting: Setting, out: Path, command: str) -> list[F
         "seconds": time.perf_counter() - started,
         "seconds_of_runs": setting.store.seconds_used,
         "commits": sorted(setting.store.commits_used | {environment()["commit"]}),
-        "scope": scope_of(setting.store.configs_used),
+        "scope": [{**s, **study.told} for s in scope_of(setting.store.configs_used)],
         "first_batches": dict(sorted(setting.store.batches_used.items())),
         "environment": environment(),
     }

@@ -28,8 +28,9 @@ RATE = ("learning_rate", 3e-3, 10 / 3)
 RHO = ("rho", 0.05, 2.0)
 LAM = ("lam", 0.1, 10.0)
 ALPHA = ("alpha", 1e-3, 10.0)
-# method -> its dials: (name, the value it starts at, the factor of a step)
-DIALS: dict[str, tuple[tuple[str, float, float], ...]] = {
+Dial = tuple[str, float, float]  # name, the value it starts at, the factor of a step
+Dials = Mapping[str, tuple[Dial, ...]]  # by method
+DIALS: Dials = {
     "erm": (RATE, ("weight_decay", 1e-2, 10.0)),
     "sam": (RATE, RHO),
     "disam": (RATE, RHO, LAM),
@@ -55,22 +56,25 @@ class Tuned(NamedTuple):
 Place = tuple[int, ...]  # steps from where the dials start
 
 
-def tune(setting: Setting, groups: Mapping[Key, Group]) -> dict[Key, Tuned]:
+def tune(
+    setting: Setting, groups: Mapping[Key, Group], dials: Dials = DIALS
+) -> dict[Key, Tuned]:
     """The best hyperparameters of each group's method; all searches go on together.
 
     Args:
       setting: of the study.
       groups: by any key; of whatever seeds.
+      dials: of their methods.
 
     Returns:
       Key -> what was found; see the module.
     """
     scores: dict[Key, dict[Place, float]] = {key: {} for key in groups}
-    at = {key: (0,) * len(DIALS[group.method]) for key, group in groups.items()}
+    at = {key: (0,) * len(dials[group.method]) for key, group in groups.items()}
     settled: set[Key] = set()
     for _ in range(MOST_MOVES):
         asked = {
-            (key, place): _trial(groups[key], place)
+            (key, place): trial(groups[key], _overrides(dials[groups[key].method], place))
             for key in groups
             if key not in settled
             for place in (at[key], *_neighbours(at[key]))
@@ -87,19 +91,21 @@ def tune(setting: Setting, groups: Mapping[Key, Group]) -> dict[Key, Tuned]:
         if settled == groups.keys():
             break
     return {
-        key: Tuned(_overrides(group, at[key]), len(scores[key]), key in settled)
+        key: Tuned(
+            _overrides(dials[group.method], at[key]), len(scores[key]), key in settled
+        )
         for key, group in groups.items()
     }
 
 
-def _trial(group: Group, place: Place) -> list[Group]:
+def trial(group: Group, overrides: Overrides) -> list[Group]:
     """Its runs: every domain unseen once, the seeds in turn."""
     domains = group.unseen or load_once(group.data).domains
     count = len(TUNING_SEEDS)
     return [
         dataclasses.replace(
             group,
-            overrides=(*group.overrides, *_overrides(group, place)),
+            overrides=(*group.overrides, *overrides),
             unseen=domains[i::count],
             first_seed=seed,
             seeds=1,
@@ -135,8 +141,8 @@ def _neighbours(place: Place) -> list[Place]:
     ]
 
 
-def _overrides(group: Group, place: Place) -> Overrides:
+def _overrides(dials: tuple[Dial, ...], place: Place) -> Overrides:
     return tuple(
         (name, float(f"{start * factor**steps:.2g}"))
-        for (name, start, factor), steps in zip(DIALS[group.method], place, strict=True)
+        for (name, start, factor), steps in zip(dials, place, strict=True)
     )

@@ -11,7 +11,11 @@ from flax import traverse_util
 
 from experiments.models.backbones import BACKBONES, PRETRAINED, load_pretrained
 from experiments.models.classifier import make_classifier
-from experiments.models.depthwise import grouped_convolution, shifted_sums
+from experiments.models.depthwise import (
+    DepthwiseConv,
+    grouped_convolution,
+    shifted_sums,
+)
 from experiments.models.pretrained import from_torch, target
 from experiments.models.vit import resize_positions
 from experiments.models.weight_files import read_weights
@@ -204,6 +208,17 @@ def test_shifted_sums_are_the_grouped_convolution(
 
     for ours, theirs in zip(run(shifted_sums), run(grouped_convolution), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "side"), [(5, 1, 2), (5, 1, 1), (3, 1, 1), (5, 2, 2), (5, 1, 3)]
+)
+def test_taps_that_meet_padding_alone_are_left_out(kernel, stride, side):
+    x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
+    module = DepthwiseConv(kernel, stride)
+    variables = module.init(jax.random.key(1), x)
+    theirs = grouped_convolution(x, variables["params"]["kernel"], stride)
+    np.testing.assert_allclose(module.apply(variables, x), theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_bfloat16_computes_in_half_on_float32_parameters():

@@ -12,7 +12,7 @@ import pytest
 from experiments.config.run import make_config
 from experiments.data import load
 from experiments.runs.records import Records, records_in_files
-from experiments.studies.kit import probes, runs
+from experiments.studies.kit import probes, run, runs
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
 from experiments.studies.kit.run import Spec, train_spec
 from experiments.studies.kit.runs import Setting, Store
@@ -114,7 +114,7 @@ def counted(monkeypatch):
         diverged = 1 if spec.config.hyperparameters.rho > 10 else None
         return {"looks": [value], "diverged": diverged, "losses": [[1.0, 3.0]]}
 
-    monkeypatch.setattr(runs, "train_spec", told)
+    monkeypatch.setattr(run, "train_spec", told)
     return asked
 
 
@@ -126,6 +126,7 @@ def test_a_run_is_trained_once(tmp_path, counted):
     again = Store(tmp_path)
     assert again.outcomes([SPEC]) == first[:1] and len(counted) == 1
     ((_, kept),) = records_in_files(tmp_path / "records").values()
+    again.outcomes([SPEC])
     assert again.seconds_used == kept["seconds"]
     assert again.commits_used == {kept["commit"]}
     assert again.batches_used == {
@@ -165,7 +166,7 @@ def test_an_error_in_this_process_is_the_run_s_own_whatever_came_before(
         raise ValueError("no such data set")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "train_spec", broken)
+        patch.setattr(run, "train_spec", broken)
         for _ in range(5):  # an ended call is no start of the next one
             with pytest.raises(ValueError, match=r"^no such data set$"):
                 Store(tmp_path).outcomes([SPEC])
