@@ -196,11 +196,11 @@ def is_measured(claim: Claim, values: Values) -> bool:
 def differences(claim: Claim, values: Values) -> np.ndarray:
     """What the claim says is positive, per seed; seeds of which a run diverged left out."""
     scale = np.log if MEASURES[claim.measure].compared == "ratio" else np.asarray
-    large, small = (
-        scale(values.per_seed(arm.condition, arm.method, claim.measure)) if arm else 0.0
-        for arm in (claim.larger, claim.smaller)
-    )
-    found = large - small
+
+    def of(arm: Arm) -> np.ndarray:
+        return scale(values.per_seed(arm.condition, arm.method, claim.measure))
+
+    found = of(claim.larger) - (of(claim.smaller) if claim.smaller else 0.0)
     return found[np.isfinite(found)]
 
 
@@ -221,20 +221,25 @@ def _test_family(claims: Sequence[Claim], values: Values) -> list[Finding]:
         effect = in_words(difference, measure)
         findings.append(
             Finding(
-                claim.text,
-                claim.source,
-                claim.whose,
-                claim.where,
-                claim.contrast,
-                told,
-                effect,
-                f"{effect}, Holm p {p_text(differ[i])}, sign-flip p {p_text(flipped)}"
-                f"{claim.note and f'; {claim.note}'}",
-                claim.measure,
-                *_short(difference.mean, difference.low, difference.high),
-                *_short(measure.margin, difference.p, differ[i], flipped),
-                *_short(detectable(difference)),
-                difference.count,
+                claim=claim.text,
+                source=claim.source,
+                whose=claim.whose,
+                where=claim.where,
+                contrast=claim.contrast,
+                answer=told,
+                effect=effect,
+                because=f"{effect}, Holm p {p_text(differ[i])}, sign-flip p "
+                f"{p_text(flipped)}{claim.note and f'; {claim.note}'}",
+                measure=claim.measure,
+                mean=_short(difference.mean),
+                low=_short(difference.low),
+                high=_short(difference.high),
+                margin=_short(measure.margin),
+                p=_short(difference.p),
+                holm=_short(differ[i]),
+                sign_flip=_short(flipped),
+                detectable=_short(detectable(difference)),
+                seeds=difference.count,
             )
         )
     return findings
@@ -247,5 +252,5 @@ def in_words(difference: Estimate, measure: Measure) -> str:
     return difference.interval("+.2f", measure.scale, measure.unit)
 
 
-def _short(*numbers: float) -> list[float]:
-    return [float(f"{number:.5g}") for number in numbers]
+def _short(number: float) -> float:
+    return float(f"{number:.5g}")

@@ -2,8 +2,8 @@
 
 The margins are the protocol's: those of networks trained on data stood here before the
 runs that they judge; those of Theorem 1, the toy and the synthetic problem were set when
-earlier runs of these studies had been seen. A claim that two methods differ is answered "no difference that matters here" where the whole
-interval lies within the margin.
+earlier runs of these studies had been seen. A claim that two methods differ is answered
+"no difference that matters here" where the whole interval lies within the margin.
 """
 
 import dataclasses
