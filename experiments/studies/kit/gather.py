@@ -169,12 +169,9 @@ def _section_parts(section: Section, out: Path) -> list[str]:
             f"({_text(f.source)}; {_text(f.where)}) {_answer(f)}: {_text(f.because)}"
         )
     parts += _folded("Protocol and setting", [_text(section.protocol), _scope(section)])
-    tables = []
-    for i, table in enumerate(section.tables, start=1):
-        title = f"**Table {section.number}.{i}.** {_text(table.caption)}"
-        tables.append(_plain_table(Table(title, table.columns, table.rows)))
-    if tables:
-        parts += _folded("Numbers", tables)
+    if section.tables:
+        page = Path(os.path.relpath(section.folder / "page.md", out)).as_posix()
+        parts.append(f"Numbers: [the tables of its page]({quote(page)}).")
     return [*parts, *_folded("How it was made", [how_it_was_made(section.made)])]
 
 

@@ -35,7 +35,7 @@ def read_summary(studies: Path, findings: Mapping[str, Sequence[Finding]]) -> st
 
 
 def _effect(match: re.Match[str], findings: Mapping[str, Sequence[Finding]]) -> str:
-    study, where, contrast = (part.strip() for part in match.groups())
+    study, where, contrast = (" ".join(part.split()) for part in match.groups())
     for finding in findings.get(study, ()):
         if finding.where == where and _plain(finding.contrast) == _plain(contrast):
             return finding.effect
