@@ -199,7 +199,7 @@ Which cheap ones reach DISAM's accuracy in as many *steps*? 400 steps each, 3 se
 | `momentum_sam` | 1.00 | 56.3 ± 0.3 |
 
 None of them, nor DISAM, is told apart from ERM here: with these settings the comparison cannot tell a good ascent from none.
-`python -m experiments compare --methods erm,sam,disam,dgsam,disam+part,`
+`python -m experiments compare --data emoji_styles --methods erm,sam,disam,dgsam,disam+part,`
 `disam+interval,disam+one_pass,momentum_sam --seeds 3`, the others with `--fraction 0.1`, `--period 10` and (LookSAM)
 `--alpha 0.1 --gradients 800`; records and commits in `docs/results/emoji_styles_cheaper/`, the machine as above.
 """
