@@ -26,11 +26,10 @@ PALETTE = (
 CORE = tuple(METHODS)[: len(PALETTE)]
 COLORS = dict(zip(CORE, PALETTE, strict=True))
 OTHERS = plt.get_cmap("tab20b")
-# One for each method that has a colour, or each domain.
+# One for each method that has a colour.
 LINES = (
     "-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 3)),
 )  # fmt: skip
-DOMAIN_STYLES = LINES
 NARROW = 4.4  # inches: figures are read on phones too
 Curves = dict[str, list[dict[str, Any]]]
 
