@@ -219,7 +219,9 @@ def _refuse_given_up(plan: Plan, kept: Collection[str]) -> None:
 
 def _batch_name(config: RunConfig) -> str:
     preset = config.preset
-    parts = config.data, config.unseen, config.seed, preset.batch_size, preset.image_size
+    parts = [config.data, config.unseen, config.seed, preset.batch_size, preset.image_size]
+    if preset.label_noise:
+        parts += [preset.label_noise, preset.noisy_sources]
     return "/".join(map(str, parts))
 
 

@@ -64,6 +64,7 @@ def test_kept_results_are_of_today_s_batches(file, request):
     results = json.loads(file.read_text())
     preset = results["presets"][0]
     names = ("batching", "batch_size", "image_size", "shift", "min_crop", "split")
+    names += ("label_noise", "noisy_sources")
     overrides = {name: preset[name] for name in names if name in preset}
     of_folder = results["records"][0]["data"] == "folder"
     if not of_folder and "unseen_concept_accuracy" not in results["records"][0]:
@@ -78,8 +79,11 @@ def test_kept_results_are_of_today_s_batches(file, request):
 def test_kept_studies_are_of_today_s_batches(file):
     made = json.loads(file.read_text())["made"]
     for name, kept in made["first_batches"].items():
-        data, unseen, seed, size, pixels = name.split("/")
-        today = drawn(data, unseen, seed, batch_size=int(size), image_size=int(pixels))
+        data, unseen, seed, size, pixels, *noise = name.split("/")
+        overrides = {"batch_size": int(size), "image_size": int(pixels)}
+        if noise:
+            overrides |= {"label_noise": float(noise[0]), "noisy_sources": noise[1]}
+        today = drawn(data, unseen, seed, **overrides)
         assert kept == today, (name, made["commits"])
     assert made["first_batches"]
 
