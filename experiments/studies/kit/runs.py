@@ -76,8 +76,8 @@ class Store:
       seconds_used: of training, summed over the runs that were asked for, each once.
       commits_used: that those runs were trained with.
       configs_used: of those runs.
-      batches_used: the first ones that those runs drew, `data/unseen/seed/examples/pixels`
-        -> digest, where nothing of the data was changed.
+      batches_used: the first ones that those runs drew, `data/unseen/seed/examples/pixels`,
+        and `/share/sources` of wrong labels, -> digest, where nothing else was changed.
     """
 
     def __init__(self, path: Path, jobs: int = 1) -> None:
