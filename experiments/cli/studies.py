@@ -59,7 +59,7 @@ def study_command(
     else:
         names = tuple(n.strip() for n in data.split(",") if n.strip()) or study.data
         for given in names:
-            check_known("data set", given, tuple(DATASETS))
+            check_known(f"data set of the study {name}", given, study.data)
         command = "python -m experiments " + shlex.join(sys.argv[1:])
         with leaving_memory() if jobs > 1 else contextlib.nullcontext():
             one_device()  # where there is none, that is said before anything is begun

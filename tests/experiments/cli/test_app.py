@@ -90,8 +90,8 @@ def test_compare_writes_results_and_report(tmp_path):
     [
         (("compare", "--methods", "erm,foo"), "unknown method 'foo'; there are: erm, sam"),
         (
-            ("compare", "--unseen", "noto,foo"),
-            "unknown domain of emoji_styles 'foo'; there",
+            ("compare", "--unseen", "15,foo"),
+            "unknown domain of rotated_digits 'foo'; there",
         ),
         (("train", "--data", "foo"), "unknown data set 'foo'; there are: emoji_styles"),
         (

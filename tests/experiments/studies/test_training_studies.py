@@ -286,7 +286,7 @@ def test_unknown_names_are_listed():
     with pytest.raises(ValueError, match="unknown study 'sweep'; there are: accuracy,"):
         find_study("sweep")
     arguments = ("study", "accuracy", "--data", "pacs")
-    with pytest.raises(ValueError, match="unknown data set 'pacs'"):
+    with pytest.raises(ValueError, match="unknown data set of the study"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
