@@ -150,18 +150,24 @@ def evaluation_line(
     _, rest = _scored_and_rest(held, parts)
     line["in_domain_accuracy"] = float(np.mean([p.accuracy for p in sources.values()]))
     line["in_domain_loss"] = float(np.mean([p.loss for p in sources.values()]))
-    line["unseen_concept_accuracy"] = _not_trained_on(held, parts).accuracy
+    line["unseen_concept_accuracy"] = not_trained_on(held, parts).accuracy
     line["out_of_domain_accuracy"] = pooled([held, *parts.values()]).accuracy
     line["validation_accuracy"] = rest.accuracy
     return line
 
 
-def _not_trained_on(held: Score, parts: Mapping[str, Score]) -> Score:
+def not_trained_on(held: Score, parts: Mapping[str, Score]) -> Score:
+    """The score on the images of a domain whose concept was trained on in none.
+
+    Args:
+      held: on its held-out part.
+      parts: on its other part, under `SEEN` and `NEW`, as `evaluation_line` has them.
+    """
     return pooled([held, *(part for kind, part in parts.items() if kind == NEW)])
 
 
 def _scored_and_rest(held: Score, parts: Mapping[str, Score]) -> tuple[Score, Score]:
     """What selection rules report of a domain left out, and the part that is left."""
     if SEEN in parts:
-        return _not_trained_on(held, parts), parts[SEEN]
+        return not_trained_on(held, parts), parts[SEEN]
     return parts[NEW], held

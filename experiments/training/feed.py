@@ -176,17 +176,26 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
             name: functools.partial(in_chunks, heldout.images[d], heldout.labels[d])
             for d, name in enumerate(data.domains)
         },
-        in_split={name: _by_concept(train, d, seen[d]) for name, d in unseen.items()},
+        in_split={name: by_concept(train, d, seen[d]) for name, d in unseen.items()},
         epoch_steps=sum(len(train.labels[d]) for d in sources)
         // batch_examples(config, data),
         images=images,
     )
 
 
-def _by_concept(
+def by_concept(
     train: DomainData, domain: int, seen: np.ndarray
 ) -> dict[str, Callable[[], Chunks]]:
-    """A domain's images, those of concepts that were seen apart from the others."""
+    """A domain's images, those of concepts that were seen apart from the others.
+
+    Args:
+      train: the images that are not held out.
+      domain: its position.
+      seen: of `concepts_seen`, bool [N_d].
+
+    Returns:
+      Under `SEEN` and `NEW` calls that read them; one without images is missing.
+    """
     images, labels = train.images[domain], train.labels[domain]
     return {
         kind: functools.partial(in_chunks, images[mask], labels[mask])

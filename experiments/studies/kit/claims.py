@@ -169,7 +169,7 @@ def answer_equal(difference: Estimate, p: float, p_equal: float, margin: float) 
     return OPPOSITE if beyond and p < LEVEL else CANNOT_TELL
 
 
-def test_claims(claims: Iterable[Claim], values: Values) -> list[Finding]:
+def answer_claims(claims: Iterable[Claim], values: Values) -> list[Finding]:
     """The findings of claims, in their order.
 
     Args:

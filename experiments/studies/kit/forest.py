@@ -15,9 +15,9 @@ from experiments.studies.kit.claims import (
     SEEN,
     Claim,
     Finding,
+    answer_claims,
     differences,
     is_measured,
-    test_claims,
 )
 from experiments.studies.kit.margins import MEASURES
 from experiments.studies.kit.study import Figure
@@ -53,7 +53,7 @@ def draw_forest(claims: Sequence[Claim], values: Values, file: Path, title: str)
     """
     there = [claim for claim in claims if is_measured(claim, values)]
     dots = {(c.where, c.contrast): differences(c, values) for c in there}
-    draw_rows(test_claims(there, values), file, lambda f: dots[f.where, f.contrast])
+    draw_rows(answer_claims(there, values), file, lambda f: dots[f.where, f.contrast])
     return Figure(file.name, title, f"{KEY} Dots below: the seeds.")
 
 

@@ -16,7 +16,14 @@ from experiments.data import DomainData
 from experiments.data.augment import scale_pixels
 from experiments.data.holdout import concepts_seen
 from experiments.models.classifier import make_classifier
-from experiments.training.evaluation import NEW, SEEN, in_chunks, pooled, score
+from experiments.training.evaluation import (
+    SEEN,
+    in_chunks,
+    not_trained_on,
+    pooled,
+    score,
+)
+from experiments.training.feed import by_concept
 from experiments.training.program import TrainState
 
 RADIUS = 0.05  # of the sharpness, whatever rho the run was trained with
@@ -58,22 +65,16 @@ def scores(trained: Trained) -> dict[str, Any]:
         for d, name in enumerate(trained.heldout.domains)
     }
     d = trained.train.domain_index(unseen)
-    images, labels = trained.train.images[d], trained.train.labels[d]
-    seen = concepts_seen(trained.train, trained.sources)[d]
-    parts |= {
-        kind: in_chunks(images[mask], labels[mask])
-        for kind, mask in ((SEEN, seen), (NEW, ~seen))
-        if mask.any()
-    }
+    reads = by_concept(trained.train, d, concepts_seen(trained.train, trained.sources)[d])
+    parts |= {kind: read() for kind, read in reads.items()}
     found = score(lambda x: trained.predict(trained.state, x), parts)
-    others = [found.pop(kind) for kind in (SEEN, NEW) if kind in found]
-    held = found.pop(unseen)
+    held, others = found.pop(unseen), {kind: found.pop(kind) for kind in reads}
     of_unseen = {
-        "unseen_concept": pooled([held, *(others if not seen.any() else others[1:])]),
-        "out_of_domain": pooled([held, *others]),
+        "unseen_concept": not_trained_on(held, others),
+        "out_of_domain": pooled([held, *others.values()]),
     }
-    if seen.any():
-        of_unseen["seen_concept"] = others[0]
+    if SEEN in others:
+        of_unseen["seen_concept"] = others[SEEN]
     sources = list(found.values())
     return {
         "in_domain_accuracy": float(np.mean([part.accuracy for part in sources])),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from experiments.data import DATASETS
 from experiments.files import read_json, write_json, write_whole
 from experiments.results.table import Table, grid
-from experiments.studies.kit.claims import Claim, Finding, test_claims
+from experiments.studies.kit.claims import Claim, Finding, answer_claims
 from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.scope import scope_of, scope_table
 from experiments.studies.kit.values import Value, Values, read_values, write_values
@@ -96,7 +96,7 @@ class Study:
 
     def find(self, values: Values) -> list[Finding]:
         """The answers to the claims."""
-        return test_claims(self.claims(values), values)
+        return answer_claims(self.claims(values), values)
 
 
 def run_study(study: Study, setting: Setting, out: Path, command: str) -> list[Finding]:

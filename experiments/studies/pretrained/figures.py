@@ -9,7 +9,7 @@ import numpy as np
 from experiments.results.figures import save
 from experiments.results.statistics import estimate
 from experiments.results.table import Table
-from experiments.studies.kit.claims import Claim, test_claims
+from experiments.studies.kit.claims import Claim, answer_claims
 from experiments.studies.kit.forest import draw_forest
 from experiments.studies.kit.margins import MEASURES
 from experiments.studies.kit.matrix import ACCURACIES
@@ -111,7 +111,7 @@ def _angles(values: Values, curves: Curves) -> Table:
 
 def _power(claims: Claims, values: Values) -> Table:
     rows = []
-    for f in test_claims(claims(values), values):
+    for f in answer_claims(claims(values), values):
         scale = MEASURES[f.measure].scale
         told = (scale * x for x in (f.detectable, (f.high - f.low) / 2, f.margin))
         rows.append([f.contrast, f.where, str(f.seeds), *(f"{x:.2f}" for x in told)])

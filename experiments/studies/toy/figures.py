@@ -85,7 +85,7 @@ def _draw_arrows(curves: Curves, out: Path) -> Figure:
         "The perturbation at some points, drawn thrice as long as it is, and the gradients "
         "of both domains, over contours of the mean of their losses; stars: the minimum of "
         "each domain. SAM leans to the longer of the two gradients. DISAM leans to the "
-        "domain of the lower loss: hardly with lam = 0.1, and with lam = 1 it climbs that "
+        "domain of the lower loss: a little at lam = 0.1, and with lam = 1 it climbs that "
         "domain alone where the losses are 1 nat apart, and descends the other one beyond.",
     )
 

@@ -250,7 +250,7 @@ def test_prediction_takes_each_model_once(run):
 
 def test_noise_leaves_the_answer_open():
     from experiments.studies.accuracy import claims
-    from experiments.studies.kit.claims import test_claims as tested
+    from experiments.studies.kit.claims import answer_claims
     from experiments.studies.kit.values import Value, Values
 
     accuracies = {"ERM": (0.6, 0.65, 0.55), "SAM": (0.66, 0.58, 0.62)}
@@ -259,7 +259,7 @@ def test_noise_leaves_the_answer_open():
         for name, seeds in accuracies.items()
         for seed, found in enumerate(seeds)
     )
-    assert [f.answer for f in tested(claims(values), values)] == [CANNOT_TELL]
+    assert [f.answer for f in answer_claims(claims(values), values)] == [CANNOT_TELL]
 
 
 def test_the_command_line(tmp_path, monkeypatch):

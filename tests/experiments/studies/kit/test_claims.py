@@ -81,7 +81,7 @@ def claim(name, **changes):
 
 def test_findings_are_paired_by_seed_over_the_mean_of_the_domains():
     values = made_up({"better": 0.03, "worse": -0.03, "same": 0.0})
-    found = kit.test_claims([claim(n) for n in ("better", "worse", "same")], values)
+    found = kit.answer_claims([claim(n) for n in ("better", "worse", "same")], values)
     assert [f.answer for f in found] == [SEEN, OPPOSITE, NO_DIFFERENCE]
     rows = {(r.method, r.seed, r.unseen_domain): r.value for r in values.rows}
     means = {
@@ -100,9 +100,9 @@ def test_findings_are_paired_by_seed_over_the_mean_of_the_domains():
 
 def test_families_are_adjusted_apart_and_arms_that_are_missing_have_no_answer():
     values = made_up({"better": 0.03, "other": 0.03})
-    alone = kit.test_claims([claim("better"), claim("missing")], values)
+    alone = kit.answer_claims([claim("better"), claim("missing")], values)
     assert len(alone) == 1 and alone[0].holm == alone[0].p
-    apart = kit.test_claims([claim("better"), claim("other", family="b")], values)
+    apart = kit.answer_claims([claim("better"), claim("other", family="b")], values)
     assert [f.holm for f in apart] == [f.p for f in apart]
 
 
@@ -112,12 +112,12 @@ def test_a_run_that_diverged_leaves_its_seed_out():
         row._replace(value=np.nan) if row[1:4] == ("better", 3, "a") else row
         for row in values.rows
     ]
-    assert kit.test_claims([claim("better")], Values(rows))[0].seeds == 9
+    assert kit.answer_claims([claim("better")], Values(rows))[0].seeds == 9
 
 
 def test_an_arm_of_differences_is_tested_against_0():
     values = made_up({"better": 0.03})
-    [found] = kit.test_claims([claim("better", smaller=None, whose=OURS)], values)
+    [found] = kit.answer_claims([claim("better", smaller=None, whose=OURS)], values)
     expected = estimate(values.per_seed("data", "better", MEASURE))
     assert found.mean == pytest.approx(expected.mean, rel=1e-4)
 
