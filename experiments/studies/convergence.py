@@ -21,7 +21,7 @@ from experiments.studies.kit.matrix import (
     spread,
     values_of,
 )
-from experiments.studies.kit.plots import band, legend_below, log_ticks
+from experiments.studies.kit.plots import band, legend_below, log_ticks, ratio_ticks
 from experiments.studies.kit.run import Spec, load_once
 from experiments.studies.kit.runs import Setting
 from experiments.studies.kit.study import Curves, Figure, Measured, Study
@@ -40,7 +40,6 @@ PROBES = ("scores", "unseen_sharpness", "source_sharpness", "domain_gradients")
 # For the runs of other studies too.
 LOOKED_AT = functools.partial(Spec, looks=5, probes=PROBES)
 AT_THE_END = functools.partial(Spec, probes=PROBES)
-RATIOS = 0.25, 0.5, 0.7, 0.85, 1, 1.2, 1.4, 2, 3, 4  # ticks
 EARLY = 0.25  # share of the training that is called early
 
 PROTOCOL = """\
@@ -152,11 +151,10 @@ def _draw_beside_sam(curves: Curves, out: Path) -> Figure:
             margin = MEASURES[f"mean_{quantity}"].margin
             panel.axhspan(-margin, margin, color="#bbbbbb", lw=0, zorder=0)
             panel.axhline(0, color="black", lw=0.7, zorder=0)
-            shown = panel.get_ylim()
-            panel.set_yticks(np.log(RATIOS), [f"{ratio:g}" for ratio in RATIOS])
-            panel.set_ylim(shown)
         axes[0, column].set_title(data, fontsize=10)
         axes[1, column].set_xlabel("step")
+    for panel in axes[:, 0]:
+        ratio_ticks(panel.yaxis)
     axes[0, 0].set_ylabel("spread, times SAM's")
     axes[1, 0].set_ylabel("loss, times SAM's")
     legend_below(figure, axes[0, 0], 3)

@@ -20,6 +20,7 @@ from experiments.studies.kit.claims import (
     is_measured,
 )
 from experiments.studies.kit.margins import MEASURES
+from experiments.studies.kit.plots import ratio_ticks
 from experiments.studies.kit.study import Figure
 from experiments.studies.kit.values import Values
 
@@ -95,7 +96,7 @@ def draw_rows(
             left.set_in_layout(False)
     panel.set_ylim(-len(rows) + 0.4, 0.5)
     if measure.compared == "ratio":  # told as such, drawn as its logarithm
-        panel.xaxis.set_major_formatter(lambda x, _: f"{np.exp(x):.2g}")
+        ratio_ticks(panel.xaxis)
         panel.set_xlabel("ratio")
     else:
         panel.set_xlabel(f"difference ({measure.unit})")

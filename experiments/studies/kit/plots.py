@@ -60,6 +60,27 @@ def log_ticks(axis: Any) -> None:
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
+# Ticks of ratios; the first of these that puts at most 7 into an axis.
+ROUND_RATIOS = (
+    (0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.7, 2),
+    (0.5, 0.6, 0.7, 0.8, 1, 1.2, 1.5, 1.75, 2, 2.5, 3),
+    (0.25, 0.5, 0.7, 1, 1.4, 2, 3, 4),
+    (0.1, 0.2, 0.5, 1, 2, 5, 10, 20),
+    tuple(10.0**k for k in range(-6, 7)),
+)
+
+
+def ratio_ticks(axis: Any) -> None:
+    """Gives an axis of logarithms of ratios round ratios for ticks, its limits kept."""
+    low, high = axis.get_view_interval()
+    for ratios in ROUND_RATIOS:
+        shown = [np.log(ratio) for ratio in ratios if low <= np.log(ratio) <= high]
+        if len(shown) <= 7 and np.log(ratios[0]) <= low and high <= np.log(ratios[-1]):
+            break
+    axis.set_major_locator(ticker.FixedLocator(shown))
+    axis.set_major_formatter(lambda x, _: f"{np.exp(x):.3g}")
+
+
 def errorbars(
     axes: Any,
     x: Sequence[float] | np.ndarray,
