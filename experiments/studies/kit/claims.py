@@ -110,6 +110,7 @@ class Finding:
       sign_flip: of the sign-flip test, not adjusted.
       detectable: the smallest difference that such seeds show in 80 % of all studies.
       seeds: how many.
+      note: what else speaks for the answer.
     """
 
     claim: str
@@ -130,6 +131,7 @@ class Finding:
     sign_flip: float
     detectable: float
     seeds: int
+    note: str = ""
 
 
 def answer(difference: Estimate, p: float, p_equal: float, margin: float) -> str:
@@ -240,6 +242,7 @@ def _test_family(claims: Sequence[Claim], values: Values) -> list[Finding]:
                 sign_flip=_short(flipped),
                 detectable=_short(detectable(difference)),
                 seeds=difference.count,
+                note=claim.note,
             )
         )
     return findings

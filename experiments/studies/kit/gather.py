@@ -9,7 +9,7 @@ values.csv.gz  every value of every study
 import base64
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,16 +36,16 @@ from experiments.studies.kit.values import write_values
 TITLE = "SAM, SAGM and DISAM under domain shift: the papers' claims, tested"
 EFFECTS = "effects.png"
 MARKS: dict[str, str] = dict(zip(ANSWERS, "✓✗≈?", strict=True))
-COLUMNS = ("claim", "source", "answers")
 LEGEND = (
     "An answer comes from the differences of two methods, seed by seed, and their 95 % "
     "interval in brackets. **No difference that matters here**: the interval lies within "
     "the margin, by two one-sided tests. **Seen here**, **the opposite seen here**: "
     "otherwise, where the difference is apart from 0. **Cannot be told**: anything else; "
     "more seeds may tell. Both kinds of p-values are adjusted by Holm over the claims that "
-    "a study tests in a setting, whichever way they point; the sign-flip test asks for no "
-    "normal distribution and stands beside. Intervals speak of seeds (first weights, "
-    "batches, held-out concepts), for these domains and images alone."
+    "a study tests in a setting, whichever way they point; they stand on a study's page, "
+    "with those of the sign-flip test, which asks for no normal distribution. Intervals "
+    "speak of seeds (first weights, batches, held-out concepts), for these domains and "
+    "images alone."
 )
 EFFECTS_TITLE = "Accuracy on what was not trained on: every comparison"
 SHARED = (
@@ -104,7 +104,7 @@ def as_markdown(report: Report, out: Path) -> str:
     parts += [report.abstract, _plain_table(report.counts)]
     parts += ["## Setting and power", _plain_table(report.scope), titled(report.power)]
     parts += ["## Contents", _contents(report)]
-    parts += ["## Claims and answers", LEGEND, *_folded("All claims", [_claims(report)])]
+    parts += ["## How to read an answer", LEGEND]
     for section in report.sections:
         parts += _section_parts(section, out)
     if report.waiting:
@@ -122,11 +122,6 @@ def _plain_table(table: Table) -> str:
     return titled(Table(table.caption, table.columns, rows))
 
 
-def _folded(title: str, parts: Sequence[str]) -> list[str]:
-    """Blocks that a reader opens."""
-    return [f"<details><summary>{title}</summary>", *parts, "</details>"]
-
-
 def _contents(report: Report) -> str:
     lines = []
     for section in report.sections:
@@ -135,22 +130,6 @@ def _contents(report: Report) -> str:
             f"{section.number}. [{_text(section.title)}](#{section.anchor}) ({counts})"
         )
     return "\n".join(lines)
-
-
-def _claims(report: Report) -> str:
-    rows = [
-        (
-            _cell(claim.text),
-            _cell(claim.source),
-            "<br>".join(
-                f"{_answer(f)}: [{_cell(f.where)}](#{anchor})"
-                for anchor, f in claim.answers
-            ),
-        )
-        for _, claims in report.claims
-        for claim in claims
-    ]
-    return titled(Table("All claims", COLUMNS, rows))
 
 
 def _section_parts(section: Section, out: Path) -> list[str]:
@@ -163,24 +142,18 @@ def _section_parts(section: Section, out: Path) -> list[str]:
         parts.append(f"![{title}]({quote(file)})")
         parts.append(f"**Figure {section.number}.{i}. {title}** {_text(figure.caption)}")
     parts += ["### Answers"]
-    for i, f in enumerate(section.findings, start=1):
-        parts.append(
-            f'<a id="{section.anchor}-{i}"></a>**{section.number}.{i}** {_text(f.claim)} '
-            f"({_text(f.source)}; {_text(f.where)}) {_answer(f)}: {_text(f.because)}"
-        )
-    parts += _folded("Protocol and setting", [_text(section.protocol), _scope(section)])
-    if section.tables:
-        page = Path(os.path.relpath(section.folder / "page.md", out)).as_posix()
-        parts.append(f"Numbers: [the tables of its page]({quote(page)}).")
-    return [*parts, *_folded("How it was made", [how_it_was_made(section.made)])]
-
-
-def _scope(section: Section) -> str:
-    return _text(section.scope) or _plain_table(scope_table(section.made["scope"]))
+    for i, claim in enumerate(section.claims, start=1):
+        told = f"**{section.number}.{i}** {_text(claim.text)} ({_text(claim.source)})"
+        parts.append("\n".join([told, *("- " + _answer(f) for f in claim.answers)]))
+    page = Path(os.path.relpath(section.folder / "page.md", out)).as_posix()
+    parts.append(f"[Protocol, setting, p-values and numbers]({quote(page)}); made by")
+    return [*parts, f"    {section.made['command']}"]
 
 
 def _answer(finding: Finding) -> str:
-    return f"{MARKS[finding.answer]} **{finding.answer}**"
+    note = f"; {finding.note}" if finding.note else ""
+    told = f"{MARKS[finding.answer]} **{finding.answer}**, {_text(finding.where)}: "
+    return f"{told}{_text(finding.effect + note)}"
 
 
 def _text(text: str) -> str:
@@ -235,7 +208,6 @@ _TEMPLATES.filters |= {
 _TEMPLATES.globals |= {
     "title": TITLE,
     "marks": MARKS,
-    "columns": COLUMNS,
     "legend": LEGEND,
     "shared": SHARED,
     "effects_title": EFFECTS_TITLE,

@@ -73,9 +73,10 @@ ROUND_RATIOS = (
 def ratio_ticks(axis: Any) -> None:
     """Gives an axis of logarithms of ratios round ratios for ticks, its limits kept."""
     low, high = axis.get_view_interval()
-    for ratios in ROUND_RATIOS:
-        shown = [np.log(ratio) for ratio in ratios if low <= np.log(ratio) <= high]
-        if len(shown) <= 7 and np.log(ratios[0]) <= low and high <= np.log(ratios[-1]):
+    shown: list[float] = []
+    for ratios in map(np.log, ROUND_RATIOS):
+        shown = [ratio for ratio in ratios if low <= ratio <= high]
+        if len(shown) <= 7 and ratios[0] <= low and high <= ratios[-1]:
             break
     axis.set_major_locator(ticker.FixedLocator(shown))
     axis.set_major_formatter(lambda x, _: f"{np.exp(x):.3g}")

@@ -1,7 +1,6 @@
 """The finished studies as their report tells them: sections, claims, answers."""
 
 import dataclasses
-import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +30,21 @@ UNKNOWN = (
 
 
 @dataclasses.dataclass(frozen=True)
+class Claim:
+    """A claim, and what a study answers to it in each setting.
+
+    Attributes:
+      text: the claim.
+      source: who claims it.
+      answers: of its settings.
+    """
+
+    text: str
+    source: str
+    answers: list[Finding]
+
+
+@dataclasses.dataclass(frozen=True)
 class Section:
     """A finished study, as the report tells it.
 
@@ -44,7 +58,6 @@ class Section:
       values: that were measured.
       findings: what they answer.
       figures: that were drawn.
-      tables: of the numbers.
     """
 
     number: int
@@ -56,29 +69,20 @@ class Section:
     values: Values
     findings: Sequence[Finding]
     figures: Sequence[Figure]
-    tables: Sequence[Table]
 
     @property
     def anchor(self) -> str:
-        """What links to the section point to; those to its findings end in `-1`, `-2`."""
+        """What links to the section point to."""
         return "study-" + re.sub(r"[^\w-]+", "-", self.folder.name)
 
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """A claim, and what it was answered on all data by all studies.
-
-    Attributes:
-      text: the claim.
-      source: who claims it.
-      section: the study that answers it first.
-      answers: (anchor, finding).
-    """
-
-    text: str
-    source: str
-    section: Section
-    answers: list[tuple[str, Finding]]
+    @property
+    def claims(self) -> list[Claim]:
+        """Each claim once, with its answers."""
+        claims: dict[tuple[str, str], Claim] = {}
+        for finding in self.findings:
+            key = (finding.claim, finding.source)
+            claims.setdefault(key, Claim(*key, [])).answers.append(finding)
+        return list(claims.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,22 +105,10 @@ class Report:
         return [finding for section in self.sections for finding in section.findings]
 
     @property
-    def claims(self) -> list[tuple[Section, list[Claim]]]:
-        """Each claim once, with the study that answers it first."""
-        claims: dict[tuple[str, str], Claim] = {}
-        for section in self.sections:
-            for i, finding in enumerate(section.findings, start=1):
-                key = (finding.claim, finding.source)
-                claim = claims.setdefault(key, Claim(*key, section, []))
-                claim.answers.append((f"{section.anchor}-{i}", finding))
-        by_section = itertools.groupby(claims.values(), key=lambda claim: claim.section)
-        return [(section, list(group)) for section, group in by_section]
-
-    @property
     def abstract(self) -> str:
         """How much was tested, and in what time; the answers' counts come after it."""
         finished = len(self.sections)
-        claims = sum(len(claims) for _, claims in self.claims)
+        claims = len({(finding.claim, finding.source) for finding in self.findings})
         waiting = f" Not run yet: {len(self.waiting)} of {finished + len(self.waiting)}."
         return (
             f"{_count(finished, 'study', 'studies')} put "
@@ -213,7 +205,7 @@ def read_report(studies: Path, registry: Mapping[str, Study]) -> Report:
 
 
 def _read_section(number: int, folder: Path, study: Study | None) -> Section:
-    made, values, curves = read_numbers(folder)
+    made, values, _ = read_numbers(folder)
     page = read_json(folder / "page.json")
     return Section(
         number,
@@ -225,7 +217,6 @@ def _read_section(number: int, folder: Path, study: Study | None) -> Section:
         values,
         [Finding(**finding) for finding in page["findings"]],
         [Figure(**figure) for figure in page["figures"]],
-        study.tables(values, curves) if study else [],
     )
 
 
