@@ -1,34 +1,16 @@
-"""Reads weights from `.safetensors` and PyTorch files, with NumPy alone and nothing run.
+"""Reads weights from `.safetensors` and PyTorch files, with NumPy alone and nothing run."""
 
-A PyTorch file is a pickle, and unpickling may run anything. The unpickler here knows
-tensors and containers and refuses the rest by name.
-"""
-
-import collections
 import pickle
-import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
-import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
-STORAGES = {
-    "DoubleStorage": np.dtype(np.float64),
-    "FloatStorage": np.dtype(np.float32),
-    "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
-}
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+from experiments.models.torch_files import read_torch
+
 CONTAINERS = ("state_dict", "model", "state_dict_ema", "model_state_dict")
 
 State = dict[str, np.ndarray]
@@ -38,7 +20,8 @@ def read_weights(path: Path) -> State:
     """The tensors of a file by name.
 
     Args:
-      path: a `.safetensors` file, or a PyTorch file in the zip format or the older one.
+      path: a `.safetensors` file, a PyTorch file in the zip format or the older one, or a
+        TorchScript archive.
 
     Returns:
       name -> array. A state dict inside another, and a `module.` before every name, are
@@ -52,12 +35,11 @@ def read_weights(path: Path) -> State:
     if not path.is_file():
         raise ValueError(f"the weights file {path} does not exist")
     try:
-        found = _read(path)
+        tensors = _tensors(_read(path))
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be read as weights: {error}") from error
     except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(f"{path} is cut short or no weights file: {error!r}") from error
-    tensors = _tensors(found)
     if not tensors:
         raise ValueError(f"{path} holds no tensors by name")
     if all(name.startswith("module.") for name in tensors):
@@ -68,10 +50,7 @@ def read_weights(path: Path) -> State:
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return safetensors.numpy.load_file(path)
-    with path.open("rb") as file:
-        zipped = zipfile.is_zipfile(file)
-        file.seek(0)
-        return _read_zip(file) if zipped else _read_legacy(file)
+    return read_torch(path)
 
 
 def _tensors(found: Any) -> State:
@@ -79,124 +58,9 @@ def _tensors(found: Any) -> State:
         for name in CONTAINERS:
             if isinstance(found.get(name), Mapping):
                 return _tensors(found[name])
-        return {k: v for k, v in found.items() if isinstance(v, np.ndarray)}
+        return {k: v for k, v in found.items() if _is_tensor(k, v)}
     return {}
 
 
-class _Storage(NamedTuple):
-    """The flat numbers that tensors view, filled in when they are read."""
-
-    dtype: np.dtype
-    key: str
-
-
-class _Unpickler(pickle.Unpickler):
-    """Tensors and plain containers; anything else is refused.
-
-    Args:
-      file: of the pickle.
-      rebuild: (storage, offset, size, stride) -> what stands for a tensor.
-    """
-
-    def __init__(self, file: Any, rebuild: Callable[..., Any]) -> None:
-        super().__init__(file)
-        self.storages: dict[str, np.dtype] = {}
-        self._known = {
-            ("collections", "OrderedDict"): collections.OrderedDict,
-            ("torch._utils", "_rebuild_tensor"): rebuild,
-            ("torch._utils", "_rebuild_tensor_v2"): rebuild,
-            ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-        }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What a name in the pickle stands for."""
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        if (module, name) not in self._known:
-            raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which is not a tensor"
-            )
-        return self._known[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        """The storage of a tensor."""
-        kind, dtype, key, _, _, *view = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype) or any(view):
-            raise pickle.UnpicklingError(f"it refers to {kind!r}, not to a whole storage")
-        self.storages[key] = dtype
-        return _Storage(dtype, key)
-
-
-def _view(numbers: np.ndarray, offset: int, size: Any, stride: Any) -> np.ndarray:
-    """A copy of what a tensor shows of its storage."""
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if 0 in size:
-        return np.empty(size, numbers.dtype)
-    if offset < 0 or min(stride, default=0) < 0 or last >= len(numbers):
-        raise pickle.UnpicklingError("a tensor reaches beyond its storage")
-    steps = [step * numbers.itemsize for step in stride]
-    return np.lib.stride_tricks.as_strided(numbers[offset:], size, steps).copy()
-
-
-def _read_zip(file: BinaryIO) -> Any:
-    with zipfile.ZipFile(file) as archive:
-        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        if not pickles:
-            raise pickle.UnpicklingError("the archive holds no data.pkl")
-        folder = pickles[0].removesuffix("data.pkl")
-        order = f"{folder}byteorder"
-        if order in archive.namelist() and archive.read(order) != b"little":
-            raise pickle.UnpicklingError("its numbers are big-endian")
-        read: dict[str, np.ndarray] = {}
-
-        def rebuild(storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> Any:
-            if storage.key not in read:
-                data = archive.read(f"{folder}data/{storage.key}")
-                read[storage.key] = np.frombuffer(data, storage.dtype)
-            return _view(read[storage.key], offset, size, stride)
-
-        with archive.open(pickles[0]) as stream:
-            return _Unpickler(stream, rebuild).load()
-
-
-class _Later(NamedTuple):
-    """A tensor whose numbers come after the pickle."""
-
-    storage: _Storage
-    offset: int
-    size: Any
-    stride: Any
-
-
-def _read_legacy(file: BinaryIO) -> Any:
-    def rebuild(storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> _Later:
-        return _Later(storage, offset, size, stride)
-
-    def load() -> Any:
-        return _Unpickler(file, rebuild).load()
-
-    if load() != LEGACY_MAGIC:
-        raise pickle.UnpicklingError(
-            "it is neither a zip archive nor PyTorch's older format"
-        )
-    load()  # the version of the format
-    if not load()["little_endian"]:
-        raise pickle.UnpicklingError("its numbers are big-endian")
-    unpickler = _Unpickler(file, rebuild)
-    tree, numbers = unpickler.load(), {}
-    for key in load():
-        (count,) = struct.unpack("<q", file.read(8))
-        dtype = unpickler.storages[key]
-        data = file.read(count * dtype.itemsize)
-        if len(data) != count * dtype.itemsize:
-            raise EOFError("numbers are missing at its end")
-        numbers[key] = np.frombuffer(data, dtype)
-    return _filled(tree, numbers)
-
-
-def _filled(tree: Any, numbers: dict[str, np.ndarray]) -> Any:
-    if isinstance(tree, _Later):
-        return _view(numbers[tree.storage.key], tree.offset, tree.size, tree.stride)
-    if isinstance(tree, Mapping):
-        return {name: _filled(value, numbers) for name, value in tree.items()}
-    return tree  # a list, of an optimizer's state, say, is not looked at
+def _is_tensor(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, np.ndarray)

@@ -29,11 +29,12 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the input, for pixels in [0, 1]
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 # Activations of files that are known, by the file's SHA-256.
-KNOWN_FILES = {
-    # OpenAI's ViT-B-16.pt
-    "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "quick_gelu",
-    # and ViT-B-32.pt
+KNOWN_FILES = {  # OpenAI's, by the addresses that its package downloads them from
+    # ViT-B-32.pt, ViT-B-16.pt, ViT-L-14.pt, ViT-L-14-336px.pt
     "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "quick_gelu",
+    "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "quick_gelu",
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "quick_gelu",
+    "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "quick_gelu",
 }
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 TOWER_CONFIGS = ("vision_config", "text_config")
