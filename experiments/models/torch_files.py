@@ -1,8 +1,8 @@
 """Reads PyTorch's files and TorchScript archives, with NumPy alone and nothing run.
 
 Both are pickles, and unpickling may run anything. The unpickler here knows tensors and
-containers and refuses the rest by name. TorchScript has classes of its own, with code beside
-them: their objects are read as attributes, the code is not read.
+containers and refuses the rest by name. TorchScript has classes of its own, with code
+beside them: their objects are read as attributes, the code is not read.
 """
 
 import collections

@@ -4,10 +4,11 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,12 +94,13 @@ class Clip:
         images = jnp.asarray(images)
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f"images has dtype {images.dtype}: normalise them first.")
-        return self._encode_images(images)
+        return _features(self.image_tower, self._on_device["image"], images)
 
     def text_features(self, texts: Sequence[str]) -> jax.Array:
         """Features [K, D] of texts, not of length 1; read up to the last end token."""
         tokens = self.tokenizer(texts)
-        return self._encode_texts(tokens[:, : int(tokens.argmax(-1).max(initial=0)) + 1])
+        tokens = jnp.asarray(tokens[:, : tokens.argmax(-1).max(initial=0) + 1])
+        return _features(self.text_tower, self._on_device["text"], tokens)
 
     def resized(self, image_size: int) -> "Clip":
         """The model for another size of images, its positions resized bicubically.
@@ -116,12 +118,8 @@ class Clip:
         return dataclasses.replace(self, sizes=sizes, weights=weights)
 
     @functools.cached_property
-    def _encode_images(self) -> Callable[[jax.Array], jax.Array]:
-        return _encoder(self.image_tower, self.weights["image"])
-
-    @functools.cached_property
-    def _encode_texts(self) -> Callable[[np.ndarray], jax.Array]:
-        return _encoder(self.text_tower, self.weights["text"])
+    def _on_device(self) -> Tree:
+        return jax.device_put({tower: self.weights[tower] for tower in ("image", "text")})
 
 
 def load_clip(
@@ -161,10 +159,9 @@ def random_clip(
     return Clip(jax.tree.map(np.asarray, drawn), sizes, activation, dtype)
 
 
-def _encoder(tower: Any, params: Tree) -> Callable[[Any], jax.Array]:
-    on_device = jax.device_put(params)
-    apply = jax.jit(lambda params, inputs: tower.apply({"params": params}, inputs))
-    return functools.partial(apply, on_device)
+@functools.partial(jax.jit, static_argnums=0)  # compiled once for models of one kind
+def _features(tower: nn.Module, params: Tree, inputs: jax.Array) -> jax.Array:
+    return tower.apply({"params": params}, inputs)  # pyright: ignore[reportReturnType]
 
 
 def _agreed(asked: str | None, stated: str | None, path: Path) -> str:
@@ -201,7 +198,9 @@ def _from_folder(folder: Path, activation: str | None, dtype: Any) -> Clip:
     # What a config leaves out has the value of CLIP's first.
     activations = {said.get(x, {}).get("hidden_act", "quick_gelu") for x in TOWER_CONFIGS}
     if len(activations) > 1:
-        raise ValueError(f"{config} says two activations: {', '.join(activations)}.")
+        raise ValueError(
+            f"{config} says two activations: {', '.join(sorted(activations))}."
+        )
     activation = _agreed(activation, activations.pop(), config)
     sizes, weights = from_names(read_weights(files[0]))
     for tower, heads in zip(

@@ -1,14 +1,14 @@
 """Records what CLIP's own classes give, for `tests/experiments/models/clip`.
 
-    pip install torch==2.14.1 transformers==5.24.0 safetensors
+    pip install disam_jax[experiments] torch==2.14.1 transformers==5.24.0
     pip install --no-deps open_clip_torch==3.3.0 clip-anytorch==2.6.0
-    pip install timm torchvision ftfy regex tqdm
-    PYTHONPATH=. python tests/data/clip/record.py
+    pip install timm torchvision regex
+    python -m tests.data.clip.record
 
 clip-anytorch carries OpenAI's `model.py`. Two kinds of models: of `WIDE`, two heads and two
 blocks to a tower, only names, shapes and features are kept, for the weights are made from
-their names (`tests/data/backbones/made.py`); of `TINY` the files are kept, in every format,
-in half precision as OpenAI's are. Features are computed in float32.
+their names (`made.py`); of `TINY` the files are kept, in every format, in half precision as
+OpenAI's are. Features are computed in float32.
 """
 
 import importlib.util
@@ -21,11 +21,10 @@ import transformers
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
 from experiments.data.benchmarks import BENCHMARKS
-from tests.data.backbones import made
+from experiments.models.clip.tokens import Tokenizer
+from tests.data.clip import made
 
 HERE = Path(__file__).parent
-WIDE = dict(width=128, depth=2, patch=16, size=48, vocabulary=600, length=20, embed=32)
-TINY = dict(width=64, depth=1, patch=8, size=16, vocabulary=520, length=12, embed=16)
 
 
 def openai_model():
@@ -78,34 +77,24 @@ def hugging_face(activation, width, depth, patch, size, vocabulary, length, embe
 
 
 def fill(model):
-    """Weights by their names, of values that half precision has."""
+    """Weights by their names."""
     shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    state = {
-        k: torch.tensor(v.astype(np.float16).astype(np.float32))
-        for k, v in made.weights(shapes).items()
-    }
+    state = {k: torch.tensor(v).float() for k, v in made.state(shapes).items()}
     model.load_state_dict(state)
     return model.float().eval(), shapes
 
 
-def images(size):
-    return made.generator(f"clip {size}").normal(size=(3, size, size, 3)).astype(np.float32)
-
-
-def tokens(vocabulary, length):
-    """Texts of three lengths, the longest as long as can be."""
-    rng, rows = made.generator(f"clip {vocabulary}"), np.zeros((3, length), np.int64)
-    for row, end in zip(rows, (2, length // 2, length - 1), strict=True):
-        row[: end + 1] = rng.integers(1, vocabulary - 2, end + 1)
-        row[0], row[end] = vocabulary - 2, vocabulary - 1
-    return rows
+def inputs(sizes):
+    """Pictures and tokens, as PyTorch takes them."""
+    tokens = Tokenizer(sizes["vocabulary"], sizes["length"])(made.TEXTS)
+    pictures = made.images(sizes["size"]).transpose(0, 3, 1, 2)
+    return torch.tensor(pictures), torch.tensor(tokens).long()
 
 
 def features(model, pixels, ids):
     def plain(found):  # transformers gives what the pooler saw as well
         return getattr(found, "pooler_output", found).numpy()
 
-    pixels = torch.tensor(pixels.transpose(0, 3, 1, 2))
     with torch.no_grad():
         if hasattr(model, "encode_image"):
             return plain(model.encode_image(pixels)), plain(model.encode_text(ids))
@@ -114,8 +103,7 @@ def features(model, pixels, ids):
 
 def record(out, name, model, sizes):
     model, shapes = fill(model)
-    pixels, ids = images(sizes["size"]), tokens(sizes["vocabulary"], sizes["length"])
-    image, text = features(model, pixels, torch.tensor(ids))
+    image, text = features(model, *inputs(sizes))
     out[f"{name}/names"] = np.array(list(shapes))
     out[f"{name}/shapes"] = np.array([" ".join(map(str, s)) for s in shapes.values()])
     out[f"{name}/image"], out[f"{name}/text"] = image, text
@@ -140,11 +128,8 @@ def as_openai_ships(model):
 def save_files(openai_model, open_clip_model, hugging_face_model):
     torch.save(open_clip_model.half().state_dict(), HERE / "open_clip.pth")
     torch.jit.script(open_clip_model).save(HERE / "scripted.pt")
-    pixels = torch.tensor(images(TINY["size"]).transpose(0, 3, 1, 2))
-    ids = torch.tensor(tokens(TINY["vocabulary"], TINY["length"]))
-    traced = torch.jit.trace(
-        as_openai_ships(openai_model), (pixels, ids), check_trace=False
-    )
+    as_shipped = as_openai_ships(openai_model)
+    traced = torch.jit.trace(as_shipped, inputs(made.TINY), check_trace=False)
     traced.save(HERE / "traced.pt")
     hugging_face_model.half().save_pretrained(HERE / "hugging_face")
 
@@ -167,7 +152,7 @@ def record_tokens():
 
 def main():
     out = {}
-    for size, sizes in (("wide", WIDE), ("tiny", TINY)):
+    for size, sizes in (("wide", made.WIDE), ("tiny", made.TINY)):
         kept = record(out, f"{size}/openai/quick_gelu", openai(**sizes), sizes)
         for activation in ("quick_gelu", "gelu"):
             ours = from_open_clip(activation == "quick_gelu", **sizes)
