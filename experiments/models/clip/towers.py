@@ -16,7 +16,7 @@ from experiments.models.transformer import Activation, Block, exact_gelu, quick_
 EPSILON = 1e-5  # of every norm
 ACTIVATIONS: dict[str, Activation] = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
 HEAD = 64  # numbers in a head of the attention
-# open_clip's ViT-H/14 alone has other heads in blocks of the usual shape.
+# Of open_clip's models ViT-H alone has other heads in blocks of the usual shape.
 IMAGE_HEADS = {1280: 80}
 
 
