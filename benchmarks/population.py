@@ -33,7 +33,7 @@ from experiments.training.population import (
     stack_lanes,
     train_population,
 )
-from experiments.training.program import init_state, make_program
+from experiments.training.program import begin, make_program
 from experiments.training.run import init_key
 from experiments.training.step import compile_predict, compile_step
 
@@ -146,11 +146,12 @@ def apart_turn(config: RunConfig, data: DomainData) -> Callable[[int], None]:
     program = make_program(config, len(data.classes), len(feed.sources))
     train_step, batches = compile_step(program, layout), feed.batches(0)
     numbers = layout.put(numbers_of(config), layout.replicated)
-    held = [init_state(program, init_key(config), layout)]
+    first, frozen = begin(program, init_key(config), layout)
+    held = [first]
 
     def take(steps: int) -> None:
         for _ in range(steps):
-            held[0], _ = train_step(numbers, held[0], next(batches))
+            held[0], _ = train_step(numbers, frozen, held[0], next(batches))
         jax.block_until_ready(held[0])
 
     return take
@@ -163,11 +164,15 @@ def together_turn(
     configs = [case.member(seed) for seed in range(members)]
     feeds = [make_feed(config, data) for config in configs]
     program = make_program(case.config, len(data.classes), len(feeds[0].sources))
+    first = [begin(program, init_key(config), one_device()) for config in configs]
     lanes = stack_lanes(
-        [make_lane(c, f.images) for c, f in zip(configs, feeds, strict=True) if f.images]
+        [
+            make_lane(config, frozen, feed.images)
+            for config, feed, (_, frozen) in zip(configs, feeds, first, strict=True)
+            if feed.images
+        ]
     )
-    keys = map(init_key, configs)
-    held = [stack([init_state(program, key, one_device()) for key in keys])]
+    held = [stack([state for state, _ in first])]
     jitted = compile_population(program, data.flip)
     step = jitted.lower(lanes, held[0]).compile()  # pyright: ignore[reportFunctionMemberAccess]
 

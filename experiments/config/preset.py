@@ -7,10 +7,12 @@ from experiments.fields import check_at_least, check_known, option
 from experiments.methods.penalties import PENALTIES
 from experiments.models.backbones import BACKBONES
 
+TUNINGS = tuple({name: None for model in BACKBONES.values() for name in model.tunings})
+
 # What a field may be, where that is a name.
 CHOICES = {
     "model": tuple(BACKBONES),
-    "trained": ("all", "head"),
+    "tuning": TUNINGS,
     "batch_norm": ("frozen", "live"),
     "dtype": ("float32", "bfloat16", "float16"),
     "perturbed_dtype": ("same", "float32"),
@@ -52,7 +54,8 @@ class Preset:
     epochs: float = option(0.0, "epochs of merged batches; if not 0, they set the steps")
     model: str = option("resnet50", "backbone")
     weights: str = option("scratch", "scratch, package, or a .pth or .safetensors file")
-    trained: str = option("all", "what is trained")
+    tuning: str = option("finetune", "what is trained of the model")
+    rank: int = option(8, "of lora's changes", later=True)
     batch_norm: str = option("frozen", "BatchNorm statistics")
     dropout: float = option(0.0, "share of the features dropped before the head")
     dtype: str = option("float32", "compute dtype; parameters are float32")
@@ -90,7 +93,7 @@ class Preset:
         for field in dataclasses.fields(self):
             if field.name in CHOICES:
                 check_known(field.name, getattr(self, field.name), CHOICES[field.name])
-        for name in ("steps", "batch_size", "image_size", "micro_batches"):
+        for name in ("steps", "batch_size", "image_size", "micro_batches", "rank"):
             check_at_least(name, getattr(self, name), 1)
         for name in ("epochs", "shift", "jitter", "grayscale", "weight_decay"):
             check_at_least(name, getattr(self, name), 0)
@@ -111,6 +114,8 @@ class Preset:
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0; got {self.learning_rate}.")
+        known = tuple(BACKBONES[self.model].tunings)
+        check_known(f"tuning of {self.model}", self.tuning, known)
         multiple = BACKBONES[self.model].size_multiple
         if self.image_size % multiple:
             raise ValueError(

@@ -109,7 +109,7 @@ def take_steps(run: Run, progress: Progress, stop: Callable[[], bool] = never) -
     batches = run.feed.batches(run.done)
 
     def step(state: TrainState) -> tuple[TrainState, dj.Evaluation]:
-        state, evaluation = train_step(run.numbers, state, next(batches))
+        state, evaluation = train_step(run.numbers, run.frozen, state, next(batches))
         if run.segments:
             run.segments.add(state)
         return state, evaluation

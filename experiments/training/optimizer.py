@@ -1,7 +1,5 @@
 """What turns a method's gradients into updates."""
 
-from typing import Any
-
 import optax
 
 import disam_jax as dj
@@ -15,8 +13,6 @@ def make_chain(
     if preset.scope != "batch":
         method = dj.per_micro_batch(method)
     tx = optax.chain(method, make_optimizer(preset))
-    if preset.trained == "head":  # last, so that no weight decay moves the backbone either
-        tx = optax.chain(tx, optax.masked(optax.set_to_zero(), _is_backbone))
     return dj.scale_loss(tx) if preset.dtype == "float16" else tx
 
 
@@ -47,7 +43,3 @@ def _unit_schedule(preset: Preset) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(
         0.0, 1.0, warmup, max(preset.steps, warmup + 1)
     )
-
-
-def _is_backbone(params: Any) -> Any:
-    return {name: name == "backbone" for name in params}

@@ -23,6 +23,7 @@ from experiments.data.batches import DRAWS, Array, TrainingImages
 from experiments.data.prepare import Prepared
 from experiments.devices import one_device
 from experiments.fields import check_at_least
+from experiments.models.tuning import Params
 from experiments.training.compare import Outcome, Watch
 from experiments.training.feed import batch_examples, batch_key
 from experiments.training.loop import take_window, windows
@@ -45,18 +46,20 @@ class Lane(NamedTuple):
 
     Attributes:
       numbers: of the run.
+      frozen: its weights that are not trained.
       images: of the source domains.
       key: of the batches.
     """
 
     numbers: Numbers
+    frozen: Params
     images: TrainingImages
     key: jax.Array
 
 
-def make_lane(config: RunConfig, images: TrainingImages) -> Lane:
+def make_lane(config: RunConfig, frozen: Params, images: TrainingImages) -> Lane:
     """What a step reads of a run of `config`, which is trained on these images."""
-    return Lane(numbers_of(config), images, batch_key(config))
+    return Lane(numbers_of(config), frozen, images, batch_key(config))
 
 
 Step = Callable[[Lane, TrainState], tuple[TrainState, dj.Evaluation]]
@@ -166,7 +169,8 @@ def lane_step(program: Program, flip: bool) -> Step:
         batch = DRAWS[preset.batching](
             lane.images, lane.key, state.step, preset.batch_size, preset.shift, flip
         )
-        return train_step(program.with_numbers(lane.numbers), state, batch)
+        own = program.with_numbers(lane.numbers)
+        return train_step(own, lane.frozen, state, batch)
 
     return step
 
@@ -211,9 +215,12 @@ def _take_stretch(
       The members that diverged, each with its error.
     """
     alive, failures = dict(enumerate(members)), {}
-    images = [run.feed.images for run in members if run.feed.images]  # held in memory
     lanes = stack_lanes(
-        [make_lane(run.config, own) for run, own in zip(members, images, strict=True)]
+        [
+            make_lane(run.config, run.frozen, run.feed.images)
+            for run in members
+            if run.feed.images  # held in memory
+        ]
     )
     states = stack([run.state for run in members])
     config = members[0].config

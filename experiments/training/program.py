@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,9 @@ from experiments.config.preset import Preset
 from experiments.config.run import RunConfig
 from experiments.devices import Layout
 from experiments.methods.registry import Hyperparameters, Method, find_method
-from experiments.models.backbones import load_pretrained
+from experiments.models.backbones import BACKBONES, load_pretrained
 from experiments.models.classifier import Classifier, make_classifier
+from experiments.models.tuning import Model, Params, Tuning
 from experiments.training.optimizer import make_chain
 from experiments.training.pattern import Numbers, pattern, with_arrays
 
@@ -46,15 +48,20 @@ class Program:
         )
 
     @functools.cached_property
-    def model(self) -> Any:
-        """The model at w."""
-        return self._model(self.preset.dtype)
+    def tuning(self) -> Tuning:
+        """What is trained of the model."""
+        return make_tuning(self.preset)
 
     @functools.cached_property
-    def perturbed_model(self) -> Any | None:
+    def model(self) -> Model:
+        """The model at w."""
+        return Model(self._module(self.preset.dtype), self.tuning)
+
+    @functools.cached_property
+    def perturbed_model(self) -> Model | None:
         """The model at w + eps, where its dtype is another."""
         dtype = self.preset.perturbed_dtype
-        return None if dtype == "same" else self._model(dtype)
+        return None if dtype == "same" else Model(self._module(dtype), self.tuning)
 
     @functools.cached_property
     def tx(self) -> optax.GradientTransformationExtraArgs:
@@ -62,13 +69,20 @@ class Program:
         method = self.method.make(self.hyperparameters)
         return make_chain(method, self.preset)
 
-    def _model(self, dtype: str) -> Classifier:
+    def _module(self, dtype: str) -> Classifier:
         return make_classifier(
             self.preset.model,
             self.num_classes,
             batch_norm=self.preset.batch_norm,
             dtype=dtype,
         )
+
+
+def make_tuning(preset: Preset) -> Tuning:
+    """What the preset trains of its model."""
+    make = BACKBONES[preset.model].tunings[preset.tuning]
+    wanted = inspect.signature(make).parameters
+    return make(**{name: getattr(preset, name) for name in wanted})
 
 
 def make_program(config: RunConfig, num_classes: int, num_domains: int) -> Program:
@@ -83,7 +97,7 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: int32 scalar, the steps done.
-      params: the model's parameters.
+      params: the weights that are trained.
       batch_stats: BatchNorm's running statistics, empty without BatchNorm.
       opt_state: of the whole chain, the method's state first.
     """
@@ -94,35 +108,39 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def init_state(program: Program, key: jax.Array, layout: Layout) -> TrainState:
-    """The state before the first step, from the preset's weights, placed by the layout."""
+def begin(program: Program, key: jax.Array, layout: Layout) -> tuple[TrainState, Params]:
+    """The state before the first step and the frozen weights, placed by the layout."""
     variables = random_variables(program.model, program.preset.image_size, key)
     if program.preset.weights != "scratch":
         variables = _with_pretrained(program.preset, variables)
-    state = _first_state(program, variables)
-    return layout.put(state, layout.of_state(state))
+    first = _begin(program, variables)
+    return layout.put(first, layout.of_state(first))
 
 
-def state_shapes(program: Program) -> TrainState:
-    """The shapes of a state; nothing is computed."""
+def shapes(program: Program) -> tuple[TrainState, Params]:
+    """The shapes of a state and of the frozen weights; nothing is computed."""
 
-    def random_state(key: jax.Array) -> TrainState:
+    def drawn(key: jax.Array) -> tuple[TrainState, Params]:
         size = program.preset.image_size
-        return _first_state(program, random_variables(program.model, size, key))
+        return _begin(program, random_variables(program.model, size, key))
 
-    return jax.eval_shape(random_state, jax.random.key(0))
+    return jax.eval_shape(drawn, jax.random.key(0))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def random_variables(model: Classifier, image_size: int, key: jax.Array) -> dict[str, Any]:
-    """A model's variables, drawn with the key."""
-    shape = (1, image_size, image_size, 3)
-    return dict(model.init(key, jnp.zeros(shape), train=False))
+def random_variables(model: Model, image_size: int, key: jax.Array) -> dict[str, Any]:
+    """A model's variables, drawn with the key, and among them what the tuning adds."""
+    images = jnp.zeros((1, image_size, image_size, 3))
+    drawn = dict(model.module.init(key, images, train=False))
+    own = drawn["params"]
+    return drawn | {"params": own | model.tuning.added(own, jax.random.fold_in(key, 1))}
 
 
-def _first_state(program: Program, variables: dict[str, Any]) -> TrainState:
-    params, stats = variables["params"], variables.get("batch_stats", {})
-    return TrainState(jnp.zeros([], jnp.int32), params, stats, program.tx.init(params))
+def _begin(program: Program, variables: dict[str, Any]) -> tuple[TrainState, Params]:
+    params, frozen = program.model.split(variables["params"])
+    stats = variables.get("batch_stats", {})
+    state = TrainState(jnp.zeros([], jnp.int32), params, stats, program.tx.init(params))
+    return state, frozen
 
 
 def _with_pretrained(preset: Preset, variables: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A run in its folder: all that its config asks for, found once, and how far it is."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from experiments.training.metrics import MetricsLog, RunDivergedError, train_lin
 from experiments.training.numerics import environment
 from experiments.training.optimizer import learning_rate_schedule
 from experiments.training.pattern import numbers_of
-from experiments.training.program import TrainState, init_state, make_program
+from experiments.training.program import TrainState, begin, make_program
 from experiments.training.run_folder import RunFolder
 from experiments.training.selection import SELECTION_RULES
 from experiments.training.step import compile_predict
@@ -44,6 +43,7 @@ class Run:
       numbers: its own.
       segments: SWAD's averages, where the config asks for them.
       done: the steps that are logged.
+      frozen: the weights that are not trained.
       state: as it was last kept, and whatever is set since.
     """
 
@@ -60,7 +60,8 @@ class Run:
         self.program = make_program(config, len(data.classes), len(self.feed.sources))
         self.numbers = layout.put(numbers_of(config), layout.replicated)
         self.segments = Segments(folder.path, layout) if config.preset.swad else None
-        self.state = folder.restore(init_state(self.program, init_key(config), layout))
+        first, self.frozen = begin(self.program, init_key(config), layout)
+        self.state = folder.restore(first)
         self.done = int(self.state.step)
         self._data = data
         self._folder = folder
@@ -134,7 +135,7 @@ class Run:
         for name, reads in self.feed.in_split.items():
             parts |= {(which, name): read for which, read in reads.items()}
         found = score(
-            functools.partial(self._predict, state),
+            self._predict(self.frozen, state),
             {key: read() for key, read in parts.items()},
         )
         in_split = {

@@ -19,26 +19,29 @@ from experiments.data.augment import scale_pixels
 from experiments.data.batches import Batch, batch_shardings
 from experiments.devices import Layout
 from experiments.methods.penalties import PENALTIES, penalty_weight
+from experiments.models.tuning import Model, Params
 from experiments.training.micro_batches import of_batch, update_arguments
 from experiments.training.pattern import Numbers
-from experiments.training.program import Program, TrainState, state_shapes
+from experiments.training.program import Program, TrainState, shapes
 
 
 def train_step(
-    program: Program, state: TrainState, batch: Batch
+    program: Program, frozen: Params, state: TrainState, batch: Batch
 ) -> tuple[TrainState, dj.Evaluation]:
     """Returns the state after one step, and what the step saw."""
-    loss_fn = functools.partial(domain_losses, program, program.model, state)
+    loss_fn = functools.partial(domain_losses, program, program.model, frozen, state)
     perturbed_loss_fn = None
     if program.perturbed_model is not None:
         perturbed_loss_fn = functools.partial(
-            domain_losses, program, program.perturbed_model, state
+            domain_losses, program, program.perturbed_model, frozen, state
         )
     choose = program.method.chooser(program.hyperparameters)
     chosen = choose(
         batch,
         program.num_domains,
-        lambda batch: forward(program, program.model, state, state.params, batch)[0],
+        lambda batch: forward(program, program.model, frozen, state, state.params, batch)[
+            0
+        ],
     )
     arguments = update_arguments(program, chosen, loss_fn, perturbed_loss_fn)
     dtype = program.preset.dtype
@@ -62,10 +65,17 @@ def train_step(
 
 
 def domain_losses(
-    program: Program, model: Any, state: TrainState, params: Any, batch: Batch
+    program: Program,
+    model: Model,
+    frozen: Params,
+    state: TrainState,
+    params: Params,
+    batch: Batch,
 ) -> tuple[jax.Array, Any]:
     """The losses of a batch's domains [M], and BatchNorm's statistics after it."""
-    example_losses, logits, features, stats = forward(program, model, state, params, batch)
+    example_losses, logits, features, stats = forward(
+        program, model, frozen, state, params, batch
+    )
     losses, _ = dj.domain_means(example_losses, batch.domains, program.num_domains)
     penalty = weighted_penalty(program.preset, state.step, losses, features, logits, batch)
     return jnp.add(losses, penalty), stats
@@ -89,63 +99,76 @@ def weighted_penalty(
 
 
 def forward(
-    program: Program, model: Any, state: TrainState, params: Any, batch: Batch
+    program: Program,
+    model: Model,
+    frozen: Params,
+    state: TrainState,
+    params: Params,
+    batch: Batch,
 ) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
     """Example losses [N], logits, features, and BatchNorm's statistics after the batch."""
-    if program.preset.trained == "head":
-        params = params | {"backbone": jax.lax.stop_gradient(params["backbone"])}
-    (logits, features), moved = model.apply(
-        {"params": params, "batch_stats": state.batch_stats},
+    weights = model.tuning.weights(frozen | params)
+    (logits, features), moved = model.module.apply(
+        {"params": weights, "batch_stats": state.batch_stats},
         batch.images,
         train=True,
         dropout=program.preset.dropout,
         mutable=["batch_stats"],
         rngs={"dropout": batch.key},  # one mask at w and w + eps: one loss function
     )
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+    losses = model.tuning.loss(weights, logits, batch.labels)
     return losses, logits, features, moved.get("batch_stats", {})
 
 
 @functools.lru_cache(maxsize=16)  # runs of a pattern compile once
 def compile_step(
     program: Program, layout: Layout
-) -> Callable[[Numbers, TrainState, Batch], tuple[TrainState, dj.Evaluation]]:
-    """The compiled step, (numbers, state, batch) -> (state, evaluation).
+) -> Callable[[Numbers, Params, TrainState, Batch], tuple[TrainState, dj.Evaluation]]:
+    """The compiled step, (numbers, frozen, state, batch) -> (state, evaluation).
 
     The numbers are those of a run of the program's pattern; the state is donated.
     """
 
     def step(
-        numbers: Numbers, state: TrainState, batch: Batch
+        numbers: Numbers, frozen: Params, state: TrainState, batch: Batch
     ) -> tuple[TrainState, dj.Evaluation]:
-        return train_step(program.with_numbers(numbers), state, batch)
+        return train_step(program.with_numbers(numbers), frozen, state, batch)
 
-    of_state = layout.of_state(state_shapes(program))
+    of_state, of_frozen = layout.of_state(shapes(program))
     return jax.jit(
         step,
-        donate_argnums=1,
-        in_shardings=(layout.replicated, of_state, batch_shardings(layout)),
+        donate_argnums=2,
+        in_shardings=(layout.replicated, of_frozen, of_state, batch_shardings(layout)),
         out_shardings=(of_state, layout.replicated),
     )
 
 
 @functools.lru_cache(maxsize=16)  # all runs of a model
 def compile_predict(
-    model: Any, layout: Layout
-) -> Callable[[TrainState, np.ndarray], np.ndarray]:
-    """(state, uint8 images [N, H, W, 3]) -> logits [N, classes] on the host, compiled."""
+    model: Model, layout: Layout
+) -> Callable[[Params, TrainState], Callable[[np.ndarray], np.ndarray]]:
+    """(frozen, state) -> what makes logits of uint8 images on the host, compiled.
 
-    def compute(params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
-        variables = {"params": params, "batch_stats": batch_stats}
-        return model.apply(variables, scale_pixels(images), train=False)[0]
+    The weights are made once, and then [N, H, W, 3] -> [N, classes] as often as asked.
+    """
+    weigh = jax.jit(model.tuning.weights)
+
+    def compute(weights: Params, batch_stats: Any, images: jax.Array) -> jax.Array:
+        variables = {"params": weights, "batch_stats": batch_stats}
+        return model.module.apply(variables, scale_pixels(images), train=False)[0]  # pyright: ignore[reportReturnType]
 
     compiled = jax.jit(compute, out_shardings=layout.replicated)
 
-    def predict(state: TrainState, images: np.ndarray) -> np.ndarray:
-        missing = -len(images) % len(layout.devices)
-        filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        placed = layout.put(filled, layout.spread)
-        logits = compiled(state.params, state.batch_stats, placed)
-        return np.asarray(logits)[: len(images)]
+    def predictor(frozen: Params, state: TrainState) -> Callable[[np.ndarray], np.ndarray]:
+        weights = weigh(frozen | state.params)
 
-    return predict
+        def predict(images: np.ndarray) -> np.ndarray:
+            missing = -len(images) % len(layout.devices)
+            filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+            placed = layout.put(filled, layout.spread)
+            logits = compiled(weights, state.batch_stats, placed)
+            return np.asarray(logits)[: len(images)]
+
+        return predict
+
+    return predictor

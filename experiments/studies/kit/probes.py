@@ -37,7 +37,7 @@ class Trained(NamedTuple):
 
     Attributes:
       config: of the run.
-      predict: (state, uint8 images) -> logits.
+      predict: state -> what makes logits of uint8 images.
       state: of the run.
       train: the images of all domains, less those held out.
       heldout: those.
@@ -45,7 +45,7 @@ class Trained(NamedTuple):
     """
 
     config: RunConfig
-    predict: Callable[[TrainState, np.ndarray], np.ndarray]
+    predict: Callable[[TrainState], Callable[[np.ndarray], np.ndarray]]
     state: TrainState
     train: DomainData
     heldout: DomainData
@@ -67,7 +67,7 @@ def scores(trained: Trained) -> dict[str, Any]:
     d = trained.train.domain_index(unseen)
     reads = by_concept(trained.train, d, concepts_seen(trained.train, trained.sources)[d])
     parts |= {kind: read() for kind, read in reads.items()}
-    found = score(lambda x: trained.predict(trained.state, x), parts)
+    found = score(trained.predict(trained.state), parts)
     held, others = found.pop(unseen), {kind: found.pop(kind) for kind in reads}
     of_unseen = {
         "unseen_concept": not_trained_on(held, others),

@@ -21,7 +21,7 @@ from experiments.training.first_batch import first_batch
 from experiments.training.loop import take_window, windows
 from experiments.training.parts import memory_parts
 from experiments.training.population import Step, lane_step, make_lane
-from experiments.training.program import Program, TrainState, init_state, make_program
+from experiments.training.program import Program, TrainState, begin, make_program
 from experiments.training.run import init_key
 from experiments.training.step import compile_predict
 
@@ -114,10 +114,10 @@ def _begin(spec: Spec) -> tuple[Callable[[TrainState], Any], Trained]:
     train = apply_change(spec.change, train, config.unseen, config.seed)
     sources = [d for d, name in enumerate(train.domains) if name != config.unseen]
     program = make_program(config, len(data.classes), len(sources))
-    lane = jax.device_put(make_lane(config, stack_domains(train, sources)))
+    state, frozen = begin(program, init_key(config), one_device())
+    lane = jax.device_put(make_lane(config, frozen, stack_domains(train, sources)))
     step = functools.partial(_compile_step(program, data.flip), lane)
-    predict = compile_predict(program.model, one_device())
-    state = init_state(program, init_key(config), one_device())
+    predict = functools.partial(compile_predict(program.model, one_device()), frozen)
     return step, Trained(config, predict, state, train, heldout, sources)
 
 

@@ -10,7 +10,7 @@ from experiments.config.run import RunConfig
 from experiments.results.table import Table
 from experiments.studies.kit.run import load_once
 from experiments.training.pattern import pattern
-from experiments.training.program import make_program, state_shapes
+from experiments.training.program import make_program, shapes
 
 FIXED = ("data", "images", "network", "trained parameters", "optimizer", "augmentation")
 VARIED = ("learning rate", "weight decay", "images of each source in a batch", "steps")
@@ -53,8 +53,8 @@ def _scope(configs: list[RunConfig]) -> Scope:
 
 def _parameters(config: RunConfig, classes: int, sources: int) -> int:
     program = make_program(pattern(config), classes, sources)
-    shapes = state_shapes(program).params
-    return int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)))
+    state, _ = shapes(program)
+    return int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)))
 
 
 def scope_table(scopes: Iterable[Scope]) -> Table:

@@ -69,7 +69,7 @@ class TailSpec:
 class TailProgram(Program):
     """A method on the blocks behind the frozen ones."""
 
-    def _model(self, dtype: str) -> Classifier:
+    def _module(self, dtype: str) -> Classifier:
         return tail_model(self.num_classes, "frozen", dtype)
 
 
@@ -144,7 +144,7 @@ def first_state(
     program: Program, config: RunConfig, training: TrainingImages
 ) -> TrainState:
     """ImageNet's weights, a new head, and BatchNorm's statistics of the sources."""
-    head = _draw_head(program.model, training.images.shape[2:], init_key(config))
+    head = _draw_head(program.model.module, training.images.shape[2:], init_key(config))
     own = part((CUT, BLOCKS))
     params = {"backbone": own["params"], "head": head}
     params = jax.tree.map(jnp.array, params)  # a step donates them
@@ -196,7 +196,7 @@ def _compile_step(program: TailProgram, permuted: bool) -> Step:
         numbers: Any, training: TrainingImages, key: jax.Array, state: TrainState
     ) -> tuple[TrainState, dj.Evaluation]:
         batch = draw_views(training, key, state.step, program.preset.batch_size, permuted)
-        return train_step(program.with_numbers(numbers), state, batch)
+        return train_step(program.with_numbers(numbers), {}, state, batch)
 
     return jax.jit(step, donate_argnums=3)
 
@@ -212,7 +212,7 @@ def _compile_look(program: TailProgram, permuted: bool) -> Callable[..., Any]:
         own = program.with_numbers(numbers)
         batch = draw_views(training, key, state.step, own.preset.batch_size, permuted)
         losses, pull = jax.vjp(
-            lambda p: domain_losses(own, own.model, state, p, batch)[0], state.params
+            lambda p: domain_losses(own, own.model, {}, state, p, batch)[0], state.params
         )
         ways = [pull(row)[0] for row in jnp.eye(len(losses))]
         return losses, jnp.array([[_dot(a, b) for a in ways] for b in ways])

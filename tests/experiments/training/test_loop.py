@@ -21,7 +21,7 @@ from experiments.files import locked
 from experiments.training.loop import train as train_on
 from experiments.training.loop import train_in, windows
 from experiments.training.metrics import RunDivergedError, read_metrics, train_line
-from experiments.training.program import init_state, make_program
+from experiments.training.program import begin, make_program
 from experiments.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[3]
@@ -48,7 +48,7 @@ def train(config, path, *progress, data=None):
 
 def final_state(path, own):
     """The state in the last checkpoint."""
-    fresh = init_state(make_program(own, 10, 5), jax.random.key(99), one_device())
+    fresh, _ = begin(make_program(own, 10, 5), jax.random.key(99), one_device())
     with contextlib.closing(RunFolder(path, own, one_device())) as folder:
         return folder.restore(fresh)
 

@@ -16,7 +16,7 @@ from experiments.studies.kit import run
 from experiments.studies.kit.run import Spec, train_spec
 from experiments.training.loop import train
 from experiments.training.pattern import numbers_of, pattern
-from experiments.training.program import init_state, make_program, state_shapes
+from experiments.training.program import begin, make_program, shapes
 from experiments.training.step import compile_step, train_step
 from tests.experiments.training.test_step import BATCH, CLASSES, KEY, SIZE
 
@@ -74,11 +74,11 @@ def test_every_method_takes_its_numbers_as_arrays(method):
     read = set(METHODS[method].reads)
     assert numbers_of(a).hyperparameters.keys() == read - {"variance", *STATIC}
     program = make_program(a, CLASSES, 2)
-    shapes = state_shapes(program)
+    before, frozen = shapes(program)
     step = compile_step.__wrapped__(program, one_device())
-    state, _ = jax.eval_shape(step, numbers_of(b), shapes, BATCH)
+    state, _ = jax.eval_shape(step, numbers_of(b), frozen, before, BATCH)
     same = jax.tree.map(
-        lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype), state, shapes
+        lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype), state, before
     )
     assert all(jax.tree.leaves(same))
     for name in read & STATIC.keys():
@@ -119,8 +119,8 @@ def test_each_number_acts_as_the_constant_does(method):
     step = compile_step(program, one_device())
 
     def traced(own):
-        fresh = init_state(program, KEY, one_device())
-        return steps_of(functools.partial(step, numbers_of(own)), fresh)
+        fresh, frozen = begin(program, KEY, one_device())
+        return steps_of(functools.partial(step, numbers_of(own), frozen), fresh)
 
     other = config(method, **B)
     constant = functools.partial(
@@ -128,8 +128,9 @@ def test_each_number_acts_as_the_constant_does(method):
         dataclasses.replace(
             program, hyperparameters=other.hyperparameters, preset=other.preset
         ),
+        {},
     )
-    expected = steps_of(constant, init_state(program, KEY, one_device()))
+    expected = steps_of(constant, begin(program, KEY, one_device())[0])
     difference = np.linalg.norm(traced(other) - expected)
     assert difference < 1e-5 * np.linalg.norm(expected)
     first = traced(config(method, **A))

@@ -19,7 +19,7 @@ from experiments.training.loop import train
 from experiments.training.metrics import RunDivergedError, read_metrics
 from experiments.training.pattern import pattern
 from experiments.training.population import lanes_on_cpu, train_population
-from experiments.training.program import make_program, state_shapes
+from experiments.training.program import make_program, shapes
 from experiments.training.run_folder import RunFolder
 from tests.float32 import BOUND
 
@@ -59,11 +59,10 @@ def config(method="erm", seed=0, unseen="75", also_unseen="", **changes):
 
 
 def final_params(path, own):
-    shapes = state_shapes(
-        make_program(own, 10, len(own.sources(DATA.domains)))
-    )  # compiles nothing
+    program = make_program(own, 10, len(own.sources(DATA.domains)))
+    state, _ = shapes(program)  # compiles nothing
     with contextlib.closing(RunFolder(path, own, one_device())) as folder:
-        return jax.tree.leaves(folder.restore(shapes).params)
+        return jax.tree.leaves(folder.restore(state).params)
 
 
 def assert_close_runs(path, expected, own):

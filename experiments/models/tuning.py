@@ -1,0 +1,62 @@
+"""What of a model is trained: two trees of weights with different names at the top.
+
+The trained and the frozen weights are never one tree, so that gradients, rho, norms,
+optimizer state and checkpoints are those of what is trained. The model sees their union.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import optax
+
+Params = dict[str, Any]
+Loss = Callable[[Params, jax.Array, jax.Array], jax.Array]
+
+
+def cross_entropy(weights: Params, logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """-log softmax(logits)[label], [N], in nats; the weights are not looked at."""
+    del weights
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """Trains some of a model's weights as they are; others are subclasses.
+
+    Attributes:
+      trained: names of the weights that are trained; the rest is frozen.
+      loss: (the model's weights, logits [N, K], labels [N]) -> losses [N].
+    """
+
+    trained: tuple[str, ...]
+    loss: Loss = cross_entropy
+
+    def added(self, params: Params, key: jax.Array) -> Params:
+        """The weights that this tuning adds to a model's own, drawn with the key."""
+        del params, key
+        return {}
+
+    def weights(self, params: Params) -> Params:
+        """The model's own weights, of all that are trained and frozen."""
+        return params
+
+
+class Model(NamedTuple):
+    """A classifier and how it is tuned.
+
+    Attributes:
+      module: images [N, H, W, 3] in [0, 1] -> logits [N, K] and features; its weights
+        have the names that the tuning speaks of.
+      tuning: of it.
+    """
+
+    module: nn.Module
+    tuning: Tuning
+
+    def split(self, params: Params) -> tuple[Params, Params]:
+        """(trained, frozen)."""
+        trained = {name: params[name] for name in self.tuning.trained}
+        return trained, {k: tree for k, tree in params.items() if k not in trained}
