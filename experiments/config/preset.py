@@ -2,16 +2,17 @@
 
 import dataclasses
 
+from experiments.data.open_classes import ORDERS
 from experiments.devices import PARAMETERS
 from experiments.fields import check_at_least, check_known, option
 from experiments.methods.penalties import PENALTIES
-from experiments.models.backbones import BACKBONES
-
-TUNINGS = tuple({name: None for model in BACKBONES.values() for name in model.tunings})
+from experiments.models.clip.prompts import POSITIONS
+from experiments.models.clip.towers import ACTIVATIONS
+from experiments.models.registry import MODELS, TUNINGS
 
 # What a field may be, where that is a name.
 CHOICES = {
-    "model": tuple(BACKBONES),
+    "model": tuple(MODELS),
     "tuning": TUNINGS,
     "batch_norm": ("frozen", "live"),
     "dtype": ("float32", "bfloat16", "float16"),
@@ -24,7 +25,13 @@ CHOICES = {
     "penalty": ("none", *PENALTIES),
     "noisy_sources": ("all", "first"),
     "parameters": PARAMETERS,
+    "position": POSITIONS,
+    "class_order": ORDERS,
+    "activation": ("", *ACTIVATIONS),
 }
+
+
+NOT_NEGATIVE = ("epochs", "shift", "jitter", "grayscale", "margin", "bma")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +62,6 @@ class Preset:
     model: str = option("resnet50", "backbone")
     weights: str = option("scratch", "scratch, package, or a .pth or .safetensors file")
     tuning: str = option("finetune", "what is trained of the model")
-    rank: int = option(8, "of lora's changes", later=True)
     batch_norm: str = option("frozen", "BatchNorm statistics")
     dropout: float = option(0.0, "share of the features dropped before the head")
     dtype: str = option("float32", "compute dtype; parameters are float32")
@@ -87,19 +93,39 @@ class Preset:
     )
     noisy_sources: str = option("all", "source domains with wrong labels", later=True)
     swad: bool = option(False, "also evaluate the weights averaged over the loss valley")
+    activation: str = option("", "of CLIP's towers (default: the known file's)", later=True)
+    margin: float = option(0.3, "lambda of clipood's margin softmax", later=True)
+    context: int = option(16, "vectors of coop's prompts", later=True)
+    position: str = option("end", "of the name among coop's vectors", later=True)
+    class_specific: bool = option(False, "coop: vectors for each class", later=True)
+    rank: int = option(8, "of lora's changes", later=True)
+    open_classes: float = option(
+        0.0, "share of the classes that are new at the test", later=True
+    )
+    class_order: str = option("sorted", "whose last classes are new", later=True)
+    bma: float = option(
+        0.0, "beta of the weights averaged over all steps (CLIPOOD; 0: none)", later=True
+    )
 
     def __post_init__(self) -> None:
         """Raises a ValueError that names the first field that cannot be, and the mend."""
         for field in dataclasses.fields(self):
             if field.name in CHOICES:
                 check_known(field.name, getattr(self, field.name), CHOICES[field.name])
-        for name in ("steps", "batch_size", "image_size", "micro_batches", "rank"):
+        for name in (
+            "steps",
+            "batch_size",
+            "image_size",
+            "micro_batches",
+            "rank",
+            "context",
+        ):
             check_at_least(name, getattr(self, name), 1)
-        for name in ("epochs", "shift", "jitter", "grayscale", "weight_decay"):
+        for name in (*NOT_NEGATIVE, "weight_decay"):
             check_at_least(name, getattr(self, name), 0)
         if self.penalty_start is not None:
             check_at_least("penalty_start", self.penalty_start, 0)
-        for name in ("holdout_fraction", "dropout", "label_noise"):
+        for name in ("holdout_fraction", "dropout", "label_noise", "open_classes"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}.")
         if not 0 < self.min_crop <= 1:
@@ -112,11 +138,16 @@ class Preset:
                 f"balanced and micro_batches 1; got {self.batching} and "
                 f"{self.micro_batches}."
             )
+        if self.class_specific and self.open_classes:
+            raise ValueError(
+                "class_specific gives every class vectors of its own, and new classes have "
+                f"none: with open_classes {self.open_classes:g} it must be False."
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0; got {self.learning_rate}.")
-        known = tuple(BACKBONES[self.model].tunings)
+        known = tuple(MODELS[self.model].tunings)
         check_known(f"tuning of {self.model}", self.tuning, known)
-        multiple = BACKBONES[self.model].size_multiple
+        multiple = MODELS[self.model].size_multiple
         if self.image_size % multiple:
             raise ValueError(
                 f"image_size must be a multiple of {multiple} for {self.model}; "

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,9 @@ from experiments.models.efficientnet_lite import (
     EfficientNetLite0,
     efficientnet_lite_path,
 )
-from experiments.models.low_rank import LowRank
 from experiments.models.pretrained import PathOf, from_torch
 from experiments.models.resnet import BasicBlock, Bottleneck, ResNet, resnet_path
 from experiments.models.small import PatchNet, SmallResNet
-from experiments.models.tuning import Tuning
 from experiments.models.vit import VisionTransformer, vit_path
 from experiments.models.weight_files import read_weights
 
@@ -26,13 +24,6 @@ Color = tuple[float, float, float]
 IMAGENET_MEAN: Color = (0.485, 0.456, 0.406)
 IMAGENET_STD: Color = (0.229, 0.224, 0.225)
 HALF: Color = (0.5, 0.5, 0.5)  # brings [0, 1] to [-1, 1]
-
-# Each is made of the fields of the preset that it names.
-TUNINGS: Mapping[str, Callable[..., Tuning]] = {
-    "finetune": lambda: Tuning(("backbone", "head")),
-    "linear": lambda: Tuning(("head",)),
-}
-OF_A_TRANSFORMER = {**TUNINGS, "lora": lambda rank: LowRank(("lora", "head"), rank=rank)}
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
@@ -48,7 +39,7 @@ class Backbone:
       std: of the input, per channel.
       path_of: a PyTorch layer's name -> its path here; None where no weights are known.
       package: the file of weights that an installed package ships; None where none does.
-      tunings: name -> what makes it.
+      attention: whether it is a transformer, whose attentions can be tuned.
     """
 
     make: Callable[..., nn.Module]
@@ -57,9 +48,7 @@ class Backbone:
     std: Color = IMAGENET_STD
     path_of: PathOf | None = None
     package: Callable[[], Path] | None = None
-    tunings: Mapping[str, Callable[..., Tuning]] = dataclasses.field(
-        default_factory=lambda: TUNINGS
-    )
+    attention: bool = False
 
 
 def lite0_file() -> Path:
@@ -87,7 +76,7 @@ def _resnet(block: Callable[..., nn.Module], depths: tuple[int, ...]) -> Backbon
 
 def _vit(width: int, heads: int) -> Backbone:
     make = functools.partial(VisionTransformer, width, heads)
-    return Backbone(make, size_multiple=16, path_of=vit_path, tunings=OF_A_TRANSFORMER)
+    return Backbone(make, size_multiple=16, path_of=vit_path, attention=True)
 
 
 BACKBONES = {

@@ -17,8 +17,8 @@ class LowRank(Tuning):
     """Trains A and B of W + A B for each product of the backbone's attentions.
 
     A [in, rank] is drawn from N(0, 1 / in) and B [rank, out] is 0, so that the tuned model
-    begins as the model. rho is a length in (A, B), which is none in W: at first a
-    perturbation of A moves W by nothing (B = 0), and (c A, B / c) is the same W for every c.
+    begins as the model. rho is a length in (A, B) and none in W: (c A, B / c) is the same W
+    for every c, and at first, where B is 0, moving A does not move W at all.
 
     Attributes:
       trained: `lora`, and what else is trained as it is.

@@ -5,11 +5,13 @@ optimizer state and checkpoints are those of what is trained. The model sees the
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 Params = dict[str, Any]
@@ -27,11 +29,13 @@ class Tuning:
     """Trains some of a model's weights as they are; others are subclasses.
 
     Attributes:
-      trained: names of the weights that are trained; the rest is frozen.
+      trained: names of the weights that are trained.
+      frozen: names of those that are only read.
       loss: (the model's weights, logits [N, K], labels [N]) -> losses [N].
     """
 
     trained: tuple[str, ...]
+    frozen: tuple[str, ...] = ()
     loss: Loss = cross_entropy
 
     def added(self, params: Params, key: jax.Array) -> Params:
@@ -42,6 +46,25 @@ class Tuning:
     def weights(self, params: Params) -> Params:
         """The model's own weights, of all that are trained and frozen."""
         return params
+
+
+PER_CLASS = ("head", "prompts")  # weights with a row for each class
+
+
+def of_classes(params: Params, labels: Sequence[int] | None) -> Params:
+    """All weights, those of each class only of these classes; None is all."""
+    if labels is None:
+        return params
+    rows = np.array(labels)
+    of_these = {name: params[name] for name in PER_CLASS if name in params}
+    return params | jax.tree.map(lambda leaf: leaf[rows], of_these)
+
+
+def among_classes(labels: jax.Array, classes: Sequence[int] | None) -> jax.Array:
+    """Labels [N] as positions among these classes, which hold all of them; None is all."""
+    if classes is None:
+        return labels
+    return jnp.searchsorted(np.array(classes), labels)
 
 
 class Model(NamedTuple):
@@ -58,5 +81,8 @@ class Model(NamedTuple):
 
     def split(self, params: Params) -> tuple[Params, Params]:
         """(trained, frozen)."""
-        trained = {name: params[name] for name in self.tuning.trained}
-        return trained, {k: tree for k, tree in params.items() if k not in trained}
+        tuning = self.tuning
+        return tuple(  # pyright: ignore[reportReturnType]
+            {name: params[name] for name in names}
+            for names in (tuning.trained, tuning.frozen)
+        )

@@ -19,7 +19,8 @@ from experiments.data.augment import scale_pixels
 from experiments.data.batches import Batch, batch_shardings
 from experiments.devices import Layout
 from experiments.methods.penalties import PENALTIES, penalty_weight
-from experiments.models.tuning import Model, Params
+from experiments.models.tuning import Model, Params, among_classes, of_classes
+from experiments.training.bma import take_in
 from experiments.training.micro_batches import of_batch, update_arguments
 from experiments.training.pattern import Numbers
 from experiments.training.program import Program, TrainState, shapes
@@ -29,6 +30,7 @@ def train_step(
     program: Program, frozen: Params, state: TrainState, batch: Batch
 ) -> tuple[TrainState, dj.Evaluation]:
     """Returns the state after one step, and what the step saw."""
+    batch = batch._replace(labels=among_classes(batch.labels, program.seen))
     loss_fn = functools.partial(domain_losses, program, program.model, frozen, state)
     perturbed_loss_fn = None
     if program.perturbed_model is not None:
@@ -60,7 +62,10 @@ def train_step(
     good = jnp.isfinite(evaluation.gradient_norm)
     stats = optax.tree.where(good, evaluation.aux, state.batch_stats)
     params = optax.apply_updates(state.params, updates)
-    state = TrainState(state.step + 1, params, stats, opt_state)
+    average, preset = {}, program.preset
+    if preset.bma:
+        average = take_in(state.average, params, state.step + 1, preset.steps, preset.bma)
+    state = TrainState(state.step + 1, params, stats, opt_state, average)
     return state, evaluation._replace(aux=None)
 
 
@@ -107,7 +112,7 @@ def forward(
     batch: Batch,
 ) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
     """Example losses [N], logits, features, and BatchNorm's statistics after the batch."""
-    weights = model.tuning.weights(frozen | params)
+    weights = model.tuning.weights(of_classes(frozen | params, program.seen))
     (logits, features), moved = model.module.apply(
         {"params": weights, "batch_stats": state.batch_stats},
         batch.images,

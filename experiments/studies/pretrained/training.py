@@ -153,7 +153,7 @@ def first_state(
     key = jax.random.fold_in(batch_key(config), STATISTICS)
     for i in range(STATISTICS):
         stats = live(params, stats, training, key, i)
-    return TrainState(jnp.zeros([], jnp.int32), params, stats, program.tx.init(params))
+    return TrainState(jnp.zeros([], jnp.int32), params, stats, program.tx.init(params), {})
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -186,7 +186,7 @@ def test_a_full_disk_is_the_system_s_word_on_the_checkpoints(begun, monkeypatch)
 
 
 def make_state():
-    return run_folder.TrainState(jax.numpy.zeros([], int), {}, {}, {})
+    return run_folder.TrainState(jax.numpy.zeros([], int), {}, {}, {}, {})
 
 
 def test_brackets_in_the_path_harm_no_checkpoint(tmp_path):

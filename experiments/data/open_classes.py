@@ -1,0 +1,40 @@
+"""Open classes: which are trained on, the base classes, and which are new at the test."""
+
+from collections.abc import Sequence
+
+from experiments.data.splits import PUBLISHED
+from experiments.fields import check_known
+
+ORDERS = ("sorted", "official")
+
+
+def base_classes(
+    classes: Sequence[str], share: float, order: str = "sorted", data: str = ""
+) -> tuple[int, ...]:
+    """Labels of the classes that are trained on.
+
+    Args:
+      classes: names, in the order of the labels.
+      share: of the classes, rounded up, that are new; 0 is none.
+      order: of the names, whose first are the base classes: `sorted`, as CLIPOOD's code
+        has them, or `official`, the benchmark's own list, as the DISAM release. They
+        differ for DomainNet alone, in 3 of 172 names.
+      data: name of the data set, for its official list.
+
+    Returns:
+      The labels, ascending.
+
+    Raises:
+      ValueError: no class would be trained on, or the order is unknown.
+    """
+    check_known("class_order", order, ORDERS)
+    names = sorted(classes)
+    if order == "official" and data in PUBLISHED:
+        names = list(PUBLISHED[data].classes)
+    count = int(len(classes) * (1 - share))
+    if not count:
+        raise ValueError(
+            f"open_classes is {share:g}: of {len(classes)} classes none is left to train on."
+        )
+    base = set(names[:count])
+    return tuple(label for label, name in enumerate(classes) if name in base)
