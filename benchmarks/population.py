@@ -143,7 +143,7 @@ def measure_steps(case: Case, rounds: int, steps: int) -> list[dict[str, Any]]:
 def apart_turn(config: RunConfig, data: DomainData) -> Callable[[int], None]:
     """Takes steps of one run, as `train` does."""
     feed, layout = make_feed(config, data), one_device()
-    program = make_program(config, len(data.classes), len(feed.sources))
+    program = make_program(config, data.classes, len(feed.sources))
     train_step, batches = compile_step(program, layout), feed.batches(0)
     numbers = layout.put(numbers_of(config), layout.replicated)
     first, frozen = begin(program, init_key(config), layout)
@@ -163,7 +163,7 @@ def together_turn(
     """Takes steps of a population; and the bytes that its program needs for itself."""
     configs = [case.member(seed) for seed in range(members)]
     feeds = [make_feed(config, data) for config in configs]
-    program = make_program(case.config, len(data.classes), len(feeds[0].sources))
+    program = make_program(case.config, data.classes, len(feeds[0].sources))
     first = [begin(program, init_key(config), one_device()) for config in configs]
     lanes = stack_lanes(
         [

@@ -34,7 +34,8 @@ def base_classes(
     count = int(len(classes) * (1 - share))
     if not count:
         raise ValueError(
-            f"open_classes is {share:g}: of {len(classes)} classes none is left to train on."
+            f"open_classes is {share:g}, which leaves none of {len(classes)} classes to "
+            "train on; take a smaller share."
         )
     base = set(names[:count])
     return tuple(label for label, name in enumerate(classes) if name in base)

@@ -6,6 +6,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from experiments.training.halves import (
+    Shares,
+    half_accuracies,
+    pooled_shares,
+    right_by_half,
+)
+
 CHUNK = 128  # images per call of the model; SAGM's test batch
 SEEN, NEW = "seen", "new"  # concepts of an unseen domain's images: trained on, or not
 
@@ -20,11 +27,13 @@ class Score:
       accuracy: share of right answers, in [0, 1].
       loss: mean cross-entropy in nats.
       count: number of images.
+      halves: of open classes, see `halves`.
     """
 
     accuracy: float
     loss: float
     count: int
+    halves: Shares = dataclasses.field(default_factory=dict)
 
 
 def pooled(scores: Iterable[Score]) -> Score:
@@ -37,6 +46,7 @@ def pooled(scores: Iterable[Score]) -> Score:
         float(np.average([part.accuracy for part in parts], weights=counts)),
         float(np.average([part.loss for part in parts], weights=counts)),
         sum(counts),
+        pooled_shares([part.halves for part in parts]),
     )
 
 
@@ -44,7 +54,9 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def score(
-    predict: Callable[[np.ndarray], Any], parts: Mapping[Name, Chunks]
+    predict: Callable[[np.ndarray], Any],
+    parts: Mapping[Name, Chunks],
+    seen: Sequence[int] | None = None,
 ) -> dict[Name, Score]:
     """The score on each part, all read in one stream.
 
@@ -53,6 +65,7 @@ def score(
       parts: name -> its images and labels, in chunks of any size. Calls of the model may
         hold images of several parts; the last one is filled up, so that all have one shape
         and the model is compiled once.
+      seen: labels of the base classes, where others are open.
 
     Returns:
       name -> score.
@@ -61,6 +74,7 @@ def score(
       ValueError: a part has no images.
     """
     answers: dict[Name, list[np.ndarray]] = {name: [] for name in parts}
+    halves: dict[Name, list[dict[str, np.ndarray]]] = {name: [] for name in parts}
     names = list(parts)
     for images, labels, numbers in _calls(list(parts.values())):
         missing = CHUNK - len(labels)
@@ -72,14 +86,29 @@ def score(
         for number in np.unique(numbers):
             own = numbers == number
             answers[names[number]].append(np.stack([right[own], losses[own]]))
+            if seen is not None:
+                found = right_by_half(logits[own], labels[own], seen)
+                halves[names[number]].append(found)
     empty = [str(name) for name, chunks in answers.items() if not chunks]
     if empty:
         raise ValueError(f"there are no images to evaluate on in {', '.join(empty)}")
     whole = {name: np.concatenate(chunks, axis=1) for name, chunks in answers.items()}
     return {
-        name: Score(float(right.mean()), float(losses.mean()), len(losses))
+        name: Score(
+            float(right.mean()), float(losses.mean()), len(losses), _shares(halves[name])
+        )
         for name, (right, losses) in whole.items()
     }
+
+
+def _shares(calls: Sequence[Mapping[str, np.ndarray]]) -> Shares:
+    """Of the images of all calls."""
+    found = {}
+    for name in calls[0] if calls else ():
+        right = np.concatenate([call[name] for call in calls])
+        if len(right):
+            found[name] = (float(right.mean()), len(right))
+    return found
 
 
 def _calls(
@@ -121,7 +150,7 @@ def evaluation_line(
 
     Args:
       step: the steps done.
-      kind: `evaluation`, or `swad` for averaged weights.
+      kind: `evaluation`, or `swad` or `bma` for averaged weights.
       unseen: the domain left out of the training; of two, the first.
       out_split: the score on the part of each domain that was held out.
       in_split: the score on the other part of each domain left out, DomainBed's 80 %, on
@@ -135,6 +164,8 @@ def evaluation_line(
         unseen_concept_accuracy: what was not trained on in any domain. The headline.
         out_of_domain_accuracy: all images.
         validation_accuracy: what is not scored; an oracle selects by it.
+        out_of_domain_accuracy/HALF, with open classes: of all images those of a half, see
+          `half_accuracies`.
     """
     line: dict[str, Any] = {"step": step, "kind": kind}
     for domain, part in out_split.items():
@@ -151,7 +182,10 @@ def evaluation_line(
     line["in_domain_accuracy"] = float(np.mean([p.accuracy for p in sources.values()]))
     line["in_domain_loss"] = float(np.mean([p.loss for p in sources.values()]))
     line["unseen_concept_accuracy"] = not_trained_on(held, parts).accuracy
-    line["out_of_domain_accuracy"] = pooled([held, *parts.values()]).accuracy
+    whole = pooled([held, *parts.values()])
+    line["out_of_domain_accuracy"] = whole.accuracy
+    for half, accuracy in half_accuracies(whole.halves).items():
+        line[f"out_of_domain_accuracy/{half}"] = accuracy
     line["validation_accuracy"] = rest.accuracy
     return line
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -25,6 +25,8 @@ from experiments.methods.registry import find_method
 from experiments.training.evaluation import CHUNK, NEW, SEEN, Chunks, in_chunks
 from experiments.training.parts import (
     check_parts,
+    known_classes,
+    labels_of,
     memory_parts,
     prepared_parts,
     source_positions,
@@ -58,10 +60,13 @@ class Feed:
       sources: names of the domains that are trained on.
       batches: step -> the batches from that step on, without end; a batch is a function
         of the seed and its step alone.
-      out_split: domain -> a call that reads its held-out part.
+      out_split: domain -> a call that reads its held-out part, of a source domain the
+        images of classes that are trained on.
       in_split: domain left out -> calls that read its other part: under `SEEN` the images
         of concepts whose other pictures are trained on, under `NEW` the others.
       epoch_steps: batches in one pass over the sources.
+      new_split: source domain -> a call that reads the others of its held-out part, where
+        some classes are open.
       images: that batches are drawn from, where the data is held in memory.
     """
 
@@ -70,6 +75,7 @@ class Feed:
     out_split: dict[str, Callable[[], Chunks]]
     in_split: dict[str, dict[str, Callable[[], Chunks]]]
     epoch_steps: int
+    new_split: dict[str, Callable[[], Chunks]]
     images: TrainingImages | None = None
 
 
@@ -169,18 +175,39 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
             yield draw(step)
             step += 1
 
+    known = known_classes(config, data, heldout.labels)
+
+    def chunks(domain: int, mask: np.ndarray) -> Callable[[], Chunks]:
+        images, labels = heldout.images[domain], heldout.labels[domain]
+        return functools.partial(in_chunks, images[mask], labels[mask])
+
     return Feed(
         sources=[data.domains[d] for d in sources],
         batches=batches,
-        out_split={
-            name: functools.partial(in_chunks, heldout.images[d], heldout.labels[d])
-            for d, name in enumerate(data.domains)
-        },
+        out_split={name: chunks(d, known[d]) for d, name in enumerate(data.domains)},
+        new_split=new_split(data.domains, known, chunks),
         in_split={name: by_concept(train, d, seen[d]) for name, d in unseen.items()},
         epoch_steps=sum(len(train.labels[d]) for d in sources)
         // batch_examples(config, data),
         images=images,
     )
+
+
+def new_split(
+    domains: Sequence[str],
+    known: Sequence[np.ndarray],
+    chunks: Callable[[int, np.ndarray], Callable[[], Chunks]],
+) -> dict[str, Callable[[], Chunks]]:
+    """Calls that read what is not known of the held-out parts; empty ones are missing.
+
+    Args:
+      domains: names.
+      known: of each, of `known_classes`.
+      chunks: (domain, mask of its held-out part) -> a call that reads those images.
+    """
+    return {
+        name: chunks(d, ~known[d]) for d, name in enumerate(domains) if not known[d].all()
+    }
 
 
 def by_concept(
@@ -236,14 +263,23 @@ def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
             )
             yield Batch(images, layout.join(read.labels), layout.join(read.domains), kept)
 
-    def chunks(domain: int, part: np.ndarray) -> Callable[[], Chunks]:
+    def read(domain: int, part: np.ndarray) -> Callable[[], Chunks]:
         return lambda: _read(data, domain, part, preset.image_size)
+
+    heldout = [held for _, held in parts]
+    known = [np.ones(len(held), bool) for held in heldout]
+    if preset.open_classes:
+        known = known_classes(config, data, labels_of(data, heldout))
+
+    def chunks(domain: int, mask: np.ndarray) -> Callable[[], Chunks]:
+        return read(domain, heldout[domain][mask])
 
     return Feed(
         sources=names,
         batches=batches,
-        out_split={name: chunks(d, parts[d][1]) for d, name in enumerate(data.domains)},
-        in_split={name: {NEW: chunks(d, parts[d][0])} for name, d in unseen.items()},
+        out_split={name: chunks(d, known[d]) for d, name in enumerate(data.domains)},
+        new_split=new_split(data.domains, known, chunks),
+        in_split={name: {NEW: read(d, parts[d][0])} for name, d in unseen.items()},
         epoch_steps=sum(map(len, indices)) // size,
     )
 

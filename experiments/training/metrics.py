@@ -12,6 +12,8 @@ import disam_jax as dj
 from experiments.devices import Layout
 from experiments.files import naming, write_whole
 
+AVERAGES = {"swad", "bma"}  # kinds of lines that evaluate averaged weights, at the end
+
 
 class RunDivergedError(RuntimeError):
     """A loss or gradient is not finite; the last good checkpoint is kept."""
@@ -127,7 +129,7 @@ class MetricsLog:
         self.lines = [
             line
             for line in read_metrics(folder)
-            if line["step"] <= step and line["kind"] != "swad"  # made anew at the end
+            if line["step"] <= step and line["kind"] not in AVERAGES  # made anew
         ]
         layout.wait("metrics were read")
         self._writes = layout.writes

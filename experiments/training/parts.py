@@ -1,12 +1,14 @@
 """Which images of each domain are trained on, and which are held out."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
 from experiments.config.run import RunConfig
 from experiments.data import DomainData, split_groups
 from experiments.data.label_noise import with_wrong_labels
+from experiments.data.open_classes import base_classes
 from experiments.data.prepare import Prepared
 from experiments.data.splits import (
     domainbed_split,
@@ -37,7 +39,8 @@ def source_positions(config: RunConfig, data: DomainData) -> list[int]:
 def memory_parts(config: RunConfig, data: DomainData) -> tuple[DomainData, DomainData]:
     """The part to train on, its labels as the config wants them, and the part held out.
 
-    No label that is held out, or of a domain left out, is ever wrong.
+    No label that is held out, or of a domain left out, is ever wrong. With open classes the
+    part to train on has images of the base classes alone in the source domains.
     """
     preset = config.preset
     if preset.split != "groups":
@@ -50,7 +53,31 @@ def memory_parts(config: RunConfig, data: DomainData) -> tuple[DomainData, Domai
     noisy = source_positions(config, data)
     if preset.noisy_sources == "first":
         noisy = noisy[:1]
-    return with_wrong_labels(train, preset.label_noise, noisy, config.seed), heldout
+    train = with_wrong_labels(train, preset.label_noise, noisy, config.seed)
+    return train.subset(known_classes(config, data, train.labels)), heldout
+
+
+def known_classes(
+    config: RunConfig, data: DomainData | Prepared, labels: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Which images of each domain are of classes that are trained on, bool [N_d].
+
+    Of the domains left out all are.
+    """
+    seen = seen_classes(config, data.classes)
+    unseen = unseen_positions(config, data).values()
+    return [
+        np.ones(len(own), bool) if seen is None or d in unseen else np.isin(own, seen)
+        for d, own in enumerate(labels)
+    ]
+
+
+def seen_classes(config: RunConfig, classes: Sequence[str]) -> tuple[int, ...] | None:
+    """Labels of the classes that are trained on; None is all."""
+    preset = config.preset
+    if not preset.open_classes:
+        return None
+    return base_classes(classes, preset.open_classes, preset.class_order, config.data)
 
 
 def prepared_parts(
@@ -65,6 +92,10 @@ def prepared_parts(
         )
     parts = [_split_domain(config, data, d) for d in range(len(data.domains))]
     unseen = unseen_positions(config, data).values()
+    if preset.open_classes:
+        trained = [train for train, _ in parts]
+        known = known_classes(config, data, labels_of(data, trained))
+        parts = [(train[of], held) for (train, held), of in zip(parts, known, strict=True)]
     images = sum(len(train) for d, (train, _) in enumerate(parts) if d not in unseen)
     if preset.batching == "merged" and images < preset.batch_size:
         raise ValueError(
@@ -74,6 +105,11 @@ def prepared_parts(
             "balanced, which repeats images."
         )
     return parts
+
+
+def labels_of(data: Prepared, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The labels of each domain's images at these positions."""
+    return [data.labels(d)[part] for d, part in zip(data.domains, parts, strict=True)]
 
 
 def _split_domain(

@@ -185,7 +185,7 @@ def _train_members(
     configs: Mapping[Path, RunConfig], data: DomainData, watch: Watch
 ) -> dict[Path, Outcome]:
     first = next(iter(configs.values()))
-    program = make_program(first, len(data.classes), len(first.sources(data.domains)))
+    program = make_program(first, data.classes, len(first.sources(data.domains)))
     step = compile_population(program, data.flip)
     layout = one_device()
     failures: dict[Run, RunDivergedError] = {}

@@ -11,12 +11,12 @@ import optax
 
 from experiments.config.preset import Preset
 from experiments.config.run import RunConfig
-from experiments.data.open_classes import base_classes
 from experiments.devices import Layout
 from experiments.methods.registry import Hyperparameters, Method, find_method
 from experiments.models.registry import MODELS, Classes, Kind
 from experiments.models.tuning import Model, Params
 from experiments.training.optimizer import make_chain
+from experiments.training.parts import seen_classes
 from experiments.training.pattern import Numbers, pattern, with_arrays
 
 
@@ -85,14 +85,6 @@ def make_program(config: RunConfig, classes: Sequence[str], num_domains: int) ->
         num_domains,
         seen_classes(config, classes),
     )
-
-
-def seen_classes(config: RunConfig, classes: Sequence[str]) -> tuple[int, ...] | None:
-    """Labels of the classes that are trained on; None is all."""
-    preset = config.preset
-    if not preset.open_classes:
-        return None
-    return base_classes(classes, preset.open_classes, preset.class_order, config.data)
 
 
 class TrainState(NamedTuple):

@@ -1,6 +1,5 @@
 """A run in its folder: all that its config asks for, found once, and how far it is."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -15,7 +14,12 @@ from experiments.devices import Layout
 from experiments.training.evaluation import evaluation_line, score
 from experiments.training.feed import make_feed
 from experiments.training.first_batch import first_batch
-from experiments.training.metrics import MetricsLog, RunDivergedError, train_line
+from experiments.training.metrics import (
+    AVERAGES,
+    MetricsLog,
+    RunDivergedError,
+    train_line,
+)
 from experiments.training.numerics import environment
 from experiments.training.optimizer import learning_rate_schedule
 from experiments.training.pattern import numbers_of
@@ -57,7 +61,7 @@ class Run:
         self.config = config
         self.layout = layout
         self.feed = make_feed(config, data, layout)
-        self.program = make_program(config, len(data.classes), len(self.feed.sources))
+        self.program = make_program(config, data.classes, len(self.feed.sources))
         self.numbers = layout.put(numbers_of(config), layout.replicated)
         self.segments = Segments(folder.path, layout) if config.preset.swad else None
         first, self.frozen = begin(self.program, init_key(config), layout)
@@ -107,9 +111,8 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Keeps the record, and returns it: from here on the run is finished."""
-        if self.segments:
-            averaged = self.segments.average_over_valley(self._log.lines, self.state)
-            self._log.write(self._evaluate("swad", averaged))
+        for kind, averaged in self._averages().items():
+            self._log.write(self._evaluate(kind, averaged))
         record = self._record()
         self._folder.finish(record)
         if self.segments:
@@ -119,6 +122,15 @@ class Run:
     def close(self) -> None:
         """Ends the files of the metrics."""
         self._log.close()
+
+    def _averages(self) -> dict[str, TrainState]:
+        """The state with averaged weights, by each way of averaging that is asked for."""
+        found = {}
+        if self.segments:
+            found["swad"] = self.segments.average_over_valley(self._log.lines, self.state)
+        if self.config.preset.bma:
+            found["bma"] = self.state._replace(params=self.state.average)
+        return found
 
     def _way_out(self) -> str:
         """What is left of a run that diverged, and what to try."""
@@ -132,24 +144,30 @@ class Run:
     def _evaluate(self, kind: str, state: TrainState) -> dict[str, Any]:
         """The line of metrics of an evaluation; see `evaluation_line`."""
         parts = {("held out", name): read for name, read in self.feed.out_split.items()}
+        parts |= {("new", name): read for name, read in self.feed.new_split.items()}
         for name, reads in self.feed.in_split.items():
             parts |= {(which, name): read for which, read in reads.items()}
         found = score(
             self._predict(self.frozen, state),
             {key: read() for key, read in parts.items()},
+            self.program.seen,
         )
         in_split = {
             name: {which: found.pop((which, name)) for which in reads}
             for name, reads in self.feed.in_split.items()
         }
+        new = [found.pop(("new", name)) for name in self.feed.new_split]
         out_split = {name: part for (_, name), part in found.items()}
-        return evaluation_line(self.done, kind, self.config.unseen, out_split, in_split)
+        line = evaluation_line(self.done, kind, self.config.unseen, out_split, in_split)
+        if new:
+            line["in_domain_new_accuracy"] = float(np.mean([p.accuracy for p in new]))
+        return line
 
     def _record(self) -> dict[str, Any]:
         """What the finished run leaves in the table of results.
 
         Accuracies are those at the last step, and under the name of each selection rule
-        what it chose; `swad`, where it was asked for, is the averaged weights' score.
+        what it chose; `swad` and `bma`, where asked for, are averaged weights' scores.
         """
         config, preset, lines = self.config, self.config.preset, self._log.lines
         last = {line["kind"]: line for line in lines}
@@ -173,11 +191,11 @@ class Run:
             "seconds_per_step": float(np.median(seconds)) if seconds else None,
         }
         for name, rule in SELECTION_RULES.items():
-            record[name] = dataclasses.asdict(rule(lines, config.unseen))
-        if "swad" in last:
-            as_last = [{**last["swad"], "kind": "evaluation"}]
+            record[name] = rule(lines, config.unseen).as_record()
+        for kind in AVERAGES & last.keys():
+            as_last = [{**last[kind], "kind": "evaluation"}]
             chosen = SELECTION_RULES["last_step"](as_last, config.unseen)
-            record["swad"] = dataclasses.asdict(chosen)
+            record[kind] = chosen.as_record()
         record["commit"] = environment()["commit"]
         record["first_batch"] = first_batch(config, self._data)
         return record

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Lines = Sequence[dict[str, Any]]
+HALVES = "out_of_domain_accuracy/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Selected:
         the papers; where concepts of it were trained on, the others alone.
       in_split: accuracy on DomainBed's 80 %, whatever was trained on.
       whole: accuracy on all images of the unseen domain.
+      halves: of open classes the same on base and new classes, see `half_accuracies`.
     """
 
     step: int
@@ -31,6 +33,12 @@ class Selected:
     scored: float
     in_split: float
     whole: float
+    halves: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def as_record(self) -> dict[str, Any]:
+        """Its fields; without open classes there are no halves."""
+        fields = dataclasses.asdict(self)
+        return fields if self.halves else {k: v for k, v in fields.items() if k != "halves"}
 
 
 def training_domain_validation(lines: Lines, unseen: str) -> Selected:
@@ -89,4 +97,9 @@ def _selected(line: dict[str, Any], unseen: str, validation: float) -> Selected:
         scored=line[f"scored_accuracy/{unseen}"],
         in_split=line[f"in_split_accuracy/{unseen}"],
         whole=line["out_of_domain_accuracy"],
+        halves={
+            name.removeprefix(HALVES): value
+            for name, value in line.items()
+            if name.startswith(HALVES)
+        },
     )

@@ -113,7 +113,7 @@ def _begin(spec: Spec) -> tuple[Callable[[TrainState], Any], Trained]:
     train, heldout = memory_parts(config, data)
     train = apply_change(spec.change, train, config.unseen, config.seed)
     sources = [d for d, name in enumerate(train.domains) if name != config.unseen]
-    program = make_program(config, len(data.classes), len(sources))
+    program = make_program(config, data.classes, len(sources))
     state, frozen = begin(program, init_key(config), one_device())
     lane = jax.device_put(make_lane(config, frozen, stack_domains(train, sources)))
     step = functools.partial(_compile_step(program, data.flip), lane)

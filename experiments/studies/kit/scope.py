@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from experiments.config.run import RunConfig
+from experiments.data import DomainData
 from experiments.results.table import Table
 from experiments.studies.kit.run import load_once
 from experiments.training.pattern import pattern
@@ -34,13 +35,13 @@ def _scope(configs: list[RunConfig]) -> Scope:
     first, presets = configs[0], [config.preset for config in configs]
     preset = first.preset
     data = load_once(first.data, preset.image_size)
-    classes, size = len(data.classes), preset.image_size
+    size = preset.image_size
     pretrained = "" if preset.weights == "scratch" else ", pretrained on ImageNet"
     return {
-        "data": f"{first.data}, {len(data.domains)} domains, {classes} classes",
+        "data": f"{first.data}, {len(data.domains)} domains, {len(data.classes)} classes",
         "images": f"{sum(map(len, data.labels)):,} of {size} x {size} pixels",
         "network": f"{preset.model}{pretrained}",
-        "trained parameters": f"{_parameters(first, classes, len(data.domains) - 1):,}",
+        "trained parameters": f"{_parameters(first, data):,}",
         "optimizer": f"{preset.optimizer}, {preset.schedule} schedule",
         "augmentation": f"shifts of up to {preset.shift} pixels"
         + (", mirrored" if data.flip else ""),
@@ -51,8 +52,8 @@ def _scope(configs: list[RunConfig]) -> Scope:
     }
 
 
-def _parameters(config: RunConfig, classes: int, sources: int) -> int:
-    program = make_program(pattern(config), classes, sources)
+def _parameters(config: RunConfig, data: DomainData) -> int:
+    program = make_program(pattern(config), data.classes, len(data.domains) - 1)
     state, _ = shapes(program)
     return int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)))
 

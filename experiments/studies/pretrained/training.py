@@ -18,6 +18,8 @@ from experiments.fields import digest
 from experiments.methods.registry import find_method
 from experiments.models.classifier import Classifier
 from experiments.models.efficientnet_lite import BLOCKS, EfficientNetLite0
+from experiments.models.registry import OF_A_HEAD
+from experiments.models.tuning import Model
 from experiments.studies.kit.run import load_once
 from experiments.studies.pretrained.frozen import CUT, kept_maps, part
 from experiments.studies.pretrained.images import Pool, draw_views, pool
@@ -69,8 +71,11 @@ class TailSpec:
 class TailProgram(Program):
     """A method on the blocks behind the frozen ones."""
 
-    def _module(self, dtype: str) -> Classifier:
-        return tail_model(self.num_classes, "frozen", dtype)
+    @functools.cached_property
+    def model(self) -> Model:
+        """Those blocks and the head, all trained."""
+        module = tail_model(len(self.classes), "frozen", self.preset.dtype)
+        return Model(module, OF_A_HEAD["finetune"]())
 
 
 def tail_model(num_classes: int, batch_norm: str, dtype: str = "float32") -> Classifier:
@@ -98,7 +103,7 @@ def train_tail(spec: TailSpec, data: DomainData, maps: np.ndarray) -> dict[str, 
     sources = [data.domain_index(name) for name in config.sources(data.domains)]
     images = pool(config, data, maps)
     training = jax.device_put(images.training(sources))
-    program = tail_program(config, len(data.classes), len(sources))
+    program = tail_program(config, data.classes, len(sources))
     given = numbers_of(config), training, batch_key(config)
     step, look = (make(program, spec.permuted) for make in (_compile_step, _compile_look))
     steps = config.preset.steps
@@ -131,13 +136,13 @@ def look_steps(steps: int) -> set[int]:
     return {steps * (2 * i + 1) // (2 * LOOKS) for i in range(LOOKS)}
 
 
-def tail_program(config: RunConfig, num_classes: int, num_domains: int) -> TailProgram:
+def tail_program(
+    config: RunConfig, classes: tuple[str, ...], num_domains: int
+) -> TailProgram:
     """The program of all runs of the config's pattern."""
     common = pattern(config)
     method = find_method(config.method)
-    return TailProgram(
-        method, common.hyperparameters, common.preset, num_classes, num_domains
-    )
+    return TailProgram(method, common.hyperparameters, common.preset, classes, num_domains)
 
 
 def first_state(
@@ -149,7 +154,7 @@ def first_state(
     params = {"backbone": own["params"], "head": head}
     params = jax.tree.map(jnp.array, params)  # a step donates them
     stats = {"backbone": jax.tree.map(jnp.array, own["batch_stats"])}
-    live = _compile_statistics(program.num_classes, config.preset.batch_size)
+    live = _compile_statistics(len(program.classes), config.preset.batch_size)
     key = jax.random.fold_in(batch_key(config), STATISTICS)
     for i in range(STATISTICS):
         stats = live(params, stats, training, key, i)
@@ -165,7 +170,7 @@ def scores(
     program: Program, state: TrainState, images: Pool, sources: Sequence[int], unseen: int
 ) -> dict[str, float]:
     """Accuracies on the images as they are, and on those that are trained on."""
-    predict = _compile_predict(program.num_classes)
+    predict = _compile_predict(len(program.classes))
     right = []
     for start in range(0, len(images.labels), CHUNK):
         chunk = images.maps[start : start + CHUNK, 0]

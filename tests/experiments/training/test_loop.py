@@ -48,7 +48,11 @@ def train(config, path, *progress, data=None):
 
 def final_state(path, own):
     """The state in the last checkpoint."""
-    fresh, _ = begin(make_program(own, 10, 5), jax.random.key(99), one_device())
+    fresh, _ = begin(
+        make_program(own, load("rotated_digits").classes, 5),
+        jax.random.key(99),
+        one_device(),
+    )
     with contextlib.closing(RunFolder(path, own, one_device())) as folder:
         return folder.restore(fresh)
 

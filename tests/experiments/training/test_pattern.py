@@ -18,7 +18,7 @@ from experiments.training.loop import train
 from experiments.training.pattern import numbers_of, pattern
 from experiments.training.program import begin, make_program, shapes
 from experiments.training.step import compile_step, train_step
-from tests.experiments.training.test_step import BATCH, CLASSES, KEY, SIZE
+from tests.experiments.training.test_step import BATCH, KEY, NAMES, SIZE
 
 DATA = load("rotated_digits")
 SMALL = {
@@ -73,7 +73,7 @@ def test_every_method_takes_its_numbers_as_arrays(method):
     assert pattern(a) == pattern(b) == pattern(pattern(a))
     read = set(METHODS[method].reads)
     assert numbers_of(a).hyperparameters.keys() == read - {"variance", *STATIC}
-    program = make_program(a, CLASSES, 2)
+    program = make_program(a, NAMES, 2)
     before, frozen = shapes(program)
     step = compile_step.__wrapped__(program, one_device())
     state, _ = jax.eval_shape(step, numbers_of(b), frozen, before, BATCH)
@@ -115,7 +115,7 @@ def steps_of(step, state, count=3):
     "method", ["disam+sagm", "rst", "ae_sam", "wsam", "vasso", "friendly_sam"]
 )
 def test_each_number_acts_as_the_constant_does(method):
-    program = make_program(config(method, **A), CLASSES, 2)
+    program = make_program(config(method, **A), NAMES, 2)
     step = compile_step(program, one_device())
 
     def traced(own):
@@ -148,7 +148,7 @@ def test_train_compiles_one_step_for_runs_that_differ_in_numbers(tmp_path):
         train(own, DATA, tmp_path / str(i))
     info = compile_step.cache_info()
     assert (info.misses, info.hits) == (1, 1)
-    step = compile_step(make_program(configs[0], 10, 5), one_device())
+    step = compile_step(make_program(configs[0], DATA.classes, 5), one_device())
     assert step._cache_size() == 1
 
 
@@ -158,5 +158,5 @@ def test_studies_compile_one_step_for_runs_that_differ_in_numbers():
     for own in (config(**A), config(seed=1, **B)):
         train_spec(Spec(own, probes=()))
     assert run._compile_step.cache_info().misses == 1
-    step = run._compile_step(make_program(config(**A), 10, 5), DATA.flip)
+    step = run._compile_step(make_program(config(**A), DATA.classes, 5), DATA.flip)
     assert step._cache_size() == 1

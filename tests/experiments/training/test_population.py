@@ -59,7 +59,7 @@ def config(method="erm", seed=0, unseen="75", also_unseen="", **changes):
 
 
 def final_params(path, own):
-    program = make_program(own, 10, len(own.sources(DATA.domains)))
+    program = make_program(own, DATA.classes, len(own.sources(DATA.domains)))
     state, _ = shapes(program)  # compiles nothing
     with contextlib.closing(RunFolder(path, own, one_device())) as folder:
         return jax.tree.leaves(folder.restore(state).params)

@@ -20,6 +20,7 @@ from experiments.training.step import compile_step
 from tests.float32 import BOUND, assert_close
 
 CLASSES, SIZE = 3, 16
+NAMES = tuple("abc")
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
 BATCH = Batch(
@@ -34,7 +35,7 @@ SGD = dataclasses.replace(SMALL, optimizer="sgd", learning_rate=0.1, weight_deca
 
 def program(method="erm", preset=SGD):
     own = METHODS[method]
-    return Program(own, own.defaults, preset, CLASSES, num_domains=2)
+    return Program(own, own.defaults, preset, NAMES, num_domains=2)
 
 
 def fresh(program):
