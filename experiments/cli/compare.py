@@ -95,9 +95,7 @@ def compare_command(
     for name in _split(asked.methods):
         find_method(name)
     layout = _start(asked, machines)
-    opened = cli_machines.writer_first(
-        layout, lambda: open_for(asked, overrides.get("image_size"), where)
-    )
+    opened = cli_machines.writer_first(layout, lambda: open_for(asked, overrides, where))
     configs = _configs(asked, overrides, opened)
     layout = cli_machines.fit(layout, machines, batch_examples(configs[0], opened))
     if asked.vectorize and layout.process_count > 1:
@@ -146,12 +144,14 @@ def _way_to_train(asked: Asked, where: Where, layout: Layout) -> TrainAll:
 def _configs(
     asked: Asked, overrides: dict[str, Any], data: DomainData | Prepared
 ) -> list[RunConfig]:
-    """Every run: methods by unseen domains by seeds."""
+    """Every run: tunings by methods by unseen domains by seeds."""
     domains = _split(asked.unseen) or list(data.domains)
     for domain in domains:
         data.domain_index(domain)
-    runs = itertools.product(_split(asked.methods), domains, range(asked.seeds))
-    return [
+    tunings = _split(overrides.get("tuning", "")) or [None]
+    methods = _split(asked.methods)
+    runs = itertools.product(tunings, methods, domains, range(asked.seeds))
+    configs = [
         with_steps(
             make_config(
                 data=asked.data,
@@ -160,13 +160,15 @@ def _configs(
                 seed=seed,
                 protocol=asked.protocol,
                 data_fingerprint=data.fingerprint,
-                overrides=overrides,
+                overrides={**overrides, "tuning": tuning},
             ),
             data,
             asked.gradients,
         )
-        for method, domain, seed in runs
+        for tuning, method, domain, seed in runs
     ]
+    # Where nothing is trained, all methods are one.
+    return list({config.name: config for config in configs}.values())
 
 
 def _compare(

@@ -1,7 +1,7 @@
 """The commands about data: `prepare`, `export`, `datasets`, and opening what is named."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,13 +20,13 @@ from experiments.fields import check_known
 
 
 def open_for(
-    asked: TrainedOn, image_size: int | None, where: Where
+    asked: TrainedOn, overrides: Mapping[str, Any], where: Where
 ) -> DomainData | Prepared:
     """The data set that is asked for, prepared if it has to be.
 
     Args:
-      asked: names it, and the protocol whose image size is taken where none is given.
-      image_size: pixels along a side, for data sets held in memory.
+      asked: names it, and the protocol.
+      overrides: of the protocol's fields; the image size is for data held in memory.
       where: its images are.
 
     Returns:
@@ -35,8 +35,9 @@ def open_for(
     Raises:
       ValueError: there is no such data set, or its images are missing.
     """
-    _, found = find_protocol(asked.data, asked.protocol)
-    return _open(asked.data, image_size or found.preset.image_size, where)
+    _, found = find_protocol(asked.data, asked.protocol, overrides)
+    size = overrides.get("image_size") or found.preset.image_size
+    return _open(asked.data, size, where)
 
 
 def protocol_line(config: RunConfig) -> str:
@@ -44,7 +45,7 @@ def protocol_line(config: RunConfig) -> str:
     preset = config.preset
     return (
         f"Protocol {config.protocol}: {preset.model}, weights {preset.weights}, "
-        f"{preset.trained} trained, BatchNorm {preset.batch_norm}, {preset.dtype}."
+        f"tuning {preset.tuning}, BatchNorm {preset.batch_norm}, {preset.dtype}."
     )
 
 

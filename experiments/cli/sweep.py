@@ -130,7 +130,7 @@ def _begin(folder: Path, asked: Asked, overrides: dict[str, Any], where: Where) 
     for name in methods:
         find_method(name)
     trained_on = TrainedOn(data=str(asked.data), protocol=asked.protocol)
-    opened = open_for(trained_on, overrides.get("image_size"), where)
+    opened = open_for(trained_on, overrides, where)
     sweep = make_sweep(
         opened,
         where,

@@ -38,9 +38,7 @@ def train_command(
 ) -> None:
     """Train one method on all domains but one; run again, it goes on where it stopped."""
     layout = cli_machines.start(machines)
-    opened = cli_machines.writer_first(
-        layout, lambda: open_for(asked, overrides.get("image_size"), where)
-    )
+    opened = cli_machines.writer_first(layout, lambda: open_for(asked, overrides, where))
     config = make_config(
         data=asked.data,
         method=asked.method,

@@ -3,6 +3,7 @@
 import dataclasses
 
 from experiments.data.open_classes import ORDERS
+from experiments.data.transforms import VIEWS
 from experiments.devices import PARAMETERS
 from experiments.fields import check_at_least, check_known, option
 from experiments.methods.penalties import PENALTIES
@@ -21,7 +22,8 @@ CHOICES = {
     "batching": ("balanced", "merged"),
     "split": ("groups", "domainbed", "release", "files"),
     "optimizer": ("adam", "adamw", "sgd"),
-    "schedule": ("cosine", "constant", "step"),
+    "schedule": ("cosine", "annealed", "constant", "step"),
+    "view": tuple(VIEWS),
     "penalty": ("none", *PENALTIES),
     "noisy_sources": ("all", "first"),
     "parameters": PARAMETERS,
@@ -53,15 +55,18 @@ class Preset:
       `domain` one for each domain; their gradients are averaged. With `batch` and several
       micro_batches the step is the whole batch's, but for live BatchNorm, which then
       normalizes each micro-batch by itself.
-    schedule: `cosine` warms up over the first 5 % and falls to 0; `step` falls to a tenth
-      at 80 % of the steps, as the DISAM release.
+    schedule: `cosine` warms up over the first 5 % and falls to 0; `annealed` falls so from
+      the first step on, as CLIPOOD; `step` falls to a tenth at 80 % of the steps, as the
+      DISAM release.
+    view: of an image at the test: `whole`, its aspect not kept, as DomainBed, or
+      `center_crop`, the square in its middle, as CLIP.
     """
 
     steps: int = option(5001, "optimizer steps")
     epochs: float = option(0.0, "epochs of merged batches; if not 0, they set the steps")
     model: str = option("resnet50", "backbone")
     weights: str = option("scratch", "scratch, package, or a .pth or .safetensors file")
-    tuning: str = option("finetune", "what is trained of the model")
+    tuning: str = option("finetune", "what is trained; of `compare` several")
     batch_norm: str = option("frozen", "BatchNorm statistics")
     dropout: float = option(0.0, "share of the features dropped before the head")
     dtype: str = option("float32", "compute dtype; parameters are float32")
@@ -93,6 +98,7 @@ class Preset:
     )
     noisy_sources: str = option("all", "source domains with wrong labels", later=True)
     swad: bool = option(False, "also evaluate the weights averaged over the loss valley")
+    view: str = option("whole", "of an image at the test", later=True)
     activation: str = option("", "of CLIP's towers (default: the known file's)", later=True)
     margin: float = option(0.3, "lambda of clipood's margin softmax", later=True)
     context: int = option(16, "vectors of coop's prompts", later=True)
@@ -112,17 +118,11 @@ class Preset:
         for field in dataclasses.fields(self):
             if field.name in CHOICES:
                 check_known(field.name, getattr(self, field.name), CHOICES[field.name])
-        for name in (
-            "steps",
-            "batch_size",
-            "image_size",
-            "micro_batches",
-            "rank",
-            "context",
-        ):
+        for name in ("batch_size", "image_size", "micro_batches", "rank", "context"):
             check_at_least(name, getattr(self, name), 1)
         for name in (*NOT_NEGATIVE, "weight_decay"):
             check_at_least(name, getattr(self, name), 0)
+        check_at_least("steps", self.steps, 0 if self.tuning == "zero_shot" else 1)
         if self.penalty_start is not None:
             check_at_least("penalty_start", self.penalty_start, 0)
         for name in ("holdout_fraction", "dropout", "label_noise", "open_classes"):

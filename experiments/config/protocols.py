@@ -21,12 +21,15 @@ Where the papers disagree with themselves:
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
+from experiments.config import clip_protocols as clip
 from experiments.config.preset import Preset
 from experiments.data import DATASETS
 from experiments.data.benchmarks import BENCHMARKS
 from experiments.fields import check_known
 from experiments.methods import METHODS, Hyperparameters, find_method
+from experiments.models.registry import MODELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Protocol:
       checkpoint_every: steps between evaluations, counted back from the last step.
       reference: where it is written, printed with every result.
       hyperparameters: per method, what differs from its defaults.
+      tunings: per tuning that it serves, what differs from the preset.
     """
 
     preset: Preset
@@ -46,6 +50,14 @@ class Protocol:
     hyperparameters: Mapping[str, Mapping[str, object]] = dataclasses.field(
         default_factory=dict
     )
+    tunings: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+
+    def preset_of(self, tuning: str | None) -> Preset:
+        """The preset with what it changes for a tuning; None is its own."""
+        if tuning is None or tuning == self.preset.tuning:
+            return self.preset
+        changes = {"tuning": tuning, **self.tunings.get(tuning, {})}
+        return dataclasses.replace(self.preset, **changes)  # pyright: ignore[reportArgumentType]
 
     def hyperparameters_of(self, method: str) -> Hyperparameters:
         """The method's defaults with what this protocol changes."""
@@ -65,6 +77,7 @@ IN_MEMORY = Preset(
     shift=4,
     split="groups",
 )
+NOTHING: Mapping[str, Any] = {}
 HERE = "this project's own, see the README"
 WRONG_LABELS = "wrong_labels"  # of data held in memory: 40 % of the training labels
 
@@ -154,6 +167,21 @@ def _domainbed(data: str) -> Protocol:
     return Protocol(DOMAINBED, 1000 if data == "domain_net" else 300, reference)
 
 
+def _clip(data: str) -> dict[str, Protocol]:
+    found = {
+        "clipood": Protocol(clip.clipood(data), 500, clip.SHIFT, tunings=clip.OTHERS),
+        "coop": Protocol(clip.COOP, 500, clip.PROMPTS),
+    }
+    if data in ("office_home", "domain_net"):
+        wild, stated = clip.clipood_wild(data), clip.disam_open(data)
+        rho = {name: {"rho": 1e-5} for name, m in METHODS.items() if "rho" in m.reads}
+        found |= {
+            "clipood_wild": Protocol(wild, 500, clip.WILD, tunings=clip.OTHERS),
+            "disam_open": Protocol(stated, 500, clip.OPEN, rho, tunings=clip.OTHERS),
+        }
+    return found
+
+
 def _in_memory(data: str) -> dict[str, Protocol]:
     preset = dataclasses.replace(IN_MEMORY, **DATASETS[data].preset)
     # Three times as long: by then a network has begun to learn the wrong labels by heart.
@@ -173,18 +201,23 @@ PROTOCOLS: dict[str, dict[str, Protocol]] = {
             "sagm": _sagm(name),
             "disam_release": _release(name),
             "domainbed": _domainbed(name),
+            **_clip(name),
         }
         for name in BENCHMARKS
     },
 }
 
 
-def find_protocol(data: str, name: str | None) -> tuple[str, Protocol]:
-    """The protocol of a data set; its first one for None.
+def find_protocol(
+    data: str, name: str | None, asked: Mapping[str, Any] = NOTHING
+) -> tuple[str, Protocol]:
+    """The protocol of a data set; for None the first that suits, or else its first one.
 
     Args:
       data: a key of `PROTOCOLS`.
       name: of the protocol.
+      asked: fields of the preset; its tuning, its model and whether classes are open say
+        what suits.
 
     Returns:
       Its name and itself.
@@ -195,11 +228,22 @@ def find_protocol(data: str, name: str | None) -> tuple[str, Protocol]:
     check_known("data set", data, tuple(PROTOCOLS))
     known = PROTOCOLS[data]
     if name is None:
-        name = next(iter(known))
+        name = next((n for n, p in known.items() if _suits(p, asked)), next(iter(known)))
     if name not in known and data == "folder":
         return name, _for_a_folder(name)
     check_known(f"protocol of {data}", name, tuple(known))
     return name, known[name]
+
+
+def _suits(protocol: Protocol, asked: Mapping[str, Any]) -> bool:
+    preset = protocol.preset
+    model, tuning = asked.get("model"), asked.get("tuning")
+    of_the_kind = not model or type(MODELS[preset.model]) is type(MODELS.get(model))
+    return (
+        of_the_kind
+        and (not tuning or tuning in (preset.tuning, *protocol.tunings))
+        and bool(preset.open_classes) == bool(asked.get("open_classes"))
+    )
 
 
 def _for_a_folder(name: str) -> Protocol:

@@ -63,9 +63,9 @@ class RunConfig:
             )
         if not self.preset.weights:
             raise ValueError(
-                f"this protocol starts {self.preset.model} from ImageNet weights: give "
-                "their file, --weights FILE (.pth or .safetensors), or --weights scratch "
-                "to go without."
+                f"this protocol starts {self.preset.model} from pretrained weights: "
+                "give their file, --weights FILE (.pth or .safetensors), or --weights "
+                "scratch to go without."
             )
         method.make(self.hyperparameters)
         method.chooser(self.hyperparameters)
@@ -112,10 +112,21 @@ class RunConfig:
 
     @property
     def method_name(self) -> str:
-        """The method with the penalty added to its losses, e.g. `disam+coral`."""
-        penalty = self.preset.penalty
-        name = find_method(self.method).name
-        return name if penalty == "none" else f"{name}+{penalty}"
+        """The method with its tuning and penalty; see `full_name`."""
+        preset = self.preset
+        return full_name(preset.tuning, find_method(self.method).name, preset.penalty)
+
+
+def full_name(tuning: str, method: str, penalty: str) -> str:
+    """E.g. `disam`, `disam+coral` with a penalty, `coop+disam` tuned otherwise.
+
+    Where nothing is trained it is `zero_shot` whatever the method.
+    """
+    if tuning == "zero_shot":
+        return tuning
+    before = () if tuning == "finetune" else (tuning,)
+    after = () if penalty == "none" else (penalty,)
+    return "+".join((*before, method, *after))
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -156,9 +167,10 @@ def make_config(
       ValueError: something is unknown or out of range; the message lists what there is.
     """
     find_method(method)
-    protocol, base = find_protocol(data, protocol)
+    asked = {k: v for k, v in (overrides or {}).items() if v is not None}
+    protocol, base = find_protocol(data, protocol, asked)
     values: dict[str, Any] = {"checkpoint_every": base.checkpoint_every}
-    values |= {k: v for k, v in (overrides or {}).items() if v is not None}
+    values |= asked
     if "steps" in values:  # said in steps, and no longer in epochs
         values.setdefault("epochs", 0.0)
     return RunConfig(
@@ -170,7 +182,7 @@ def make_config(
         protocol=protocol,
         data_fingerprint=data_fingerprint,
         hyperparameters=replace_known(base.hyperparameters_of(method), values),
-        preset=replace_known(base.preset, values),
+        preset=replace_known(base.preset_of(values.get("tuning")), values),
         **{k: values[k] for k in ("log_every", "checkpoint_every") if k in values},
     )
 

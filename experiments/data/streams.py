@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from experiments.data.transforms import decode, random_resized_crop, resize
+from experiments.data.transforms import VIEWS, decode, random_resized_crop
 
 THREADS = min(os.cpu_count() or 1, 16)  # each keeps two batches, and all share one GIL
 
@@ -138,9 +138,14 @@ def iterate(
 
 
 def evaluation_chunks(
-    source: Any, indices: np.ndarray, image_size: int, chunk: int, threads: int = THREADS
+    source: Any,
+    indices: np.ndarray,
+    image_size: int,
+    chunk: int,
+    threads: int = THREADS,
+    view: str = "whole",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The examples at `indices` in order, resized whole, read ahead in threads.
+    """The examples at `indices` in order, read ahead in threads.
 
     Args:
       source: of one domain.
@@ -148,6 +153,7 @@ def evaluation_chunks(
       image_size: side of the images in pixels, S.
       chunk: examples at a time; the last chunk may be shorter.
       threads: that read, each a chunk at a time.
+      view: of an image, a key of `VIEWS`.
 
     Returns:
       An iterator of images, uint8 [n, S, S, 3], and labels, int32 [n].
@@ -158,7 +164,7 @@ def evaluation_chunks(
 
     def read(start: int) -> tuple[np.ndarray, np.ndarray]:
         records = [source[int(i)] for i in indices[start : start + chunk]]
-        images = [resize(_decoded(record), image_size) for record in records]
+        images = [VIEWS[view](_decoded(record), image_size) for record in records]
         labels = [record["label"] for record in records]
         return np.stack(images), np.array(labels, np.int32)
 

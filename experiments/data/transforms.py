@@ -71,5 +71,22 @@ def random_resized_crop(
 
 
 def resize(image: Image.Image, size: int) -> np.ndarray:
-    """The papers' view for testing: the whole image, its aspect not kept."""
+    """DomainBed's view for testing: the whole image, its aspect not kept."""
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def center_crop(image: Image.Image, size: int) -> np.ndarray:
+    """CLIP's view for testing: its shorter side resized to `size`, the middle cut out.
+
+    As torchvision's Resize and CenterCrop, bilinear: the longer side is rounded down, and
+    half of an odd rest is rounded to even.
+    """
+    width, height = image.size
+    short = min(width, height)
+    width, height = size * width // short, size * height // short
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+VIEWS = {"whole": resize, "center_crop": center_crop}

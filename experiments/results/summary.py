@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.config.run import full_name
 from experiments.results.earlier import comparison_record
 from experiments.results.paired import Difference, differences_to_first
 from experiments.training.selection import SELECTION_RULES
@@ -113,9 +114,9 @@ def over_seeds(values: list[float], spread: str = "std") -> Spread:
 
 
 def method_of(record: dict[str, Any]) -> str:
-    """The method with the penalty added to its losses, e.g. `disam+coral`."""
-    penalty = record.get("penalty", "none")
-    return record["method"] + ("" if penalty == "none" else f"+{penalty}")
+    """The method with its tuning and penalty; see `full_name`."""
+    tuning, penalty = record.get("tuning", "finetune"), record.get("penalty", "none")
+    return full_name(tuning, record["method"], penalty)
 
 
 def summarize(records: Records) -> list[Row]:

@@ -264,7 +264,7 @@ def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
             yield Batch(images, layout.join(read.labels), layout.join(read.domains), kept)
 
     def read(domain: int, part: np.ndarray) -> Callable[[], Chunks]:
-        return lambda: _read(data, domain, part, preset.image_size)
+        return lambda: _read(data, domain, part, preset.image_size, preset.view)
 
     heldout = [held for _, held in parts]
     known = [np.ones(len(held), bool) for held in heldout]
@@ -284,18 +284,21 @@ def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
     )
 
 
-def _read(data: Prepared, domain: int, part: np.ndarray, size: int) -> Chunks:
+def _read(data: Prepared, domain: int, part: np.ndarray, size: int, view: str) -> Chunks:
     name = data.domains[domain]
     total = sum(data.counts.values())
     if total * size * size * 3 > KEEP_DECODED:
-        return evaluation_chunks(data.records(name), part, size, CHUNK)
-    images, labels = _decoded(data, name, size)
+        return evaluation_chunks(data.records(name), part, size, CHUNK, view=view)
+    images, labels = _decoded(data, name, size, view)
     return in_chunks(images[part], labels[part])
 
 
 @functools.lru_cache(maxsize=16)
-def _decoded(data: Prepared, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _decoded(
+    data: Prepared, name: str, size: int, view: str
+) -> tuple[np.ndarray, np.ndarray]:
     records = data.records(name)
-    chunks = list(evaluation_chunks(records, np.arange(len(records)), size, CHUNK))
+    everything = np.arange(len(records))
+    chunks = list(evaluation_chunks(records, everything, size, CHUNK, view=view))
     images, labels = zip(*chunks, strict=True)
     return np.concatenate(images), np.concatenate(labels)

@@ -37,6 +37,8 @@ def _unit_schedule(preset: Preset) -> optax.Schedule:
     """The schedule with a peak of 1."""
     if preset.schedule == "constant":
         return optax.constant_schedule(1.0)
+    if preset.schedule == "annealed":
+        return optax.cosine_decay_schedule(1.0, max(preset.steps, 1))
     if preset.schedule == "step":
         return optax.piecewise_constant_schedule(1.0, {int(0.8 * preset.steps): 0.1})
     warmup = max(1, preset.steps // 20)

@@ -74,6 +74,11 @@ class Run:
         self._log = MetricsLog(folder.path, self.done, layout)
         self._seconds_per_step: list[float] = []
 
+    @property
+    def evaluated(self) -> bool:
+        """Whether there is an evaluation."""
+        return any(line["kind"] == "evaluation" for line in self._log.lines)
+
     def log_window(
         self, evaluations: list[dj.Evaluation], seconds: float
     ) -> dict[str, Any]:
@@ -177,6 +182,7 @@ class Run:
         record = {
             "method": method.name,
             "penalty": preset.penalty,
+            "tuning": preset.tuning,
             "data": config.data,
             "unseen_domain": config.unseen,
             "also_unseen_domain": config.also_unseen,
@@ -187,7 +193,7 @@ class Run:
             "steps": preset.steps,
             "gradients_per_step": method.gradients(h, self.program.num_domains),
             **{k: v for k, v in last["evaluation"].items() if k not in ("step", "kind")},
-            **{k: v for k, v in last["train"].items() if k.startswith("loss")},
+            **{k: v for k, v in last.get("train", {}).items() if k.startswith("loss")},
             "seconds_per_step": float(np.median(seconds)) if seconds else None,
         }
         for name, rule in SELECTION_RULES.items():
