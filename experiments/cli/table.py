@@ -10,6 +10,7 @@ import typer
 from experiments.config.protocols import find_protocol
 from experiments.fields import check_known
 from experiments.files import read_json
+from experiments.models.registry import TUNINGS
 from experiments.results.beside_papers import domain_table, overview_table
 from experiments.results.over_draws import count_states, select_over_draws
 from experiments.results.summary import Records
@@ -31,7 +32,7 @@ def table_command(
     selection: Annotated[
         str,
         typer.Option(
-            help="training_domain_validation, oracle; last_step, swad of a comparison; "
+            help="training_domain_validation, oracle; last_step, swad, bma of a comparison; "
             "leave_one_domain_out of a sweep."
         ),
     ] = "training_domain_validation",
@@ -42,9 +43,13 @@ def table_command(
         str,
         typer.Option(
             help="Of the unseen domain: scored, what was not trained on (of folders 80 %, "
-            "as the papers); in_split, 80 % whatever was trained on; whole."
+            "as the papers); in_split, 80 % whatever was trained on; whole. With open "
+            "classes: total, base, new, harmonic, base_within, new_within."
         ),
     ] = "scored",
+    tuning: Annotated[
+        str, typer.Option(help="Of the methods shown, with commas between (default: all).")
+    ] = "",
     format: Annotated[str, typer.Option(help="markdown, csv or latex.")] = "markdown",
 ) -> None:
     """Print results beside the papers' numbers; what is missing stays empty.
@@ -62,7 +67,11 @@ def table_command(
     found = [read(path, selection) for path in paths]
     records = [record for several, _ in found for record in several]
     of_sweeps = {record["data"] for record in records} if sweeps else set()
-    shown = {"rule": selection, "part": part, "spread": spread}
+    tunings = [name.strip() for name in tuning.split(",") if name.strip()]
+    for name in tunings:
+        check_known("tuning", name, TUNINGS)
+    shown: dict[str, Any] = {"rule": selection, "part": part, "spread": spread}
+    shown["tunings"] = tunings
     if data or len(of_sweeps) == 1:
         table = domain_table(records, data or of_sweeps.pop(), **shown)
     else:

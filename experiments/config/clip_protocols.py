@@ -6,8 +6,8 @@ are float32, where theirs are float16, in which 43 % to 99 % of such small steps
 and the target is tested on all its images that were not held out, not on a held-out fifth.
 
 `coop` is DISAM's section 4.3 and appendix C.1: 16 generic vectors, 5,000 steps of 32
-images, learning rate 2e-3. They state neither optimizer, schedule, initial vectors nor how domains
-are mixed; SGD with momentum 0.9, weight decay 5e-4, a cosine without warm-up and
+images, learning rate 2e-3. They state neither optimizer, schedule, initial vectors nor how
+domains are mixed; SGD with momentum 0.9, weight decay 5e-4, a cosine without warm-up and
 N(0, 0.02^2) are those of CoOp's code, and the batches are mixed here.
 
 `disam_open` is appendix C.1 for open classes: learning rate 1e-7, rho 1e-5. Of weights of
@@ -56,7 +56,7 @@ OTHERS: Mapping[str, Mapping[str, object]] = {
     "finetune": {"bma": 0.0},
     "lora": {"learning_rate": 1e-4, "bma": 0.0},
     "linear": {"learning_rate": 1e-3, "bma": 0.0},
-    "zero_shot": {"steps": 0, "bma": 0.0},
+    "zero_shot": {"bma": 0.0},
 }
 SHIFT = "Shu et al., ICML 2023, domain shift, their code's scripts"
 WILD = "Shu et al., ICML 2023, in the wild, their code's scripts"

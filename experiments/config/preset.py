@@ -9,7 +9,7 @@ from experiments.fields import check_at_least, check_known, option
 from experiments.methods.penalties import PENALTIES
 from experiments.models.clip.prompts import POSITIONS
 from experiments.models.clip.towers import ACTIVATIONS
-from experiments.models.registry import MODELS, TUNINGS
+from experiments.models.registry import MODELS, TUNINGS, UNTRAINED
 
 # What a field may be, where that is a name.
 CHOICES = {
@@ -122,7 +122,7 @@ class Preset:
             check_at_least(name, getattr(self, name), 1)
         for name in (*NOT_NEGATIVE, "weight_decay"):
             check_at_least(name, getattr(self, name), 0)
-        check_at_least("steps", self.steps, 0 if self.tuning == "zero_shot" else 1)
+        check_at_least("steps", self.steps, 0 if self.tuning in UNTRAINED else 1)
         if self.penalty_start is not None:
             check_at_least("penalty_start", self.penalty_start, 0)
         for name in ("holdout_fraction", "dropout", "label_noise", "open_classes"):

@@ -52,13 +52,6 @@ class Protocol:
     )
     tunings: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
 
-    def preset_of(self, tuning: str | None) -> Preset:
-        """The preset with what it changes for a tuning; None is its own."""
-        if tuning is None or tuning == self.preset.tuning:
-            return self.preset
-        changes = {"tuning": tuning, **self.tunings.get(tuning, {})}
-        return dataclasses.replace(self.preset, **changes)  # pyright: ignore[reportArgumentType]
-
     def hyperparameters_of(self, method: str) -> Hyperparameters:
         """The method's defaults with what this protocol changes."""
         changes = self.hyperparameters.get(method, {})

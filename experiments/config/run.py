@@ -8,6 +8,7 @@ from experiments.config.preset import Preset
 from experiments.config.protocols import find_protocol
 from experiments.fields import LATER, check_at_least, option
 from experiments.methods.registry import Hyperparameters, find_method
+from experiments.models.registry import TUNINGS, UNTRAINED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +123,17 @@ def full_name(tuning: str, method: str, penalty: str) -> str:
 
     Where nothing is trained it is `zero_shot` whatever the method.
     """
-    if tuning == "zero_shot":
+    if tuning in UNTRAINED:
         return tuning
     before = () if tuning == "finetune" else (tuning,)
     after = () if penalty == "none" else (penalty,)
     return "+".join((*before, method, *after))
+
+
+def tuning_of(name: str) -> str:
+    """The tuning in a name that `full_name` made."""
+    first = name.partition("+")[0]
+    return first if first in TUNINGS else "finetune"
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -171,6 +178,10 @@ def make_config(
     protocol, base = find_protocol(data, protocol, asked)
     values: dict[str, Any] = {"checkpoint_every": base.checkpoint_every}
     values |= asked
+    tuning = asked.get("tuning", base.preset.tuning)
+    changes = base.tunings.get(tuning, {})
+    if tuning in UNTRAINED:
+        values["steps"] = 0
     if "steps" in values:  # said in steps, and no longer in epochs
         values.setdefault("epochs", 0.0)
     return RunConfig(
@@ -182,7 +193,7 @@ def make_config(
         protocol=protocol,
         data_fingerprint=data_fingerprint,
         hyperparameters=replace_known(base.hyperparameters_of(method), values),
-        preset=replace_known(base.preset_of(values.get("tuning")), values),
+        preset=replace_known(base.preset, {**changes, **values}),
         **{k: values[k] for k in ("log_every", "checkpoint_every") if k in values},
     )
 

@@ -254,4 +254,5 @@ MODELS: Mapping[str, Kind] = {
     "clip": ClipClassifier(),
     "clip_vit_b16": ClipClassifier(width=(768, 16)),
 }
+UNTRAINED = ("zero_shot",)  # tunings that train nothing
 TUNINGS = tuple({name: None for kind in MODELS.values() for name in kind.tunings})

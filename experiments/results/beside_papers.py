@@ -1,12 +1,13 @@
 """Results beside the papers' printed numbers: by domain, and an overview of all data."""
 
 import dataclasses
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments.config.run import tuning_of
 from experiments.data.benchmarks import BENCHMARKS
 from experiments.fields import check_known
 from experiments.methods.registry import find_method
@@ -18,12 +19,24 @@ from experiments.training.numerics import FLAGS
 from experiments.training.run_folder import field_defaults, flatten
 from experiments.training.selection import SELECTION_RULES
 
-RULES = (*SELECTION_RULES, "swad", "leave_one_domain_out")
+RULES = (*SELECTION_RULES, "swad", "bma", "leave_one_domain_out")
 PARTS = {
     "scored": "what was not trained on of the unseen domain: of emoji_styles the unseen "
     "concepts, of others the part that was not held out (80 % in DomainBed)",
     "in_split": "the part of the unseen domain that was not held out (80 % in DomainBed)",
     "whole": "all images of the unseen domain",
+    "total": "all images of the unseen domain, some of new classes",
+    "base": "its images of the classes that were trained on, told among all classes",
+    "new": "its images of new classes, told among all classes",
+    "harmonic": "the harmonic mean of both",
+    "base_within": "its images of the classes that were trained on, told among those",
+    "new_within": "its images of new classes, told among those",
+}
+HALVES = ("base", "new", "harmonic", "base_within", "new_within")
+# What the papers print of a part; of the others nothing.
+PRINTED = {
+    **dict.fromkeys(("scored", "in_split", "whole"), "out_of_domain"),
+    **{part: f"out_of_domain_{part}" for part in ("total", "base", "new")},
 }
 
 
@@ -34,6 +47,7 @@ def domain_table(
     rule: str = "training_domain_validation",
     part: str = "scored",
     spread: str = "std",
+    tunings: Sequence[str] = (),
 ) -> Table:
     """Methods x unseen domains of one data set, ours and published.
 
@@ -47,6 +61,7 @@ def domain_table(
       rule: a selection rule, or `swad`.
       part: of the unseen domain, a key of `PARTS`.
       spread: what stands behind ±, a key of `SPREADS`.
+      tunings: whose methods are shown; none is all.
 
     Returns:
       The table; a cell is mean ± spread over seeds (n of them), in percent. The
@@ -60,16 +75,18 @@ def domain_table(
     check_known("data set of these results" if records else "data set", data, known)
     check_known("spread", spread, tuple(SPREADS))
     ours = _scores([r for r in records if r["data"] == data], rule, part)
-    printed = [p for p in load_published() if p.data == data and p.score == "out_of_domain"]
+    printed = [
+        p for p in load_published() if p.data == data and p.score == PRINTED.get(part)
+    ]
     domains = _domains(data, ours)
     rows = []
-    for method in _methods(ours, printed):
+    for method in _methods(ours, printed, tunings):
         for row in _rows(ours, method):
             columns = [list(ours.get((row, data, d), {}).values()) for d in domains]
             columns.append(_averages(ours, row, data, domains))
             rows.append((row.name, "here", *(_cell(c, spread) for c in columns)))
         rows += _published_rows(printed, method, (*domains, data))
-    caption = _caption(data, rule, part, spread)
+    caption = _caption(data, rule, part, spread) + _notes(printed)
     return Table(caption, ("method", "source", *domains, "avg"), tuple(rows))
 
 
@@ -79,6 +96,7 @@ def overview_table(
     rule: str = "training_domain_validation",
     part: str = "scored",
     spread: str = "std",
+    tunings: Sequence[str] = (),
 ) -> Table:
     """Methods x benchmarks, each the average over its domains, as the papers' Table 1.
 
@@ -90,13 +108,15 @@ def overview_table(
     """
     check_known("spread", spread, tuple(SPREADS))
     ours = _scores(records, rule, part)
-    averages = [p for p in load_published() if not p.domain and p.score == "out_of_domain"]
+    averages = [
+        p for p in load_published() if not p.domain and p.score == PRINTED.get(part)
+    ]
     whole = {(p.paper, p.table) for p in averages if p.data == "average"}
     printed = [p for p in averages if (p.paper, p.table) in whole]
     own = [data for data in dict.fromkeys(key[1] for key in ours) if data not in BENCHMARKS]
     columns = [*own, *BENCHMARKS]
     rows = []
-    for method in _methods(ours, printed):
+    for method in _methods(ours, printed, tunings):
         for row in _rows(ours, method):
             means = [_averages(ours, row, d, _domains(d, ours)) for d in columns]
             cells = [_cell(values, spread) for values in means]
@@ -165,6 +185,13 @@ def _scores(records: Records, rule: str, part: str) -> Scores:
 
 def _accuracy(record: dict[str, Any], rule: str, part: str) -> float:
     found = record[rule]
+    if part == "total" or part in HALVES:
+        if not found.get("halves"):
+            raise ValueError(
+                f"{record.get('file', 'a record')} has no new classes, and part is {part}: "
+                "ask for another, or run its command with --open-classes."
+            )
+        return {**found["halves"], "total": found["whole"]}[part]
     if part not in found:
         found = comparison_record(record)[rule]
     if part not in found:
@@ -238,10 +265,13 @@ def _domains(data: str, scores: Scores) -> list[str]:
     return list(dict.fromkeys(domain for _, name, domain in scores if name == data))
 
 
-def _methods(scores: Scores, printed: Sequence[Published]) -> list[str]:
+def _methods(
+    scores: Scores, printed: Sequence[Published], tunings: Sequence[str]
+) -> list[str]:
     """Ours first, then those that are only published and known here."""
     published = [number.method for number in printed if number.method]
-    return list(dict.fromkeys([*(row.method for row, _, _ in scores), *published]))
+    found = dict.fromkeys([*(row.method for row, _, _ in scores), *published])
+    return [name for name in found if not tunings or tuning_of(name) in tunings]
 
 
 def _rows(scores: Scores, method: str) -> list[_Row]:
@@ -251,15 +281,23 @@ def _rows(scores: Scores, method: str) -> list[_Row]:
 def _published_rows(
     printed: Sequence[Published], method: str, names: Sequence[str]
 ) -> list[tuple[str, ...]]:
-    """A row for each table of a paper; names are of domains or data sets."""
-    tables: dict[str, dict[str, Published]] = defaultdict(dict)
+    """A row for each of a paper's tables; names are of domains or data sets.
+
+    Where a table prints a method more than once, the source says as what.
+    """
+    rows: dict[tuple[str, str], dict[str, Published]] = defaultdict(dict)
     for number in printed:
         if number.method == method:
             source = f"{number.paper}, {number.table}, {number.backbone}"
-            tables[source][number.domain or number.data] = number
+            rows[source, number.printed][number.domain or number.data] = number
+    sources = Counter(source for source, _ in rows)
     return [
-        (method, source, *(_printed(numbers.get(name)) for name in names))
-        for source, numbers in tables.items()
+        (
+            method,
+            f"{source}, {name}" if sources[source] > 1 else source,
+            *(_printed(numbers.get(column)) for column in names),
+        )
+        for (source, name), numbers in rows.items()
     ]
 
 
@@ -276,10 +314,16 @@ def _printed(number: Published | None) -> str:
     return f"{number.accuracy}{std}{'*' if number.note else ''}"
 
 
+def _notes(printed: Sequence[Published]) -> str:
+    """What is odd about the published numbers that are shown."""
+    notes = dict.fromkeys(f"{p.printed}: {p.note}." for p in printed if p.note)
+    return "".join(f" {note}" for note in notes)
+
+
 def _caption(what: str, rule: str, part: str, spread: str) -> str:
     return (
         f"Out-of-domain accuracy in percent, {what}; here: mean ± {SPREADS[spread][0]} "
         f"over seeds (their number), selection by {rule.replace('_', ' ')}, on "
         f"{PARTS[part]}. "
-        "An asterisk marks a published number with a note in experiments/published."
+        "An asterisk marks a published number with a note in results/published."
     )

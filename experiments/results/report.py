@@ -11,6 +11,7 @@ from experiments.results import figures
 from experiments.results.summary import Row, summarize
 from experiments.results.table import grid
 from experiments.training.compare import Comparison
+from experiments.training.metrics import AVERAGES
 from experiments.training.numerics import environment
 
 LEGEND = """\
@@ -35,7 +36,8 @@ where the domains share concepts the unseen concepts, else DomainBed's 80 %, whi
 papers report. Training-domain validation: the checkpoint with the best mean accuracy on the
 held-out parts of the source domains. Oracle: chosen by what is not scored of the unseen
 domain, among the last checkpoints alone, so it differs from the last step only between
-several configurations. SWAD: weights averaged over the loss valley."""
+several configurations. SWAD: weights averaged over the loss valley. BMA: over all steps,
+the first and the last the most."""
 
 Column = tuple[str, Callable[[Row], str]]
 
@@ -101,7 +103,7 @@ def _domain_columns(rows: Sequence[Row]) -> list[Column]:
 
 def _selection_columns(rows: Sequence[Row]) -> list[Column]:
     def column(rule: str) -> Column:
-        name = "SWAD" if rule == "swad" else rule.replace("_", " ")
+        name = rule.upper() if rule in AVERAGES else rule.replace("_", " ")
         return (
             name,
             lambda row: row.selected[rule].percent() if rule in row.selected else "",

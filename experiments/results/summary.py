@@ -10,6 +10,7 @@ import numpy as np
 from experiments.config.run import full_name
 from experiments.results.earlier import comparison_record
 from experiments.results.paired import Difference, differences_to_first
+from experiments.training.metrics import AVERAGES
 from experiments.training.selection import SELECTION_RULES
 
 Records = list[dict[str, Any]]
@@ -51,7 +52,7 @@ class Row:
       in_domain: accuracy on the held-out part of the source domains.
       out_of_domain: accuracy on all images of the unseen domains.
       selected: selection rule -> accuracy on the unseen domains' scored part, at the
-        checkpoint that the rule chose; `swad` among them where it was asked for.
+        checkpoint that the rule chose; `swad` and `bma` among them where they were asked for.
       loss_spread: standard deviation over the source domains of the training loss, at the
         end of the training.
       steps: of a run.
@@ -173,7 +174,7 @@ def _row(method: str, seeds: list[int], unseen: list[str], records: dict) -> Row
         out_of_domain=over("out_of_domain_accuracy"),
         selected={
             rule: over(lambda record, rule=rule: record[rule]["scored"])
-            for rule in (*SELECTION_RULES, "swad")
+            for rule in (*SELECTION_RULES, *sorted(AVERAGES))
             if all("scored" in record.get(rule, {}) for record in records.values())
         },
         loss_spread=over("loss_spread"),

@@ -24,7 +24,14 @@ OF_THE_RUN = (
     "out_of_domain_accuracy",
     "validation_accuracy",
 )
-OF_THE_RECORD = ("swad", "gradients_per_step", "seconds_per_step", "commit", "first_batch")
+OF_THE_RECORD = (
+    "swad",
+    "bma",
+    "gradients_per_step",
+    "seconds_per_step",
+    "commit",
+    "first_batch",
+)
 
 
 def sweep_plan(folder: Path, sweep: Sweep) -> Plan:
