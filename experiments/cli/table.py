@@ -32,8 +32,8 @@ def table_command(
     selection: Annotated[
         str,
         typer.Option(
-            help="training_domain_validation, oracle; last_step, swad, bma of a comparison; "
-            "leave_one_domain_out of a sweep."
+            help="training_domain_validation, oracle; last_step, swad, bma of a "
+            "comparison; leave_one_domain_out of a sweep."
         ),
     ] = "training_domain_validation",
     spread: Annotated[

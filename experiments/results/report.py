@@ -39,7 +39,14 @@ domain, among the last checkpoints alone, so it differs from the last step only 
 several configurations. SWAD: weights averaged over the loss valley. BMA: over all steps,
 the first and the last the most."""
 
+OPEN_CLASSES = """\
+Half of the classes are new: no image of them was trained on. Base, new and total are told
+among all classes, as Table 3 of Zhang et al., ICLR 2024; within: among those of the half;
+harmonic: 2 base new / (base + new). All images of the unseen domain, means over domains."""
+
 Column = tuple[str, Callable[[Row], str]]
+METHOD: Column = ("method", lambda row: figures.label(row.method))
+IN_DOMAIN: Column = ("in-domain %", lambda row: row.in_domain.percent())
 
 
 def write_report(comparison: Comparison, out: Path, command: str) -> list[Row]:
@@ -57,13 +64,19 @@ def write_report(comparison: Comparison, out: Path, command: str) -> list[Row]:
     if len(rows) > len(figures.COLORS):
         figures.ranking(rows, out / "accuracy.png")
     elif rows:
-        methods, unseen = [row.method for row in rows], list(rows[0].scores)
+        methods, unseen = _trained(rows), list(rows[0].scores)
         if len(rows) > 1:
             figures.differences(rows, out / "accuracy.png")
-        figures.spread(comparison.curves, methods, unseen, out / "spread.png")
-        figures.convergence(comparison.curves, methods, unseen, out / "convergence.png")
+        if methods:
+            figures.spread(comparison.curves, methods, unseen, out / "spread.png")
+            figures.convergence(comparison.curves, methods, unseen, out / "convergence.png")
     write_whole(out / "report.md", _markdown(comparison, rows, command))
     return rows
+
+
+def _trained(rows: Sequence[Row]) -> list[str]:
+    """Methods that have training losses; zero-shot has none."""
+    return [row.method for row in rows if row.loss_spread]
 
 
 def headline(rows: Sequence[Row]) -> tuple[Column, ...]:
@@ -72,18 +85,55 @@ def headline(rows: Sequence[Row]) -> tuple[Column, ...]:
     How long a step took is not among them: runs that follow one another on a machine with
     other work cannot be compared in time; `benchmarks` interleaves steps.
     """
-    return (
-        ("method", lambda row: figures.label(row.method)),
-        ("unseen concepts %", lambda row: row.unseen_concepts.percent()),
-        (
-            f"less {figures.label(rows[0].method)} (points)",
-            lambda row: row.difference.points() if row.difference else "",
-        ),
-        ("all images %", lambda row: row.out_of_domain.percent()),
-        ("in-domain %", lambda row: row.in_domain.percent()),
-        ("loss spread", lambda row: row.loss_spread.plain()),
-        ("gradients", lambda row: f"{row.steps} x {row.gradients_per_step:.2f}"),
+    less: Column = (
+        f"less {figures.label(rows[0].method)} (points)",
+        lambda row: row.difference.points() if row.difference else "",
     )
+    gradients: Column = (
+        "gradients",
+        lambda row: f"{row.steps} x {row.gradients_per_step:.2f}" if row.steps else "0",
+    )
+    if rows[0].halves:
+        halves = [_half_column("last_step", half) for half in ("base", "new", "total")]
+        return (METHOD, *halves, less, IN_DOMAIN, gradients)
+    spread: Column = (
+        "loss spread",
+        lambda row: row.loss_spread.plain() if row.loss_spread else "",
+    )
+    return (
+        METHOD,
+        ("unseen concepts %", lambda row: row.unseen_concepts.percent()),
+        less,
+        ("all images %", lambda row: row.out_of_domain.percent()),
+        IN_DOMAIN,
+        spread,
+        gradients,
+    )
+
+
+def _half_column(rule: str, half: str) -> Column:
+    def cell(row: Row) -> str:
+        return row.halves[rule][half].percent() if rule in row.halves else ""
+
+    return f"{half.replace('_', ' ')} %", cell
+
+
+def _open_classes(rows: Sequence[Row]) -> list[str]:
+    """A table for each selection rule of base, new and all classes."""
+    rules = dict.fromkeys(rule for row in rows for rule in row.halves)
+    if not rules:
+        return []
+    parts = ["## Open classes", OPEN_CLASSES]
+    for rule in rules:
+        halves = next(row.halves[rule] for row in rows if rule in row.halves)
+        columns = [METHOD, *(_half_column(rule, half) for half in halves)]
+        there = [row for row in rows if rule in row.halves]
+        parts += [f"{_rule_name(rule)}:", _table(columns, there)]
+    return parts
+
+
+def _rule_name(rule: str) -> str:
+    return rule.upper() if rule in AVERAGES else rule.replace("_", " ").capitalize()
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
@@ -98,29 +148,27 @@ def _domain_columns(rows: Sequence[Row]) -> list[Column]:
     average: Column = ("average", lambda row: row.unseen_concepts.percent())
     worst: Column = ("worst", lambda row: row.worst_domain[0])
     names = [column(domain) for domain in rows[0].scores]
-    return [("method", lambda row: figures.label(row.method)), *names, average, worst]
+    return [METHOD, *names, average, worst]
 
 
 def _selection_columns(rows: Sequence[Row]) -> list[Column]:
     def column(rule: str) -> Column:
-        name = rule.upper() if rule in AVERAGES else rule.replace("_", " ")
         return (
-            name,
+            _rule_name(rule),
             lambda row: row.selected[rule].percent() if rule in row.selected else "",
         )
 
     rules = dict.fromkeys(rule for row in rows for rule in row.selected)
     if not rules:  # of records that do not say what is not trained on of a checkpoint
         return []
-    method: Column = ("method", lambda row: figures.label(row.method))
-    return [method, *(column(rule) for rule in rules)]
+    return [METHOD, *(column(rule) for rule in rules)]
 
 
 def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
     parts = [f"# {comparison.configs[0].data}: leave one domain out"]
     if rows:
         parts += _tables(rows)
-    if 0 < len(rows) <= len(figures.COLORS):
+    if _trained(rows) and len(rows) <= len(figures.COLORS):
         parts.append(CURVES)
     if comparison.failures:
         parts += [
@@ -138,6 +186,7 @@ def _tables(rows: Sequence[Row]) -> list[str]:
         _table(headline(rows), rows),
         LEGEND,
         *([FIGURE] if len(rows) > 1 else []),
+        *_open_classes(rows),
         "## By unseen domain",
         "Accuracy on unseen concepts of the unseen domain.",
         _table(_domain_columns(rows), rows),

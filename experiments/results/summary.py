@@ -52,7 +52,9 @@ class Row:
       in_domain: accuracy on the held-out part of the source domains.
       out_of_domain: accuracy on all images of the unseen domains.
       selected: selection rule -> accuracy on the unseen domains' scored part, at the
-        checkpoint that the rule chose; `swad` and `bma` among them where they were asked for.
+        checkpoint that the rule chose; `swad` and `bma` among them where asked for.
+      halves: with open classes, selection rule -> `total`, `base`, `new` and the others of
+        `half_accuracies` -> accuracy on all images of the unseen domains.
       loss_spread: standard deviation over the source domains of the training loss, at the
         end of the training.
       steps: of a run.
@@ -66,9 +68,10 @@ class Row:
     in_domain: Spread
     out_of_domain: Spread
     selected: dict[str, Spread]
-    loss_spread: Spread
+    loss_spread: Spread | None
     steps: int
     gradients_per_step: float
+    halves: dict[str, dict[str, Spread]]
     difference: Difference | None = None
 
     @property
@@ -164,6 +167,7 @@ def _row(method: str, seeds: list[int], unseen: list[str], records: dict) -> Row
             [float(np.mean([read(records[seed, d]) for d in unseen])) for seed in seeds]
         )
 
+    first = next(iter(records.values()))
     return Row(
         method=method,
         scores={
@@ -177,7 +181,19 @@ def _row(method: str, seeds: list[int], unseen: list[str], records: dict) -> Row
             for rule in (*SELECTION_RULES, *sorted(AVERAGES))
             if all("scored" in record.get(rule, {}) for record in records.values())
         },
-        loss_spread=over("loss_spread"),
-        steps=next(iter(records.values()))["steps"],
-        gradients_per_step=next(iter(records.values()))["gradients_per_step"],
+        loss_spread=over("loss_spread") if "loss_spread" in first else None,
+        steps=first["steps"],
+        gradients_per_step=first["gradients_per_step"],
+        halves={
+            rule: {
+                half: over(lambda r, rule=rule, half=half: _of_half(r[rule], half))
+                for half in ("total", *first[rule]["halves"])
+            }
+            for rule in (*SELECTION_RULES, *sorted(AVERAGES))
+            if first.get(rule, {}).get("halves")
+        },
     )
+
+
+def _of_half(selected: dict[str, Any], half: str) -> float:
+    return selected["whole"] if half == "total" else selected["halves"][half]
