@@ -11,9 +11,9 @@ from experiments.models.vit import resize_positions
 Path = tuple[str, ...]
 PathOf = Callable[[str], Path | None]
 
-# PyTorch's last names; a kernel's and a norm's scale are both `weight` there.
+# PyTorch's last names; kernels, norms' scales and tables of embeddings are `weight` there.
 LEAVES = {
-    "weight": (("params", "kernel"), ("params", "scale")),
+    "weight": (("params", "kernel"), ("params", "scale"), ("params", "embedding")),
     "bias": (("params", "bias"),),
     "running_mean": (("batch_stats", "mean"),),
     "running_var": (("batch_stats", "var"),),
@@ -83,7 +83,7 @@ def target(name: str, path_of: PathOf, wanted: Collection[Path]) -> Path | None:
 
 def _value(path: Path, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The array in Flax's order of axes."""
-    if path[-1] == "pos_embed" and array.shape != shape:
+    if path[-1] == "pos_embed" and array.ndim == 3 and array.shape != shape:
         return resize_positions(array, shape[1])
     if path[-1] != "kernel":
         return array

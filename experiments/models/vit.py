@@ -11,45 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.models.transformer import Block, exact_gelu
+
 PATCH = 16
-
-
-class Attention(nn.Module):
-    """Self-attention over all tokens.
-
-    Attributes:
-      heads: number of them.
-      dtype: of the arithmetic.
-    """
-
-    heads: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, T, C] -> [B, T, C]."""
-        b, t, c = x.shape
-        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(x)
-        q, k, v = jnp.moveaxis(qkv.reshape(b, t, 3, self.heads, c // self.heads), 2, 0)
-        y = nn.dot_product_attention(q, k, v).reshape(b, t, c)
-        return nn.Dense(c, dtype=self.dtype, name="proj")(y)
-
-
-class Block(nn.Module):
-    """Attention and a two-layer network, each after a norm and with a shortcut."""
-
-    heads: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, T, C] -> [B, T, C]."""
-        width = x.shape[-1]
-        y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
-        x = x + Attention(self.heads, self.dtype, name="attn")(y)
-        y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
-        y = nn.gelu(nn.Dense(4 * width, dtype=self.dtype, name="fc1")(y), approximate=False)
-        return x + nn.Dense(width, dtype=self.dtype, name="fc2")(y)
+EPSILON = 1e-6  # of the norms
 
 
 class VisionTransformer(nn.Module):
@@ -85,8 +50,8 @@ class VisionTransformer(nn.Module):
         first = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width))
         x = jnp.concatenate([first, x], axis=1) + position.astype(x.dtype)
         for i in range(self.depth):
-            x = Block(self.heads, self.dtype, name=f"block{i}")(x)
-        return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)[:, 0]
+            x = Block(self.heads, EPSILON, exact_gelu, self.dtype, name=f"block{i}")(x)
+        return nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm")(x)[:, 0]
 
 
 LAYERS = {"mlp.fc1": "fc1", "mlp.fc2": "fc2"}
