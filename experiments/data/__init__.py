@@ -6,11 +6,11 @@ from typing import Any
 
 from experiments.data.digits import colored_digits, rotated_digits
 from experiments.data.domain_data import DomainData
-from experiments.data.emoji_styles import emoji_styles
+from experiments.data.emoji_styles import emoji_concepts, emoji_styles
 from experiments.data.holdout import split_groups
 from experiments.fields import check_known
 
-__all__ = ["DATASETS", "DataSet", "DomainData", "load", "split_groups"]
+__all__ = ["DATASETS", "STUDIED", "DataSet", "DomainData", "load", "split_groups"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +34,11 @@ class DataSet:
 _DIGITS = {"steps": 200, "image_size": 16, "shift": 1}
 DATASETS = {
     "emoji_styles": DataSet(emoji_styles, largest_size=64, gradients=800),
+    "emoji_concepts": DataSet(emoji_concepts, 64, gradients=800, preset={"image_size": 64}),
     "rotated_digits": DataSet(rotated_digits, 16, gradients=600, preset=_DIGITS),
     "colored_digits": DataSet(colored_digits, 16, gradients=400, preset=_DIGITS),
 }
+STUDIED = ("emoji_styles", "rotated_digits", "colored_digits")  # by all but a few studies
 
 
 def load(name: str, *, image_size: int | None = None, **options: Any) -> DomainData:

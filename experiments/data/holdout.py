@@ -22,7 +22,8 @@ def split_groups(
     stratum `holdout_fraction` is held out, to rounding. Where all domains show the same
     groups, a stratum is a class: every domain then holds out the same groups and trains
     on equally many images. Where each group occurs in one domain, a stratum is a class
-    within a domain.
+    within a domain. Of a stratum of one group no share can be held out: such groups form
+    strata by their domains alone, whatever their classes.
 
     Args:
       data: the data to split; the order of its images is kept.
@@ -95,4 +96,9 @@ def _strata(data: DomainData) -> list[list[int]]:
     strata = defaultdict(list)
     for group in sorted(occurrences):
         strata[tuple(sorted(occurrences[group]))].append(group)
-    return [strata[key] for key in sorted(strata)]
+    whole = [strata[key] for key in sorted(strata) if len(strata[key]) > 1]
+    single = defaultdict(list)
+    for key in sorted(strata):
+        if len(strata[key]) == 1:
+            single[tuple(domain for _, domain in key)] += strata[key]
+    return whole + [single[domains] for domains in sorted(single)]

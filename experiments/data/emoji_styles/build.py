@@ -1,4 +1,6 @@
-"""Builds emoji_styles_64.npz from pinned npm packages; `--check` compares, writes nothing.
+"""Builds emoji_styles_64.npz and concept_names.txt from pinned npm packages.
+
+`--check` compares with what is there, and writes nothing.
 
 Run as `python -m experiments.data.emoji_styles.build`. It needs pillow and
 resvg-py 0.5.0, for the pixels depend on the renderer.
@@ -12,17 +14,18 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from experiments.data.emoji_styles import ARCHIVE, DOMAINS, archive, sources
+from experiments.data.emoji_styles import ARCHIVE, DOMAINS, NAMES, archive, sources
 from experiments.data.emoji_styles.concepts import CLASSES, Concept, choose, icon_names
 from experiments.data.emoji_styles.render import rasterize, svg_of
 
 SIZE = 64
 
 
-def build(cache: Path) -> dict[str, np.ndarray]:
-    """All arrays of the archive, from packages downloaded into the cache.
+def build(cache: Path) -> tuple[dict[str, np.ndarray], str]:
+    """All arrays of the archive, from packages downloaded into the cache, and all names.
 
     Returns:
+      The arrays, and the concepts' names in the same order, a line each. The arrays are
       label: uint8 [concepts]; codepoints: str [concepts]; classes: str [classes]; and
       image_STYLE: uint8 [concepts, 64, 64, 3] for each of the four styles.
     """
@@ -53,7 +56,7 @@ def build(cache: Path) -> dict[str, np.ndarray]:
     }
     for style in DOMAINS:
         arrays[f"image_{style}"] = _draw(concepts, style, sets[style])
-    return arrays
+    return arrays, "".join(f"{concept.name}\n" for concept in concepts)
 
 
 def differences(arrays: dict[str, np.ndarray], path: Path) -> list[str]:
@@ -86,13 +89,16 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare with the archive")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        arrays = build(args.cache or Path(temporary))
+        arrays, names = build(args.cache or Path(temporary))
     print(f"{len(arrays['label'])} concepts, sha256 {archive.content_sha256(arrays)}")
     if args.check:
         found = differences(arrays, args.out)
+        if names != NAMES.read_text(encoding="utf-8"):
+            found.append(f"{NAMES.name}: the contents differ")
         print("\n".join(found) or f"equal to {args.out}")
         return 1 if found else 0
     archive.write(args.out, arrays)
+    NAMES.write_text(names, encoding="utf-8")
     print(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.2f} MB")
     return 0
 

@@ -68,11 +68,13 @@ class Concept(NamedTuple):
     Attributes:
       codepoints: its Unicode code points, lower-case hexadecimal, joined by hyphens.
       label: index into `CLASSES`.
+      name: in English, as CLDR has it.
       icons: name of its drawing in each style.
     """
 
     codepoints: str
     label: int
+    name: str
     icons: dict[str, str]
 
 
@@ -120,6 +122,7 @@ def choose(
         if kind is None or _GENDER_SIGNS & set(codepoints.split("-")):
             continue
         if all(codepoints in of_style for of_style in names.values()):
+            label = CLASSES.index(kind)
             icons = {style: of_style[codepoints] for style, of_style in names.items()}
-            concepts.append(Concept(codepoints, CLASSES.index(kind), icons))
+            concepts.append(Concept(codepoints, label, entry["label"], icons))
     return sorted(concepts)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from experiments.config.run import RunConfig
-from experiments.data import DATASETS
+from experiments.data import DATASETS, STUDIED
 from experiments.files import read_json
 from experiments.runs.claims import Claims
 from experiments.runs.compiled import keep_compiled
@@ -239,7 +239,7 @@ class Setting:
 
     store: Store
     seeds: int = 10
-    data: tuple[str, ...] = tuple(DATASETS)
+    data: tuple[str, ...] = STUDIED
     gradients: dict[str, int] = dataclasses.field(
         default_factory=lambda: {name: data.gradients for name, data in DATASETS.items()},
         hash=False,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.data import DATASETS
+from experiments.data import STUDIED
 from experiments.files import read_json, write_json, write_whole
 from experiments.results.table import Table, grid
 from experiments.studies.kit.claims import Claim, Finding, answer_claims
@@ -92,7 +92,7 @@ class Study:
     tables: Callable[[Values, Curves], list[Table]] = lambda values, curves: []
     scope: str = ""
     told: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    data: tuple[str, ...] = tuple(DATASETS)
+    data: tuple[str, ...] = STUDIED
 
     def find(self, values: Values) -> list[Finding]:
         """The answers to the claims."""

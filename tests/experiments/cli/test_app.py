@@ -24,8 +24,8 @@ def run(*arguments):
         ("methods", " ".join(METHODS)),
         (
             "datasets",
-            "emoji_styles rotated_digits colored_digits pacs vlcs office_home "
-            "terra_incognita domain_net folder",
+            "emoji_styles emoji_concepts rotated_digits colored_digits pacs vlcs "
+            "office_home terra_incognita domain_net folder",
         ),
     ],
 )

@@ -2,6 +2,7 @@ import base64
 import hashlib
 import shutil
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,7 @@ def test_unknown_names_are_refused_with_the_known_ones():
     ("name", "size", "allowed"),
     [
         ("emoji_styles", 48, "64, 32, 16, 8"),
+        ("emoji_concepts", 48, "64, 32, 16, 8"),
         ("rotated_digits", 32, "16, 8"),
         ("colored_digits", 0, "16, 8"),
     ],
@@ -197,8 +199,8 @@ def test_a_split_does_not_depend_on_the_order_of_the_images():
 
 def test_a_domain_that_would_hold_out_nothing_is_refused():
     data = load("rotated_digits")
-    masks = [np.arange(len(y)) < (60 if d else 3) for d, y in enumerate(data.labels)]
-    with pytest.raises(ValueError, match=r"domain 0 of rotated_digits has 3 .* larger"):
+    masks = [np.arange(len(y)) < (60 if d else 2) for d, y in enumerate(data.labels)]
+    with pytest.raises(ValueError, match=r"domain 0 of rotated_digits has 2 .* larger"):
         split_groups(data.subset(masks), seed=0)
 
 
@@ -239,6 +241,45 @@ def test_only_the_documented_concepts_share_a_drawing():
         "fluent": 687,
         "mono": 687 - 4,
     }
+
+
+# emoji_concepts
+
+
+def test_the_image_of_a_name_is_that_of_the_concept_in_every_style():
+    styles, data = load("emoji_styles", image_size=64), load("emoji_concepts")
+    assert data.domains == styles.domains
+    place = archive.read(ARCHIVE)["codepoints"].tolist().index
+    for name, codepoints in [("fox", "1f98a"), ("T-Rex", "1f996"), ("zebra", "1f993")]:
+        label, concept = data.classes.index(name), place(codepoints)
+        for d in range(4):
+            assert data.labels[d][label] == label
+            np.testing.assert_array_equal(data.images[d][label], styles.images[d][concept])
+    for of_concepts, of_styles in zip(data.images, styles.images, strict=True):
+        assert Counter(map(bytes, of_concepts)) == Counter(map(bytes, of_styles))
+
+
+def test_every_concept_is_a_class_sorted_as_folders_are_and_one_image_a_style():
+    data = load("emoji_concepts")
+    assert len(set(data.classes)) == 687
+    assert list(data.classes) == sorted(data.classes)
+    assert (data.counts() == 1).all()
+    assert {x.shape for x in data.images} == {(687, 64, 64, 3)}
+    assert not data.flip  # "left-facing fist" and "right-facing fist" are two classes
+
+
+def test_a_fifth_of_every_style_is_held_out_and_its_concepts_are_seen_in_others():
+    data = load("emoji_concepts")
+    folds = [split_groups(data, seed=seed)[1] for seed in range(5)]
+    for d in range(4):
+        assert {len(fold.labels[d]) for fold in folds} <= {137, 138}
+        held = np.concatenate([fold.labels[d] for fold in folds])
+        np.testing.assert_array_equal(np.sort(held), np.arange(687))
+    train, _ = split_groups(data, seed=0)
+    # Left out of all three others, one in 125: 5.5 of 687; deviation 2.3.
+    for unseen in range(4):
+        sources = [train.labels[d] for d in range(4) if d != unseen]
+        assert 687 - len(set(np.concatenate(sources))) <= 5.5 + 4 * 2.3
 
 
 def copy_of_archive(folder: Path) -> Path:
@@ -357,7 +398,9 @@ SUBGROUPS = {"0": "cat-face", "1": "person-role", "2": "person-symbol", "3": "fl
 
 
 def emoji(hexcode: str, subgroup: int | None) -> dict:
-    return {"hexcode": hexcode} | ({} if subgroup is None else {"subgroup": subgroup})
+    return {"hexcode": hexcode, "label": f"name of {hexcode}"} | (
+        {} if subgroup is None else {"subgroup": subgroup}
+    )
 
 
 def test_classes_and_sub_groups_are_those_of_the_documentation():
@@ -386,6 +429,7 @@ def test_concepts_are_emoji_of_a_class_that_every_style_has():
     chosen = concepts.choose(metadata, SUBGROUPS, names)
     assert [c.codepoints for c in chosen] == ["1f63a", "1f9d1-200d-2695"]
     assert [concepts.CLASSES[c.label] for c in chosen] == ["face", "person"]
+    assert chosen[0].name == "name of 1F63A"
     assert chosen[1].icons == {
         "noto": "doctor",
         "twemoji": "medic",
