@@ -4,18 +4,11 @@ import dataclasses
 import functools
 import hashlib
 import json
-<<<<<<< HEAD
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-=======
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-
->>>>>>> 5f59c5b69502c62140d0e2189e80875e506b4dbc
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,20 +30,12 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the input, for pixels in [0, 1]
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 # Activations of files that are known, by the file's SHA-256.
-<<<<<<< HEAD
 KNOWN_FILES = {  # OpenAI's, by the addresses that its package downloads them from
     # ViT-B-32.pt, ViT-B-16.pt, ViT-L-14.pt, ViT-L-14-336px.pt
     "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "quick_gelu",
     "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "quick_gelu",
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "quick_gelu",
     "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "quick_gelu",
-=======
-KNOWN_FILES = {
-    # OpenAI's ViT-B-16.pt
-    "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "quick_gelu",
-    # and ViT-B-32.pt
-    "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "quick_gelu",
->>>>>>> 5f59c5b69502c62140d0e2189e80875e506b4dbc
 }
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 TOWER_CONFIGS = ("vision_config", "text_config")
@@ -109,21 +94,13 @@ class Clip:
         images = jnp.asarray(images)
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f"images has dtype {images.dtype}: normalise them first.")
-<<<<<<< HEAD
         return _features(self.image_tower, self._on_device["image"], images)
-=======
-        return self._encode_images(images)
->>>>>>> 5f59c5b69502c62140d0e2189e80875e506b4dbc
 
     def text_features(self, texts: Sequence[str]) -> jax.Array:
         """Features [K, D] of texts, not of length 1; read up to the last end token."""
         tokens = self.tokenizer(texts)
-<<<<<<< HEAD
         tokens = jnp.asarray(tokens[:, : tokens.argmax(-1).max(initial=0) + 1])
         return _features(self.text_tower, self._on_device["text"], tokens)
-=======
-        return self._encode_texts(tokens[:, : int(tokens.argmax(-1).max(initial=0)) + 1])
->>>>>>> 5f59c5b69502c62140d0e2189e80875e506b4dbc
 
     def resized(self, image_size: int) -> "Clip":
         """The model for another size of images, its positions resized bicubically.
@@ -141,17 +118,8 @@ class Clip:
         return dataclasses.replace(self, sizes=sizes, weights=weights)
 
     @functools.cached_property
-<<<<<<< HEAD
     def _on_device(self) -> Tree:
         return jax.device_put({tower: self.weights[tower] for tower in ("image", "text")})
-=======
-    def _encode_images(self) -> Callable[[jax.Array], jax.Array]:
-        return _encoder(self.image_tower, self.weights["image"])
-
-    @functools.cached_property
-    def _encode_texts(self) -> Callable[[np.ndarray], jax.Array]:
-        return _encoder(self.text_tower, self.weights["text"])
->>>>>>> 5f59c5b69502c62140d0e2189e80875e506b4dbc
 
 
 def load_clip(
@@ -191,16 +159,9 @@ def random_clip(
     return Clip(jax.tree.map(np.asarray, drawn), sizes, activation, dtype)
 
 
-<<<<<<< HEAD
 @functools.partial(jax.jit, static_argnums=0)  # compiled once for models of one kind
 def _features(tower: nn.Module, params: Tree, inputs: jax.Array) -> jax.Array:
     return tower.apply({"params": params}, inputs)  # pyright: ignore[reportReturnType]
-=======
-def _encoder(tower: Any, params: Tree) -> Callable[[Any], jax.Array]:
-    on_device = jax.device_put(params)
-    apply = jax.jit(lambda params, inputs: tower.apply({"params": params}, inputs))
-    return functools.partial(apply, on_device)
->>>>>>> 5f59c5b69502c62140d0e2189e80875e506b4dbc
 
 
 def _agreed(asked: str | None, stated: str | None, path: Path) -> str:
@@ -237,13 +198,9 @@ def _from_folder(folder: Path, activation: str | None, dtype: Any) -> Clip:
     # What a config leaves out has the value of CLIP's first.
     activations = {said.get(x, {}).get("hidden_act", "quick_gelu") for x in TOWER_CONFIGS}
     if len(activations) > 1:
-<<<<<<< HEAD
         raise ValueError(
             f"{config} says two activations: {', '.join(sorted(activations))}."
         )
-=======
-        raise ValueError(f"{config} says two activations: {', '.join(activations)}.")
->>>>>>> 5f59c5b69502c62140d0e2189e80875e506b4dbc
     activation = _agreed(activation, activations.pop(), config)
     sizes, weights = from_names(read_weights(files[0]))
     for tower, heads in zip(
