@@ -43,8 +43,8 @@ class LowRank(Tuning):
 
     def weights(self, params: Params) -> Params:
         """The backbone's with W + A B."""
-        backbone = traverse_util.flatten_dict(params["backbone"])
-        pairs = traverse_util.flatten_dict(params["lora"])
+        backbone: dict[Any, Any] = traverse_util.flatten_dict(params["backbone"])
+        pairs: dict[Any, Any] = traverse_util.flatten_dict(params["lora"])
         for path in changed_kernels(params["backbone"]):
             a, b = pairs[(*path, "a")], pairs[(*path, "b")]
             backbone[path] = backbone[path] + a @ b

@@ -5,7 +5,8 @@ optimizer state and checkpoints are those of what is trained. The model sees the
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -86,3 +87,12 @@ class Model(NamedTuple):
             {name: params[name] for name in names}
             for names in (tuning.trained, tuning.frozen)
         )
+
+
+def make_tuning(
+    tunings: Mapping[str, Callable[..., Tuning]], wanted: Any, **others: Any
+) -> Tuning:
+    """The tuning that is wanted, made of what it names."""
+    make = tunings[wanted.tuning]
+    names = inspect.signature(make).parameters
+    return make(**{n: others[n] if n in others else getattr(wanted, n) for n in names})

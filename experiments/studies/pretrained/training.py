@@ -18,7 +18,7 @@ from experiments.fields import digest
 from experiments.methods.registry import find_method
 from experiments.models.classifier import Classifier
 from experiments.models.efficientnet_lite import BLOCKS, EfficientNetLite0
-from experiments.models.registry import OF_A_HEAD
+from experiments.models.linear_head import OF_A_HEAD
 from experiments.models.tuning import Model
 from experiments.studies.kit.run import load_once
 from experiments.studies.pretrained.frozen import CUT, kept_maps, part
