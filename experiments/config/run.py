@@ -1,12 +1,15 @@
 """What a run is: data, method, unseen domain, seed, and how it is trained."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from experiments.config.preset import Preset
 from experiments.config.protocols import find_protocol
 from experiments.fields import LATER, check_at_least, option
+from experiments.files import file_sha256
 from experiments.methods.registry import Hyperparameters, find_method
 from experiments.models.registry import TUNINGS, UNTRAINED
 
@@ -25,6 +28,8 @@ class RunConfig:
       preset: everything else about the training.
       data_fingerprint: of a folder's images, so that two folders are never mixed;
         empty for the data sets of this package.
+      weights_fingerprint: of the file that the weights come from, for the same reason;
+        empty where they come from none, or with a package.
       log_every: steps averaged into one line of the metrics.
       checkpoint_every: steps between evaluations and checkpoints, a multiple of log_every;
         counted back from the last step.
@@ -47,6 +52,7 @@ class RunConfig:
         "the last (default: the protocol's, 50 for a folder of images)",
     )
     also_unseen: str = dataclasses.field(default="", metadata=LATER)
+    weights_fingerprint: str = dataclasses.field(default="", metadata=LATER)
 
     def __post_init__(self) -> None:
         """Raises a ValueError that names the first field that cannot be, and the mend."""
@@ -184,6 +190,7 @@ def make_config(
         values["steps"] = 0
     if "steps" in values:  # said in steps, and no longer in epochs
         values.setdefault("epochs", 0.0)
+    preset = replace_known(base.preset, {**changes, **values})
     return RunConfig(
         data=data,
         method=method,
@@ -193,9 +200,23 @@ def make_config(
         protocol=protocol,
         data_fingerprint=data_fingerprint,
         hyperparameters=replace_known(base.hyperparameters_of(method), values),
-        preset=replace_known(base.preset, {**changes, **values}),
+        preset=preset,
+        weights_fingerprint=weights_fingerprint(preset.weights),
         **{k: values[k] for k in ("log_every", "checkpoint_every") if k in values},
     )
+
+
+def weights_fingerprint(weights: str) -> str:
+    """16 digits of the SHA-256 of a preset's file of weights; empty where there is none."""
+    path = Path(weights)
+    if weights in ("", "scratch", "package") or not path.is_file():
+        return ""
+    return _fingerprint(path.resolve(), path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _fingerprint(path: Path, changed: int) -> str:
+    return file_sha256(path)[:16]
 
 
 def replace_known(instance: Any, values: Mapping[str, Any]) -> Any:

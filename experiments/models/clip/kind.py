@@ -58,6 +58,8 @@ class ClipClassifier:
         """The file's, and what the tuning makes of them and of the classes' names."""
         clip = self.clip(wanted)
         names = [name.replace("_", " ") for name in classes]
+        shape = (wanted.context, clip.sizes.text_width)
+        shape = (len(names), *shape) if wanted.class_specific else shape
         parts: dict[str, Callable[[], Any]] = {
             "backbone": lambda: clip.weights["image"],
             "scale": lambda: clip.weights["scale"],
@@ -70,17 +72,7 @@ class ClipClassifier:
                 if name != "token_embed"
             },
             "prompts": lambda: class_prompts(clip, names, wanted.context, wanted.position),
-            "context": lambda: (
-                STD
-                * jax.random.normal(
-                    key,
-                    (
-                        *((len(names),) if wanted.class_specific else ()),
-                        wanted.context,
-                        clip.sizes.text_width,
-                    ),
-                )
-            ),
+            "context": lambda: STD * jax.random.normal(key, shape),
         }
         tuning = model.tuning
         read = [name for name in (*tuning.trained, *tuning.frozen) if name in parts]

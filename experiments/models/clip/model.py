@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.fields import check_known
+from experiments.files import file_sha256
 from experiments.models.clip.tokens import Tokenizer
 from experiments.models.clip.towers import (
     ACTIVATIONS,
@@ -145,7 +145,7 @@ def load_clip(
     if path.is_dir():
         return _from_folder(path, activation, dtype)
     state = read_weights(path)
-    activation = _agreed(activation, KNOWN_FILES.get(_sha256(path)), path)
+    activation = _agreed(activation, KNOWN_FILES.get(file_sha256(path)), path)
     sizes, weights = from_names(state)
     return Clip(weights, sizes, activation, dtype)
 
@@ -180,11 +180,6 @@ def _agreed(asked: str | None, stated: str | None, path: Path) -> str:
             f"activation is {asked!r}, but {path} is known to have {stated!r}."
         )
     return activation
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _from_folder(folder: Path, activation: str | None, dtype: Any) -> Clip:
