@@ -48,7 +48,15 @@ class Wanted(Protocol):
 class Kind(Protocol):
     """What makes the models of a name."""
 
-    size_multiple: int
+    @property
+    def size_multiple(self) -> int:
+        """Image sizes divide by it."""
+        ...
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether it tells classes by their names, also those it has seen no image of."""
+        ...
 
     @property
     def tunings(self) -> Mapping[str, Callable[..., Tuning]]:
@@ -83,6 +91,7 @@ class LinearHead:
     """A backbone of `BACKBONES` with a linear head."""
 
     backbone: str
+    names_classes: bool = False
 
     @property
     def size_multiple(self) -> int:
@@ -157,6 +166,7 @@ class ClipClassifier:
     width: tuple[int, int] | None = None
     package: tuple[Path, str] | None = None
     size_multiple: int = 1
+    names_classes: bool = True
     tunings: Mapping[str, Callable[..., Tuning]] = dataclasses.field(
         default_factory=lambda: OF_CLIP, hash=False
     )
