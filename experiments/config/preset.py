@@ -143,6 +143,11 @@ class Preset:
                 "class_specific gives every class vectors of its own, and new classes have "
                 f"none: with open_classes {self.open_classes:g} it must be False."
             )
+        if self.label_noise and self.open_classes:
+            raise ValueError(
+                "label_noise draws wrong labels among all classes, and some are new: with "
+                f"open_classes {self.open_classes:g} it must be 0."
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0; got {self.learning_rate}.")
         self._check_model()

@@ -107,9 +107,7 @@ def data():
 
 
 def last_state(path, own):
-    fresh, _ = begin(
-        make_program(own, data().classes, 5), jax.random.key(9), one_device()
-    )
+    fresh, _ = begin(make_program(own, data().classes, 5), jax.random.key(9), one_device())
     with contextlib.closing(RunFolder(path, own, one_device())) as folder:
         return folder.restore(fresh)
 
