@@ -7,8 +7,9 @@ and the target is tested on all its images that were not held out, not on a held
 
 `coop` is DISAM's section 4.3 and appendix C.1: 16 generic vectors, 5,000 steps of 32
 images, learning rate 2e-3. They state neither optimizer, schedule, initial vectors nor how
-domains are mixed; SGD with momentum 0.9, weight decay 5e-4, a cosine without warm-up and
-N(0, 0.02^2) are those of CoOp's code, and the batches are mixed here.
+domains are mixed; SGD with momentum 0.9, weight decay 5e-4, a cosine and N(0, 0.02^2) are
+those of CoOp's code, and the batches are mixed here. The cosine falls with every step, and
+not with every epoch after a first one at 1e-5; crops are bilinear, theirs are bicubic.
 
 `disam_open` is appendix C.1 for open classes: learning rate 1e-7, rho 1e-5. Of weights of
 size 0.02 a perturbation of 1e-5 over 86 million of them is a rounding error of float32: see

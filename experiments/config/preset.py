@@ -143,13 +143,31 @@ class Preset:
                 "class_specific gives every class vectors of its own, and new classes have "
                 f"none: with open_classes {self.open_classes:g} it must be False."
             )
+        if self.label_noise and self.open_classes:
+            raise ValueError(
+                "label_noise draws wrong labels among all classes, and some are new: with "
+                f"open_classes {self.open_classes:g} it must be 0."
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0; got {self.learning_rate}.")
-        known = tuple(MODELS[self.model].tunings)
-        check_known(f"tuning of {self.model}", self.tuning, known)
-        multiple = MODELS[self.model].size_multiple
-        if self.image_size % multiple:
+        self._check_model()
+
+    def _check_model(self) -> None:
+        kind = MODELS[self.model]
+        check_known(f"tuning of {self.model}", self.tuning, tuple(kind.tunings))
+        if self.image_size % kind.size_multiple:
             raise ValueError(
-                f"image_size must be a multiple of {multiple} for {self.model}; "
+                f"image_size must be a multiple of {kind.size_multiple} for {self.model}; "
                 f"got {self.image_size}."
+            )
+        if self.open_classes and not kind.names_classes:
+            raise ValueError(
+                f"open_classes is {self.open_classes:g}, and {self.model} has a head that "
+                "knows no class without images of it: take a model that reads names, "
+                "--model clip."
+            )
+        if self.dropout and kind.names_classes:
+            raise ValueError(
+                f"dropout is {self.dropout:g}, and {self.model} drops no features: give "
+                "--dropout 0, or --protocol clipood, CLIP's own training."
             )

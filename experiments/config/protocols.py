@@ -41,7 +41,7 @@ class Protocol:
       checkpoint_every: steps between evaluations, counted back from the last step.
       reference: where it is written, printed with every result.
       hyperparameters: per method, what differs from its defaults.
-      tunings: per tuning that it serves, what differs from the preset.
+      tunings: per tuning that it serves beside the preset's, what differs from the preset.
     """
 
     preset: Preset
@@ -50,7 +50,9 @@ class Protocol:
     hyperparameters: Mapping[str, Mapping[str, object]] = dataclasses.field(
         default_factory=dict
     )
-    tunings: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+    tunings: Mapping[str, Mapping[str, object]] = dataclasses.field(
+        default_factory=lambda: {"linear": {}}
+    )
 
     def hyperparameters_of(self, method: str) -> Hyperparameters:
         """The method's defaults with what this protocol changes."""
@@ -204,13 +206,15 @@ PROTOCOLS: dict[str, dict[str, Protocol]] = {
 def find_protocol(
     data: str, name: str | None, asked: Mapping[str, Any] = NOTHING
 ) -> tuple[str, Protocol]:
-    """The protocol of a data set; for None the first that suits, or else its first one.
+    """The protocol of a data set; for None the first that serves what is asked for.
+
+    Of those that serve the model and the tuning it is the first that has open classes, or
+    has none, as asked for; where none has, the first of them; where none serves, of all.
 
     Args:
       data: a key of `PROTOCOLS`.
       name: of the protocol.
-      asked: fields of the preset; its tuning, its model and whether classes are open say
-        what suits.
+      asked: fields of the preset, of which model, tuning and open classes are looked at.
 
     Returns:
       Its name and itself.
@@ -221,22 +225,22 @@ def find_protocol(
     check_known("data set", data, tuple(PROTOCOLS))
     known = PROTOCOLS[data]
     if name is None:
-        name = next((n for n, p in known.items() if _suits(p, asked)), next(iter(known)))
+        serving = [n for n, p in known.items() if _serves(p, asked)] or list(known)
+        opened = bool(asked.get("open_classes"))
+        agreeing = [n for n in serving if bool(known[n].preset.open_classes) == opened]
+        name = (agreeing or serving)[0]
     if name not in known and data == "folder":
         return name, _for_a_folder(name)
     check_known(f"protocol of {data}", name, tuple(known))
     return name, known[name]
 
 
-def _suits(protocol: Protocol, asked: Mapping[str, Any]) -> bool:
+def _serves(protocol: Protocol, asked: Mapping[str, Any]) -> bool:
+    """Whether its training is of models like the one asked for, and of the tuning."""
     preset = protocol.preset
     model, tuning = asked.get("model"), asked.get("tuning")
     of_the_kind = not model or type(MODELS[preset.model]) is type(MODELS.get(model))
-    return (
-        of_the_kind
-        and (not tuning or tuning in (preset.tuning, *protocol.tunings))
-        and bool(preset.open_classes) == bool(asked.get("open_classes"))
-    )
+    return of_the_kind and (not tuning or tuning in (preset.tuning, *protocol.tunings))
 
 
 def _for_a_folder(name: str) -> Protocol:

@@ -1,6 +1,8 @@
 """Open classes: which are trained on, the base classes, and which are new at the test."""
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 from experiments.data.splits import PUBLISHED
 from experiments.fields import check_known
@@ -31,7 +33,8 @@ def base_classes(
     names = sorted(classes)
     if order == "official" and data in PUBLISHED:
         names = list(PUBLISHED[data].classes)
-    count = int(len(classes) * (1 - share))
+    new = Fraction(share).limit_denominator(10**6)  # 0.9 of 10 are 9
+    count = math.floor(len(classes) * (1 - new))
     if not count:
         raise ValueError(
             f"open_classes is {share:g}, which leaves none of {len(classes)} classes to "

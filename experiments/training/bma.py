@@ -33,5 +33,5 @@ def take_in(average: Any, params: Any, step: jax.Array, steps: int, beta: float)
 
     (1 - share) average + share params, leaf by leaf.
     """
-    share = jnp.asarray(beta_shares(steps, beta), jnp.float32)[step]
+    share = jnp.asarray(beta_shares(steps, beta))[step]
     return optax.incremental_update(params, average, share)

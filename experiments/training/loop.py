@@ -105,8 +105,6 @@ def train_in(
 
 def take_steps(run: Run, progress: Progress, stop: Callable[[], bool] = never) -> bool:
     """Takes the steps that a run has still to take; False where it was stopped before."""
-    if not (run.config.preset.steps or run.evaluated):  # zero-shot: nothing is trained
-        run.checkpoint()
     train_step = compile_step(run.program, run.layout)
     batches = run.feed.batches(run.done)
 

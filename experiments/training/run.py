@@ -116,6 +116,8 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Keeps the record, and returns it: from here on the run is finished."""
+        if not self.evaluated:  # no step was taken, of zero-shot
+            self.checkpoint()
         for kind, averaged in self._averages().items():
             self._log.write(self._evaluate(kind, averaged))
         record = self._record()

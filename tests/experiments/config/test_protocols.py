@@ -82,7 +82,7 @@ def test_steps_given_replace_epochs():
 
 def test_a_paper_s_protocol_asks_for_weights():
     with pytest.raises(
-        ValueError, match=r"starts resnet50 from ImageNet weights.*--weights"
+        ValueError, match=r"starts resnet50 from pretrained weights.*--weights"
     ):
         config("pacs", weights="")
 

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from experiments.data.transforms import (
+    center_crop,
     crop_and_resize,
     crop_box,
     decode,
@@ -104,3 +105,34 @@ def test_every_mode_becomes_rgb_on_white():
     cmyk = Image.new("RGB", (8, 8), (200, 40, 40)).convert("CMYK")
     found = np.asarray(decode(encoded(cmyk, "JPEG")))[0, 0]
     np.testing.assert_allclose(found, [200, 40, 40], atol=6)
+
+
+# Width and height, the side of the view; the longer side then, and what is cut before it.
+CENTERS = [
+    ((300, 200), 224, 336, 56),
+    ((200, 301), 64, 96, 16),  # portrait; 96.32 is rounded down
+    ((67, 64), 64, 67, 2),  # half of an odd rest, 1.5, is rounded to even
+    ((65, 64), 64, 65, 0),  # 0.5
+    ((64, 69), 64, 69, 2),  # 2.5
+    ((31, 17), 48, 87, 20),  # smaller than the view; 19.5
+    ((1, 3), 5, 15, 5),
+]
+
+
+@pytest.mark.parametrize(("sides", "size", "longer", "before"), CENTERS)
+def test_the_center_is_where_torchvision_cuts(sides, size, longer, before):
+    """Resize(size) and CenterCrop(size), by what their arithmetic gives."""
+    width, height = sides
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    resized = (longer, size) if width > height else (size, longer)
+    whole = np.asarray(image.resize(resized, Image.Resampling.BILINEAR))
+    kept = slice(before, before + size)
+    cut = whole[:, kept] if width > height else whole[kept]
+    np.testing.assert_array_equal(center_crop(image, size), cut)
+
+
+def test_a_square_has_one_view():
+    square = IMAGE.crop((0, 0, 30, 30))
+    np.testing.assert_array_equal(center_crop(square, 24), resize(square, 24))
+    assert (center_crop(IMAGE, 24) != resize(IMAGE, 24)).any()
