@@ -29,6 +29,7 @@ class LinearHead:
     """A backbone of `BACKBONES` with a linear head."""
 
     backbone: str
+    names_classes: bool = False
 
     @property
     def size_multiple(self) -> int:

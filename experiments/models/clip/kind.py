@@ -41,6 +41,7 @@ class ClipClassifier:
     width: tuple[int, int] | None = None
     package: tuple[Path, str] | None = None
     size_multiple: int = 1
+    names_classes: bool = True
     tunings: Mapping[str, Callable[..., Tuning]] = dataclasses.field(
         default_factory=lambda: OF_CLIP, hash=False
     )
