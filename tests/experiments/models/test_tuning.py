@@ -9,7 +9,7 @@ import pytest
 from experiments.devices import one_device
 from experiments.methods.penalties import PENALTIES
 from experiments.methods.registry import METHODS
-from experiments.models.registry import OF_CLIP
+from experiments.models.clip.kind import OF_CLIP
 from experiments.models.tuning import among_classes, of_classes
 from experiments.training.pattern import Numbers
 from experiments.training.program import begin, shapes
