@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.files import file_sha256
 from experiments.models.clip import KNOWN_FILES, Clip, Sizes, load_clip, random_clip
-from experiments.models.clip import model as model_module
 from experiments.models.clip.towers import ACTIVATIONS
 from experiments.models.clip.weights import from_names
 from tests.data.clip import made
@@ -57,7 +57,7 @@ def test_the_activation_is_asked_for(tmp_path):
 
 
 def test_the_activation_of_a_known_file_is_known(monkeypatch):
-    digest = model_module._sha256(DATA / "traced.pt")
+    digest = file_sha256(DATA / "traced.pt")
     monkeypatch.setitem(KNOWN_FILES, digest, "quick_gelu")
     assert load_clip(DATA / "traced.pt").activation == "quick_gelu"
     with pytest.raises(ValueError, match="is known to have 'quick_gelu'"):
