@@ -172,11 +172,13 @@ def check_params(params: Tree) -> None:
     for path, leaf in leaves:
         if is_masked(leaf):
             raise ValueError(
-                f"params{jax.tree_util.keystr(path)} is hidden by optax.masked, "
-                "optax.partition or optax.multi_transform around the method, and the loss "
-                "needs all parameters. Put the mask after the method: optax.chain(method, "
-                "optax.masked(optimizer, mask)); which parameters are perturbed is the "
-                "method's own argument mask=."
+                f"params{jax.tree_util.keystr(path)} is an optax.MaskedNode: optax.masked, "
+                "optax.partition or optax.multi_transform around the method hides it, and "
+                "the loss needs all parameters. To train a part of a model, give the "
+                "method the tree of that part alone and close the loss over the rest: "
+                "tx.init(trained), loss_fn=lambda trained: loss(trained, frozen). To "
+                "perturb a part, the method's own argument mask=. To step a part, put the "
+                "mask after the method: optax.chain(method, optax.masked(optimizer, mask))."
             )
         known = isinstance(leaf, float | complex)  # Python's have no dtype
         dtype = jnp.result_type(leaf) if known else getattr(leaf, "dtype", None)

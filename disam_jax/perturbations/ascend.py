@@ -5,19 +5,29 @@ A perturbation's `update(ascent_grad, state, params)` returns the displacement t
 `optax.scale(rho)` for unnormalized SAM; `perturbation` makes one from a formula.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 
 from disam_jax import trees
-from disam_jax.hyperparameters import Hyperparameter, at_step, check_hyperparameter
+from disam_jax.hyperparameters import (
+    Hyperparameter,
+    Number,
+    at_step,
+    check_hyperparameter,
+)
 from disam_jax.perturbations.masks import Mask, only_where
 from disam_jax.trees import Tree
 
 Rule = Callable[[Tree, Tree, jax.Array], Tree]
+
+FINE = 1e-3  # most numbers in half precision lie further apart than a smaller rho moves
 
 
 class PerturbationState(NamedTuple):
@@ -30,7 +40,9 @@ class PerturbationState(NamedTuple):
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
-def perturbation(rule: Rule, *, mask: Mask = None) -> optax.GradientTransformation:
+def perturbation(
+    rule: Rule, *, mask: Mask = None, rho: Hyperparameter | None = None
+) -> optax.GradientTransformation:
     """Makes an Optax transformation of a rule (ascent_grad, params, count) -> eps.
 
     The rule sees leaves in at least float32 and, with a mask, only the leaves whose mask
@@ -52,6 +64,9 @@ def perturbation(rule: Rule, *, mask: Mask = None) -> optax.GradientTransformati
         int32 step count.
       mask: a tree of bools (or a prefix of one), or a function from the parameters to
         such a tree, by `optax.partition`; None perturbs all.
+      rho: the radius, where the rule has one. A number below 1e-3 is warned of at `update`
+        where the parameters are in half precision and may lose it; a schedule or a traced
+        number cannot be looked at.
 
     Returns:
       The transformation; its state counts the steps.
@@ -60,6 +75,8 @@ def perturbation(rule: Rule, *, mask: Mask = None) -> optax.GradientTransformati
       ValueError: at `update`, the parameters are missing.
       TypeError: at `init`, a mask leaf is not a bool.
     """
+    number = isinstance(rho, float | np.number | jax.Array) and not isinstance(rho, Tracer)
+    fine = number and 0 < float(rho) < FINE  # pyright: ignore[reportArgumentType]
 
     def init(params: Tree) -> PerturbationState:
         del params
@@ -72,6 +89,8 @@ def perturbation(rule: Rule, *, mask: Mask = None) -> optax.GradientTransformati
     ) -> tuple[Tree, PerturbationState]:
         if params is None:
             raise ValueError("A perturbation needs params: update(grad, state, params).")
+        if fine:
+            _warn_of_rounding(rho, params)
         grad = trees.at_least_float32(trees.to_real(updates))
         wide = trees.at_least_float32(trees.to_real(params))
         eps = optax.tree.cast_like(rule(grad, wide, state.count), grad)
@@ -81,6 +100,19 @@ def perturbation(rule: Rule, *, mask: Mask = None) -> optax.GradientTransformati
 
     tx = optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
     return tx if mask is None else only_where(mask, tx)
+
+
+def _warn_of_rounding(rho: Number, params: Tree) -> None:
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
+    half = sorted(dtype.name for dtype in dtypes if dtype.itemsize < 4)
+    if half:
+        warnings.warn(
+            f"rho={float(rho):g} over parameters in {', '.join(half)}: w + eps may round "
+            "to w, and nothing is left of the perturbation. Keep the parameters in float32 "
+            "and let the loss function cast them, or take a larger rho; "
+            "disam_jax.realized_perturbation(params, eps, dtype) tells what is left.",
+            stacklevel=2,
+        )
 
 
 def ascend(
@@ -121,7 +153,7 @@ def ascend(
         rho = at_step(radius, count)
         return optax.tree.scale(trees.safe_divide(rho, trees.norm(grad)), grad)
 
-    return perturbation(rule, mask=mask)
+    return perturbation(rule, mask=mask, rho=radius)
 
 
 def ascend_unnormalized(
@@ -198,4 +230,4 @@ def ascend_and_match(
         scale = trees.safe_divide(rho, trees.norm(grad)) - alpha
         return optax.tree.scale(scale, grad)
 
-    return perturbation(rule, mask=mask)
+    return perturbation(rule, mask=mask, rho=radius)

@@ -121,7 +121,7 @@ def ascend_adaptively(
         direction = trees.with_norm(optax.tree.mul(sizes, grad), at_step(radius, count))
         return optax.tree.mul(sizes, direction)
 
-    return perturbation(rule, mask=mask)
+    return perturbation(rule, mask=mask, rho=radius)
 
 
 def ascend_by_sign(

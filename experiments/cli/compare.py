@@ -15,7 +15,7 @@ from rich.table import Table
 
 from experiments.cli import machines as cli_machines
 from experiments.cli.console import bars, console, line_without_bars
-from experiments.cli.data import open_for, protocol_line
+from experiments.cli.data import open_for, protocol_line, warn_of_rounding
 from experiments.cli.options import TRAINING, Machines, TrainedOn, with_options
 from experiments.config.protocols import WRONG_LABELS
 from experiments.config.run import RunConfig, make_config
@@ -103,6 +103,8 @@ def compare_command(
             f"--vectorize trains in one process; got {layout.process_count}. Leave it, "
             "or the other processes, out."
         )
+    if layout.writes:
+        warn_of_rounding(configs)
     started = time.perf_counter()
     train_all = _way_to_train(asked, where, layout)
     comparison, rows = _compare(asked, configs, opened, layout, train_all)

@@ -1,7 +1,7 @@
 """The commands about data: `prepare`, `export`, `datasets`, and opening what is named."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,9 @@ from experiments.data.export import export
 from experiments.data.opening import Where, open_data
 from experiments.data.prepare import Prepared
 from experiments.fields import check_known
+from experiments.methods import find_method
+
+FINE = 1e-3  # most numbers in half precision lie further apart than a smaller rho moves
 
 
 def open_for(
@@ -47,6 +50,22 @@ def protocol_line(config: RunConfig) -> str:
         f"Protocol {config.protocol}: {preset.model}, weights {preset.weights}, "
         f"tuning {preset.tuning}, BatchNorm {preset.batch_norm}, {preset.dtype}."
     )
+
+
+def warn_of_rounding(configs: Iterable[RunConfig]) -> None:
+    """Says, once for a method, that half precision may round its perturbations away."""
+    for name, config in {config.method_name: config for config in configs}.items():
+        rho, preset = config.hyperparameters.rho, config.preset
+        moves = "rho" in find_method(config.method).reads and rho > 0
+        rounded = preset.dtype != "float32" and preset.perturbed_dtype == "same"
+        if moves and rounded and rho < FINE:
+            tell(
+                "warning",
+                f"{name} at rho {rho:g} in {preset.dtype}: w + eps may round to w, and "
+                "nothing is left of the perturbation; realized_cosine in a run's "
+                "metrics.jsonl tells. --perturbed-dtype float32 keeps it.",
+                "yellow",
+            )
 
 
 def _open(data: str, image_size: int, where: Where) -> DomainData | Prepared:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from experiments.cli import machines as cli_machines
 from experiments.cli.console import bars, console, line_without_bars
-from experiments.cli.data import open_for, protocol_line
+from experiments.cli.data import open_for, protocol_line, warn_of_rounding
 from experiments.cli.options import TRAINING, Machines, TrainedOn, with_options
 from experiments.config.run import RunConfig, make_config
 from experiments.data import DomainData
@@ -50,6 +50,8 @@ def train_command(
     )
     config = with_steps(config, opened)
     layout = cli_machines.fit(layout, machines, batch_examples(config, opened))
+    if layout.writes:
+        warn_of_rounding([config])
     record = _train(config, opened, asked.out, layout)
     if layout.writes:
         _print(config, record, asked.out)

@@ -7,12 +7,22 @@ import optax
 import pytest
 
 import disam_jax as dj
+from tests.methods import COMPOSED, METHODS, wants_micro_batches
 
+ALL = {name: tx for name, (tx, _) in METHODS.items()} | COMPOSED
 PARAMS = {"w": jnp.ones(2), "bias": jnp.ones(1)}
 
 
 def loss_fn(params):
     return jnp.sum(params["w"] ** 2) + jnp.sum(params["bias"] ** 2)
+
+
+def not_called(params, *micro_batch):
+    raise AssertionError("the parameters are looked at first")
+
+
+def larger_leaves(params):
+    return jax.tree.map(lambda leaf: leaf.size > 1, params)
 
 
 def update(tx, updates=None, **arguments):
@@ -39,17 +49,54 @@ def test_steps_gathered_around_a_method_are_refused():
         tx.update(grads, tx.init(PARAMS), PARAMS, loss_fn=loss_fn)
 
 
-@pytest.mark.parametrize(
-    "around",
-    [
-        lambda tx: optax.masked(tx, {"w": True, "bias": False}),
-        lambda tx: optax.partition({"a": tx, "b": optax.sgd(0.1)}, {"w": "a", "bias": "b"}),
-    ],
-    ids=["masked", "partition"],
+LABELS = {"w": "a", "bias": "b"}
+AROUND = {
+    "masked": lambda tx: optax.masked(tx, {"w": True, "bias": False}),
+    "masked by a function": lambda tx: optax.masked(tx, larger_leaves),
+    "partition": lambda tx: optax.partition({"a": tx, "b": optax.sgd(0.1)}, LABELS),
+    "multi_transform": lambda tx: optax.multi_transform(
+        {"a": optax.chain(tx, optax.adam(0.1)), "b": optax.set_to_zero()}, LABELS
+    ),
+}
+AROUND |= {
+    "in a chain": lambda tx: optax.chain(AROUND["masked"](tx), optax.adam(0.1)),
+    "in MultiSteps": lambda tx: optax.MultiSteps(AROUND["partition"](tx), 2),
+}
+HIDES = (
+    r"params\['bias'\] is an optax\.MaskedNode.* around the method.*the tree of that part "
+    r"alone and close the loss over the rest.*mask=.*put the mask after the method"
 )
-def test_a_mask_around_a_method_is_named(around):
-    with pytest.raises(ValueError, match="Put the mask after the method"):
-        around(dj.sam()).init(PARAMS)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_mask_around_a_method_is_named(name):
+    for around in AROUND.values():
+        with pytest.raises(ValueError, match=HIDES):
+            around(ALL[name]).init(PARAMS)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "masked"])
+def test_a_masked_tree_is_named_at_both_doors(name):
+    """As where the state was made of all parameters, or read from a file."""
+    tx, params = ALL[name], PARAMS | {"norm": jnp.ones(1)}
+    hidden, state, arguments = params | {"bias": optax.MaskedNode()}, tx.init(params), {}
+    if wants_micro_batches(name):
+        arguments = {"micro_batches": jnp.zeros((2, 1))}
+    with pytest.raises(ValueError, match=HIDES):
+        tx.update(None, state, hidden, loss_fn=not_called, **arguments)
+    if name not in ("scaled", "decoupled"):  # whole optimizers, which have one door
+        with pytest.raises(ValueError, match=HIDES):
+            dj.value_and_grad(not_called, tx)(hidden, state, **arguments)
+
+
+def test_what_is_empty_is_not_masked():
+    params = PARAMS | {"none": None, "no_leaves": {"of": ()}}
+    tx = optax.chain(dj.disam(), optax.masked(optax.sgd(0.1), larger_leaves))
+    state = tx.init(params)
+    updates, _ = jax.eval_shape(
+        lambda params: tx.update(None, state, params, loss_fn=loss_fn), params
+    )
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
 
 
 @pytest.mark.parametrize(
