@@ -142,3 +142,16 @@ def test_a_comparison_takes_both_spreads(tmp_path):
     by_domain = (tmp_path, "--data", "pacs")
     assert "20.0 ± 10.0 (3)" in table(*by_domain).output
     assert "20.0 ± 4.7 (3)" in table(*by_domain, "--spread", "domainbed").output
+
+
+def test_table_2_and_table_3_are_printed():
+    """Of CLIP 8 rows of six numbers, and 7 rows of each part of open classes."""
+    clip = ("--tuning", "zero_shot,coop,clipood")
+    table_2 = table(*clip).output
+    assert table_2.count("Zhang et al. 2024, Table 2, CLIP ViT-B/16") == 8
+    for part in ("base", "new", "total"):
+        for data in ("office_home", "domain_net"):
+            rows = table(*clip, "--part", part, "--data", data).output
+            assert rows.count("Zhang et al. 2024, Table 3, CLIP ViT-B/16") == 7
+    assert "Table 2" not in rows
+    assert "unknown tuning 'prompts'; there are: finetune" in told("--tuning", "prompts")

@@ -163,3 +163,95 @@ def test_a_penalty_is_part_of_the_method_s_name():
 def test_unknown_choices_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         domain_table([], "pacs", **arguments)
+
+
+HALVES = {"base": 0.8, "new": 0.4, "harmonic": 0.6, "base_within": 0.9, "new_within": 0.5}
+OFFICE_HOME = BENCHMARKS["office_home"].domains
+DOMAIN_NET = BENCHMARKS["domain_net"].domains
+
+
+def opened(tuning, method, data, domain, seed, shift=0.0):
+    """A record of a run with open classes."""
+    found = record(method, data, domain, seed, 0.6 + shift) | {"tuning": tuning}
+    halves = {name: value + shift for name, value in HALVES.items()}
+    for rule in ("training_domain_validation", "last_step"):
+        found[rule] = {**found[rule], "halves": halves}
+    found["bma"] = {**found["last_step"], "halves": dict.fromkeys(halves, 0.1)}
+    return found
+
+
+def test_halves_stand_beside_table_3():
+    records = [
+        opened("clipood", "disam", "office_home", domain, seed, 0.02 * seed)
+        for domain in OFFICE_HOME
+        for seed in range(2)
+    ]
+    source = "Zhang et al. 2024, Table 3, CLIP ViT-B/16"
+    for part, ours, theirs in (
+        ("base", "81.0 ± 1.4 (2)", "92.7*"),
+        ("new", "41.0 ± 1.4 (2)", "90.5*"),
+        ("total", "30.5 ± 0.7 (2)", "91.3*"),
+        ("harmonic", "61.0 ± 1.4 (2)", None),
+        ("base_within", "91.0 ± 1.4 (2)", None),
+    ):
+        table = domain_table(records, "office_home", part=part)
+        assert row(table, "clipood+disam")["Product"] == ours
+        printed = row(table, "clipood+disam", source)
+        assert (printed or {}).get("Product") == theirs
+    averaged = domain_table(records, "office_home", part="new", rule="bma")
+    assert row(averaged, "clipood+disam")["avg"] == "10.0 ± 0.0 (2)"
+
+
+def test_the_row_that_does_not_add_up_says_so():
+    caption = domain_table([], "office_home", part="new").caption
+    assert "CLIPOOD*+DISAM: base and new do not add up to the printed total" in caption
+    alone = domain_table([], "office_home", part="new", tunings=["coop"])
+    assert "CLIPOOD" not in alone.caption
+    assert "mean of the two data sets' means" in overview_table([], part="new").caption
+
+
+def test_of_open_classes_the_average_is_that_of_both_data_sets():
+    records = [
+        opened("coop", "sam", data, domain, 0, shift)
+        for data, domains, shift in (
+            ("office_home", OFFICE_HOME, 0.0),
+            ("domain_net", DOMAIN_NET, 0.1),
+        )
+        for domain in domains
+    ]
+    table = overview_table(records, part="new")
+    assert table.columns == ("method", "source", "office_home", "domain_net", "avg")
+    assert row(table, "coop+sam") == {
+        "method": "coop+sam",
+        "source": "here",
+        "office_home": "40.0 (1)",
+        "domain_net": "50.0 (1)",
+        "avg": "45.0",  # of the ten domains it would be 46.0
+    }
+    assert row(overview_table(records[:4], part="new"), "coop+sam")["avg"] == ""
+    theirs = row(table, "coop+sam", "Zhang et al. 2024, Table 3, CLIP ViT-B/16")
+    assert theirs["avg"] == "67.9*"
+
+
+def test_only_the_tunings_asked_for_are_shown():
+    records = [
+        opened(tuning, "erm", "office_home", domain, 0)
+        for tuning in ("coop", "lora", "finetune")
+        for domain in OFFICE_HOME
+    ]
+    for make in (overview_table, lambda r, **k: domain_table(r, "office_home", **k)):
+        shown = {r[0] for r in make(records, part="new", tunings=["coop", "lora"]).rows}
+        assert shown == {"coop+erm", "coop+sam", "coop+disam", "lora+erm"}
+        everything = {r[0] for r in make(records, part="new").rows}
+        assert everything > shown | {"erm", "clipood+erm", "zero_shot"}
+    # Published ones alone, where none here is of that tuning.
+    others = overview_table(records, part="new", tunings=["clipood"])
+    assert {r[1] for r in others.rows} == {"Zhang et al. 2024, Table 3, CLIP ViT-B/16"}
+
+
+def test_without_new_classes_there_are_no_halves():
+    plain = record("sam", "office_home", "Art", 0, 0.5)
+    for part in (*HALVES, "total"):
+        with pytest.raises(ValueError, match=f"no new classes, and part is {part}.*--open"):
+            domain_table([plain], "office_home", part=part)
+    assert row(domain_table([plain], "office_home"), "sam")["Art"] == "50.0 (1)"
