@@ -11,6 +11,7 @@ from benchmarks.precision import precision
 from benchmarks.reading import reading
 from benchmarks.step_cost import step_cost
 from benchmarks.sweep_scale import sweep_scale
+from benchmarks.tuning import tuning
 
 app = typer.Typer(help="What a step and its images cost.", pretty_exceptions_enable=False)
 app.command("step_cost")(step_cost)
@@ -22,5 +23,6 @@ app.command("population")(population)
 app.command("input_pipeline")(input_pipeline)
 app.command("reading")(reading)
 app.command("sweep_scale")(sweep_scale)
+app.command("tuning")(tuning)
 
 app()

@@ -119,7 +119,8 @@ class Clip:
 
     @functools.cached_property
     def _on_device(self) -> Tree:
-        return jax.device_put({tower: self.weights[tower] for tower in ("image", "text")})
+        with jax.ensure_compile_time_eval():  # kept, also where a trace asks for it first
+            return jax.device_put({name: self.weights[name] for name in ("image", "text")})
 
 
 def load_clip(

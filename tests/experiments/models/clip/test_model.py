@@ -109,6 +109,12 @@ def test_the_same_shapes_are_traced_once(tiny, monkeypatch):
     assert len(traced) == 2  # one block in each tower
 
 
+def test_features_that_were_traced_first_are_computed_all_the_same():
+    clip = load_clip(DATA / "open_clip.pth", "gelu")
+    shape = jax.eval_shape(lambda: clip.text_features(["owl"]))
+    assert clip.text_features(["owl"]).shape == shape.shape == (1, 16)
+
+
 def test_images_that_do_not_fit_are_refused(tiny):
     with pytest.raises(ValueError, match=r"\(1, 24, 24, 3\).*\[N, 16, 16, 3\].*resized"):
         tiny.image_features(np.zeros((1, 24, 24, 3), np.float32))

@@ -1,0 +1,170 @@
+"""What tuning CLIP ViT-B/16 costs by each method: numbers kept, memory and operations.
+
+The experiments' own step is compiled for the shapes of the weights and of a batch of 3 x 12
+images of 224 pixels, 65 names, AdamW, float32, and never run: there are no weights. Memory
+is the compiler's, for the device that it compiles for.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+from rich.progress import track
+
+from experiments.config.preset import Preset
+from experiments.config.protocols import find_protocol
+from experiments.data.batches import Batch
+from experiments.data.benchmarks import BENCHMARKS
+from experiments.devices import one_device
+from experiments.files import write_json, write_whole
+from experiments.methods.registry import METHODS
+from experiments.models.clip import Clip, Sizes
+from experiments.models.clip.kind import ClipClassifier
+from experiments.models.clip.towers import random_weights
+from experiments.results.table import grid
+from experiments.training.numerics import environment
+from experiments.training.pattern import Numbers
+from experiments.training.program import Program, shapes
+from experiments.training.step import compile_step
+
+VIT_B16 = Sizes(768, 12, 16, 14, 512, 12, 77, 49408, 512)
+TUNINGS = ("linear", "coop", "lora", "clipood")
+COMPARED = ("erm", "sam", "disam")
+DOMAINS, MIB = 3, 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes(ClipClassifier):
+    """A CLIP of which there are shapes alone.
+
+    Attributes:
+      sizes: of its towers.
+    """
+
+    sizes: Sizes = VIT_B16
+
+    def clip(self, wanted: Preset) -> Clip:
+        """With zeros that take no memory."""
+        drawn = jax.eval_shape(lambda key: random_weights(self.sizes, key), KEY)
+        zeros = jax.tree.map(lambda s: np.broadcast_to(np.float32(0), s.shape), drawn)
+        return Clip(zeros, self.sizes, "quick_gelu")
+
+
+KEY = jax.eval_shape(lambda: jax.random.key(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class OfShapes(Program):
+    """A method on a CLIP of shapes.
+
+    Attributes:
+      of: what makes the model.
+    """
+
+    of: Shapes = Shapes()
+
+    @property
+    def kind(self) -> Shapes:
+        """What makes its model."""
+        return self.of
+
+
+def program(tuning: str, method: str, sizes: Sizes = VIT_B16) -> OfShapes:
+    """A method, with its defaults, on a CLIP that is tuned on OfficeHome."""
+    preset = dataclasses.replace(
+        find_protocol("office_home", "clipood")[1].preset,
+        tuning=tuning,
+        bma=0.0,
+        image_size=sizes.image_size,
+    )
+    names = BENCHMARKS["office_home"].classes
+    own = METHODS[method]
+    return OfShapes(own, own.defaults, preset, names, DOMAINS, of=Shapes(sizes=sizes))
+
+
+def record(tuning: str, method: str, sizes: Sizes = VIT_B16) -> dict[str, Any]:
+    """What the compiled step of a method holds, needs and computes."""
+    own = program(tuning, method, sizes)
+    state, frozen = shapes(own)
+    step: Any = compile_step(own, one_device())
+    count = DOMAINS * own.preset.batch_size
+    compiled = step.lower(Numbers({}, {}), frozen, state, batch_of(count, sizes)).compile()
+    memory = compiled.memory_analysis()
+    return {
+        "tuning": tuning,
+        "method": method,
+        "trained": numbers(state.params),
+        "state": numbers(state.opt_state),
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "flops": compiled.cost_analysis()["flops"],
+    }
+
+
+def batch_of(count: int, sizes: Sizes) -> Batch:
+    """The shapes of a batch."""
+    side = sizes.image_size
+    images = jax.ShapeDtypeStruct((count, side, side, 3), jnp.float32)
+    labels = jax.ShapeDtypeStruct((count,), jnp.int32)
+    return Batch(images, labels, labels, KEY)
+
+
+def numbers(tree: Any) -> int:
+    """How many a tree holds."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def tuning(
+    out: Annotated[Path, typer.Option(help="JSON file; .md is put beside it.")],
+    quick: Annotated[bool, typer.Option(help="Prompts alone, of a small CLIP.")] = False,
+) -> None:
+    """Numbers kept, memory and operations of every tuning of CLIP by ERM, SAM and DISAM."""
+    tunings, sizes = TUNINGS, VIT_B16
+    if quick:
+        tunings, sizes = ("coop",), Sizes(64, 1, 16, 2, 64, 1, 77, 49408, 16)
+    cases = [(tuning, method) for tuning in tunings for method in COMPARED]
+    records = [record(*case, sizes) for case in track(cases, description="compile")]
+    write_json(out, {"records": records, "environment": environment()})
+    written = markdown(records)
+    write_whole(out.with_suffix(".md"), written)
+    print(written, end="")
+
+
+def markdown(records: Sequence[dict[str, Any]]) -> str:
+    """A row for each record, its operations and memory beside ERM's of the tuning."""
+    erm = {r["tuning"]: r for r in records if r["method"] == "erm"}
+    columns = (
+        "tuning",
+        "trained",
+        "method",
+        "optimizer's and method's state",
+        "temporary MiB",
+        "/ ERM's",
+        "arguments MiB",
+        "GFLOP",
+        "/ ERM's",
+    )
+    rows = []
+    for r in records:
+        of_erm = erm[r["tuning"]]
+        rows.append(
+            (
+                r["tuning"],
+                f"{r['trained']:,}",
+                r["method"],
+                f"{r['state']:,}",
+                f"{r['temporary_bytes'] / MIB:,.0f}",
+                f"{r['temporary_bytes'] / of_erm['temporary_bytes']:.3f}",
+                f"{r['argument_bytes'] / MIB:,.0f}",
+                f"{r['flops'] / 1e9:,.0f}",
+                f"{r['flops'] / of_erm['flops']:.2f}",
+            )
+        )
+    right = [" ---: "] * len(columns)
+    right[0] = right[2] = " --- "
+    return grid(columns, rows, right) + "\n"
