@@ -213,7 +213,8 @@ def _print(
     first, out = comparison.configs[0], asked.out
     console.print(protocol_line(first))
     console.print(f"Report: {out / 'report.md'}   numbers: {out / 'results.json'}")
-    console.print(_fuller(comparison.records, asked.seeds, first.preset.steps))
+    steps = max(config.preset.steps for config in comparison.configs)
+    console.print(_fuller(comparison.records, asked.seeds, steps))
     console.print(f"This call took {seconds:.0f} s.")
     for config, why in comparison.failures:
         console.print(f"{config.name} did not finish:", style="red", end=" ")

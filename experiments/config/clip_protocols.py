@@ -11,9 +11,9 @@ domains are mixed; SGD with momentum 0.9, weight decay 5e-4, a cosine and N(0, 0
 those of CoOp's code, and the batches are mixed here. The cosine falls with every step, and
 not with every epoch after a first one at 1e-5; crops are bilinear, theirs are bicubic.
 
-`disam_open` is appendix C.1 for open classes: learning rate 1e-7, rho 1e-5. Of weights of
-size 0.02 a perturbation of 1e-5 over 86 million of them is a rounding error of float32: see
-`realized_cosine` in the metrics.
+`disam_open` is appendix C.1 for open classes: learning rate 1e-7, rho 1e-5. Over 86 million
+weights of size 0.02 such a perturbation is 1e-9 each, a rounding of float32, and nothing at
+all in float16: `dj.realized_perturbation` tells how much of it is left.
 
 rho and lam of Table 2's and 3's other rows are printed nowhere: 0.05 and 0.1 are taken.
 """

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.config.protocols import find_protocol
+from experiments.config.run import RunConfig
 from experiments.files import write_whole
 from experiments.methods.registry import find_method
 from experiments.results import figures
@@ -208,7 +209,7 @@ The training loss of each source domain, mean over seeds; a dash for each method
 
 
 def _how_it_was_made(comparison: Comparison, command: str) -> list[str]:
-    first, machine = comparison.configs[0], environment()
+    machine = environment()
     commits = ", ".join(sorted({r["commit"] for r in comparison.records})) or "none"
     packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
     values = {c.method: c.hyperparameters for c in comparison.configs}
@@ -218,9 +219,7 @@ def _how_it_was_made(comparison: Comparison, command: str) -> list[str]:
         f"    {command}",
         f"Commit {commits}; {machine['processor']}, {machine['cpu_count']} CPUs, "
         f"{machine['device_count']} {machine['device']['kind']} device(s); {packages}.",
-        f"Protocol {first.protocol}: "
-        f"{find_protocol(first.data, first.protocol)[1].reference}.",
-        ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(first.preset).items()) + ".",
+        *_protocols(comparison.configs),
         "\n".join(
             f"- {figures.label(method.name)}: "
             + ", ".join(f"{name} {getattr(chosen, name)}" for name in method.reads)
@@ -228,3 +227,19 @@ def _how_it_was_made(comparison: Comparison, command: str) -> list[str]:
             if method.reads
         ),
     ]
+
+
+def _protocols(configs: Sequence[RunConfig]) -> list[str]:
+    """A paragraph for the training of each tuning; of later ones what they differ in."""
+    parts, first = [], {}
+    for config in {c.preset.tuning: c for c in configs}.values():
+        _, protocol = find_protocol(config.data, config.protocol)
+        own = dataclasses.asdict(config.preset)
+        said = {k: v for k, v in own.items() if k not in first or first[k] != v}
+        parts.append(
+            f"Protocol {config.protocol}: {protocol.reference}. "
+            + ", ".join(f"{name} {value}" for name, value in said.items())
+            + "."
+        )
+        first = first or own
+    return parts

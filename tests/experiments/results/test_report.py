@@ -41,3 +41,34 @@ def test_a_penalty_s_runs_are_in_the_table_and_in_the_figures(tmp_path, monkeypa
     told = [spread.axes[0].get_legend(), *convergence.legends]
     names = [[text.get_text() for text in legend.get_texts()] for legend in told]
     assert names == [["ERM+CORAL"], ["b", "ERM+CORAL"]]
+
+
+def test_every_tuning_s_training_and_both_halves_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "save", lambda figure, path: None)
+    tunings = {"zero_shot": "clipood", "coop": "coop", "clipood": "clipood"}
+    configs, records = [], []
+    halves = {"base": 0.6, "new": 0.2, "harmonic": 0.3}
+    for tuning in tunings:
+        made = make_config(
+            data="pacs",
+            method="erm",
+            unseen="a",
+            seed=0,
+            overrides={"tuning": tuning, "weights": "F", "open_classes": 0.5},
+        )
+        configs.append(made)
+        chosen = {"scored": 0.25, "whole": 0.4, "halves": halves}
+        own = {"tuning": tuning, "last_step": chosen, "commit": "0"}
+        records.append({**record("erm", "a", 0, 0.5), **own})
+    del records[0]["loss_spread"]  # nothing was trained
+    curves = {c.name: curves_of(c.name, ["b"])[c.name] for c in configs[1:]}
+    write_report(Comparison(configs, records, [], curves), tmp_path, "the command")
+    text = (tmp_path / "report.md").read_text()
+    for protocol in ("clipood: Shu", "coop: Zhang"):
+        assert f"Protocol {protocol}" in text
+    trained = [line for line in text.splitlines() if line.startswith("Protocol")]
+    assert len(trained) == 3
+    assert "optimizer adamw" in trained[0] and "optimizer sgd" in trained[1]
+    assert "optimizer" not in trained[2]  # as the first has it
+    assert "bma 0.5" in trained[2] and "steps 5000" in trained[2]
+    assert "| 60.0 | 20.0 | 40.0 |" in text and "| 40.0 | 60.0 | 20.0 | 30.0 |" in text
