@@ -6,6 +6,7 @@ is the compiler's, for the device that it compiles for.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +14,11 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import typer
 from rich.progress import track
 
+import disam_jax as dj
 from experiments.config.preset import Preset
 from experiments.config.protocols import find_protocol
 from experiments.data.batches import Batch
@@ -26,15 +29,17 @@ from experiments.methods.registry import METHODS
 from experiments.models.clip import Clip, Sizes
 from experiments.models.clip.kind import ClipClassifier
 from experiments.models.clip.towers import random_weights
+from experiments.models.tuning import Params
 from experiments.results.table import grid
 from experiments.training.numerics import environment
 from experiments.training.pattern import Numbers
-from experiments.training.program import Program, shapes
-from experiments.training.step import compile_step
+from experiments.training.program import Program, TrainState, shapes
+from experiments.training.step import compile_step, domain_losses
 
 VIT_B16 = Sizes(768, 12, 16, 14, 512, 12, 77, 49408, 512)
 TUNINGS = ("linear", "coop", "lora", "clipood")
 COMPARED = ("erm", "sam", "disam")
+UNRECORDED = ", unrecorded"  # nothing is kept of what the step saw
 DOMAINS, MIB = 3, 2**20
 
 
@@ -88,10 +93,18 @@ def program(tuning: str, method: str, sizes: Sizes = VIT_B16) -> OfShapes:
 
 
 def record(tuning: str, method: str, sizes: Sizes = VIT_B16) -> dict[str, Any]:
-    """What the compiled step of a method holds, needs and computes."""
-    own = program(tuning, method, sizes)
+    """What the compiled step of a method holds, needs and computes.
+
+    Args:
+      tuning: a tuning of CLIP.
+      method: a name in `METHODS`, which `UNRECORDED` may follow.
+      sizes: of the CLIP.
+    """
+    own = program(tuning, method.removesuffix(UNRECORDED), sizes)
     state, frozen = shapes(own)
     step: Any = compile_step(own, one_device())
+    if method.endswith(UNRECORDED):
+        step = jax.jit(functools.partial(unrecorded, own), donate_argnums=2)
     count = DOMAINS * own.preset.batch_size
     compiled = step.lower(Numbers({}, {}), frozen, state, batch_of(count, sizes)).compile()
     memory = compiled.memory_analysis()
@@ -104,6 +117,23 @@ def record(tuning: str, method: str, sizes: Sizes = VIT_B16) -> dict[str, Any]:
         "argument_bytes": memory.argument_size_in_bytes,
         "flops": compiled.cost_analysis()["flops"],
     }
+
+
+def unrecorded(
+    program: Program, numbers: Numbers, frozen: Params, state: TrainState, batch: Batch
+) -> TrainState:
+    """The same step for the weights alone: no norm, no cosine, no losses at w + eps."""
+    del numbers
+    losses = functools.partial(domain_losses, program, program.model, frozen, state)
+    updates, opt_state = program.tx.update(
+        None,  # pyright: ignore[reportArgumentType]  the method ignores what comes in
+        state.opt_state,
+        state.params,
+        loss_fn=lambda params: losses(params, batch)[0],
+        domain_weights=dj.domain_shares(batch.domains, program.num_domains),
+    )
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(step=state.step + 1, params=params, opt_state=opt_state)
 
 
 def batch_of(count: int, sizes: Sizes) -> Batch:
@@ -127,7 +157,8 @@ def tuning(
     tunings, sizes = TUNINGS, VIT_B16
     if quick:
         tunings, sizes = ("coop",), Sizes(64, 1, 16, 2, 64, 1, 77, 49408, 16)
-    cases = [(tuning, method) for tuning in tunings for method in COMPARED]
+    methods = (*COMPARED, f"disam{UNRECORDED}")
+    cases = [(tuning, method) for tuning in tunings for method in methods]
     records = [record(*case, sizes) for case in track(cases, description="compile")]
     write_json(out, {"records": records, "environment": environment()})
     written = markdown(records)

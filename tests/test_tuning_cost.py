@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from benchmarks.tuning import TUNINGS, markdown, record
+from benchmarks.tuning import TUNINGS, UNRECORDED, markdown, record
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimized")]
 cost = functools.cache(record)  # of a tuning by a method
@@ -46,9 +46,17 @@ def test_disam_s_operations_beside_erm_s(tuning, least, most):
 
 @pytest.mark.parametrize("tuning", TUNINGS)
 def test_disam_s_memory_beside_erm_s(tuning):
-    disam, erm = (cost(tuning, method) for method in ("disam", "erm"))
+    """Of what is trained it is w + eps, and to record what was seen the gradient at w.
+
+    A hundredth of ERM's is left to how the compiler lays out the rest.
+    """
+    erm = cost(tuning, "erm")
+    for method, copies in (("disam", 2), (f"disam{UNRECORDED}", 1)):
+        disam = cost(tuning, method)
+        more = disam["temporary_bytes"] - erm["temporary_bytes"]
+        assert more < copies * 4 * erm["trained"] + 0.01 * erm["temporary_bytes"]
+        assert disam["argument_bytes"] - erm["argument_bytes"] < 100
     assert disam["temporary_bytes"] <= 1.04 * erm["temporary_bytes"]
-    assert disam["argument_bytes"] - erm["argument_bytes"] < 100
 
 
 @pytest.mark.parametrize("tuning", TUNINGS)

@@ -41,8 +41,8 @@ several configurations. SWAD: weights averaged over the loss valley. BMA: over a
 the first and the last the most."""
 
 OPEN_CLASSES = """\
-Half of the classes are new: no image of them was trained on. Base, new and total are told
-among all classes, as Table 3 of Zhang et al., ICLR 2024; within: among those of the half;
+Some classes are new: no image of them was trained on. Base, new and total are told among
+all classes, as Table 3 of Zhang et al., ICLR 2024; within: among base or new ones alone;
 harmonic: 2 base new / (base + new). All images of the unseen domain, means over domains."""
 
 Column = tuple[str, Callable[[Row], str]]
