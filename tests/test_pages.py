@@ -25,6 +25,7 @@ PAGES = {  # and how many Python blocks are in them
     "docs/methods.md": 0,
     "docs/domain_generalization.md": 0,
     "docs/benchmarks.md": 0,
+    "docs/clip.md": 0,
     "docs/sweeps.md": 0,
     "docs/batchnorm.md": 6,
     "docs/tuning.md": 5,

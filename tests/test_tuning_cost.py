@@ -61,11 +61,11 @@ def test_disam_s_memory_beside_erm_s(tuning):
 
 @pytest.mark.parametrize("tuning", TUNINGS)
 def test_disam_costs_what_sam_does(tuning):
-    """The variance of three losses beside some 10^12 operations: not one in a million."""
+    """But for some numbers as many as there are domains."""
     disam, sam = (cost(tuning, method) for method in ("disam", "sam"))
-    assert disam["flops"] == pytest.approx(sam["flops"], rel=1e-6)
-    assert disam["temporary_bytes"] == pytest.approx(sam["temporary_bytes"], rel=1e-4)
+    assert disam["flops"] == sam["flops"]
     assert disam["argument_bytes"] == sam["argument_bytes"]
+    assert abs(disam["temporary_bytes"] - sam["temporary_bytes"]) < 1024
 
 
 def test_the_table_has_a_row_for_each():
