@@ -25,8 +25,8 @@ from experiments.methods.registry import find_method
 from experiments.training.evaluation import CHUNK, NEW, SEEN, Chunks, in_chunks
 from experiments.training.parts import (
     check_parts,
+    known_at,
     known_classes,
-    labels_of,
     memory_parts,
     prepared_parts,
     source_positions,
@@ -198,12 +198,9 @@ def new_split(
     known: Sequence[np.ndarray],
     chunks: Callable[[int, np.ndarray], Callable[[], Chunks]],
 ) -> dict[str, Callable[[], Chunks]]:
-    """Calls that read what is not known of the held-out parts; empty ones are missing.
+    """Per domain a call that reads what is not known of its held-out part, if anything.
 
-    Args:
-      domains: names.
-      known: of each, of `known_classes`.
-      chunks: (domain, mask of its held-out part) -> a call that reads those images.
+    `chunks` makes the call, of the domain's position and the mask of that part.
     """
     return {
         name: chunks(d, ~known[d]) for d, name in enumerate(domains) if not known[d].all()
@@ -267,9 +264,7 @@ def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
         return lambda: _read(data, domain, part, preset.image_size, preset.view)
 
     heldout = [held for _, held in parts]
-    known = [np.ones(len(held), bool) for held in heldout]
-    if preset.open_classes:
-        known = known_classes(config, data, labels_of(data, heldout))
+    known = known_at(config, data, heldout)
 
     def chunks(domain: int, mask: np.ndarray) -> Callable[[], Chunks]:
         return read(domain, heldout[domain][mask])
@@ -286,8 +281,7 @@ def _prepared_feed(config: RunConfig, data: Prepared, layout: Layout) -> Feed:
 
 def _read(data: Prepared, domain: int, part: np.ndarray, size: int, view: str) -> Chunks:
     name = data.domains[domain]
-    total = sum(data.counts.values())
-    if total * size * size * 3 > KEEP_DECODED:
+    if sum(data.counts.values()) * size * size * 3 > KEEP_DECODED:
         return evaluation_chunks(data.records(name), part, size, CHUNK, view=view)
     images, labels = _decoded(data, name, size, view)
     return in_chunks(images[part], labels[part])

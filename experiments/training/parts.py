@@ -92,10 +92,8 @@ def prepared_parts(
         )
     parts = [_split_domain(config, data, d) for d in range(len(data.domains))]
     unseen = unseen_positions(config, data).values()
-    if preset.open_classes:
-        trained = [train for train, _ in parts]
-        known = known_classes(config, data, labels_of(data, trained))
-        parts = [(train[of], held) for (train, held), of in zip(parts, known, strict=True)]
+    known = known_at(config, data, [train for train, _ in parts])
+    parts = [(train[of], held) for (train, held), of in zip(parts, known, strict=True)]
     images = sum(len(train) for d, (train, _) in enumerate(parts) if d not in unseen)
     if preset.batching == "merged" and images < preset.batch_size:
         raise ValueError(
@@ -107,9 +105,14 @@ def prepared_parts(
     return parts
 
 
-def labels_of(data: Prepared, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The labels of each domain's images at these positions."""
-    return [data.labels(d)[part] for d, part in zip(data.domains, parts, strict=True)]
+def known_at(
+    config: RunConfig, data: Prepared, parts: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Of each domain's images at these positions, see `known_classes`."""
+    if not config.preset.open_classes:  # no label has to be read
+        return [np.ones(len(part), bool) for part in parts]
+    labels = [data.labels(d)[part] for d, part in zip(data.domains, parts, strict=True)]
+    return known_classes(config, data, labels)
 
 
 def _split_domain(

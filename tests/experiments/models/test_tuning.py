@@ -96,7 +96,11 @@ def test_methods_of_every_kind_step_with_prompts(method):
 @pytest.mark.parametrize("tuning", TRAINED)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_steps_with_every_tuning(method, tuning):
-    step_shapes(program(tuning, method))
+    if method == "sam_on" and TRAINED[tuning] != {"backbone": TOWER}:
+        with pytest.raises(ValueError, match="no parameter's name holds 'norm'"):
+            step_shapes(program(tuning, method))
+    else:
+        step_shapes(program(tuning, method))
 
 
 @pytest.mark.slow
