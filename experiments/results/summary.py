@@ -48,7 +48,8 @@ class Row:
     Attributes:
       method: its name, see `method_of`.
       scores: unseen domain -> seed -> accuracy on unseen concepts, what was trained on in
-        no domain; of the seeds that finished on every unseen domain.
+        no domain, or with open classes on all images; of the seeds that finished on every
+        unseen domain.
       in_domain: accuracy on the held-out part of the source domains.
       out_of_domain: accuracy on all images of the unseen domains.
       selected: selection rule -> accuracy on the unseen domains' scored part, at the
@@ -168,12 +169,11 @@ def _row(method: str, seeds: list[int], unseen: list[str], records: dict) -> Row
         )
 
     first = next(iter(records.values()))
+    is_open = bool(first.get("last_step", {}).get("halves"))
+    scored = "out_of_domain_accuracy" if is_open else "unseen_concept_accuracy"
     return Row(
         method=method,
-        scores={
-            d: {seed: records[seed, d]["unseen_concept_accuracy"] for seed in seeds}
-            for d in unseen
-        },
+        scores={d: {seed: records[seed, d][scored] for seed in seeds} for d in unseen},
         in_domain=over("in_domain_accuracy"),
         out_of_domain=over("out_of_domain_accuracy"),
         selected={
