@@ -161,4 +161,5 @@ STUDY = Study(
     draw,
     tables,
     data=DATA,
+    headline=True,
 )

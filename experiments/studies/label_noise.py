@@ -44,4 +44,5 @@ STUDY = Study(
     draw,
     tables,
     data=DATA,
+    headline=True,
 )

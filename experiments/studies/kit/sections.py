@@ -58,6 +58,7 @@ class Section:
       values: that were measured.
       findings: what they answer.
       figures: that were drawn.
+      headline: whether its accuracies stand in the first figure.
     """
 
     number: int
@@ -69,6 +70,7 @@ class Section:
     values: Values
     findings: Sequence[Finding]
     figures: Sequence[Figure]
+    headline: bool
 
     @property
     def anchor(self) -> str:
@@ -113,7 +115,7 @@ class Report:
         return (
             f"{_count(finished, 'study', 'studies')} put "
             f"{_count(claims, 'claim', 'claims')} to "
-            f"{_count(len(self.findings), 'test', 'tests')}, in {self.time} "
+            f"{_count(len(self.findings), 'test', 'tests')}, in at most {self.time} "
             f"of one process.{waiting if self.waiting else ''} The answers:"
         )
 
@@ -127,7 +129,8 @@ class Report:
     @property
     def headline(self) -> list[Finding]:
         """Those about what was not trained on, which the first figure shows."""
-        return [f for f in self.findings if f.measure == HEADLINE]
+        shown = [s for s in self.sections if s.headline]
+        return [f for s in shown for f in s.findings if f.measure == HEADLINE]
 
     @property
     def scope(self) -> Table:
@@ -217,6 +220,7 @@ def _read_section(number: int, folder: Path, study: Study | None) -> Section:
         values,
         [Finding(**finding) for finding in page["findings"]],
         [Figure(**figure) for figure in page["figures"]],
+        study is not None and study.headline,
     )
 
 

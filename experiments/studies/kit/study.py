@@ -81,6 +81,8 @@ class Study:
       scope: the setting in words, where no network is trained.
       told: fields of `scope.FIXED` that the configs of the runs do not tell.
       data: the data sets it is run on unless others are asked for.
+      headline: whether its accuracies stand in the report's first figure: tuned methods,
+        and no sweep of a hyperparameter.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Study:
     scope: str = ""
     told: Mapping[str, str] = dataclasses.field(default_factory=dict)
     data: tuple[str, ...] = STUDIED
+    headline: bool = False
 
     def find(self, values: Values) -> list[Finding]:
         """The answers to the claims."""

@@ -184,4 +184,5 @@ STUDY = Study(
     functools.partial(tables, claims),
     told=TOLD,
     data=(DATA,),
+    headline=True,
 )

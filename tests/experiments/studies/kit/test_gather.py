@@ -72,6 +72,7 @@ def made_up(name, answers):
         return [Figure("line.png", f"A line of `{name}` & no more", "**How** to read it.")]
 
     return Study(
+        headline=True,
         name=name,
         title=f"Is the {name} claim right?",
         protocol=f"The protocol of {name}: `rho = 0.05`, **nothing** tuned.",
