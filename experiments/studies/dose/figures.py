@@ -36,6 +36,7 @@ def _draw_effects(values: Values, out: Path) -> Figure:
         panel.set_title(data, fontsize=10)
         panel.set_ylabel("DISAM less SAM (points)", fontsize=9)
         panel.set_xscale("log")
+    for panel in axes[:, 0]:  # when all is drawn: a limit that is set stays as it is
         panel.set_xlim(right=180)
         log_ticks(panel.xaxis)
     axes[-1, 0].set_xlabel("angle to SAM's perturbation (degrees)", fontsize=9)
@@ -73,8 +74,8 @@ def _draw_arm(
         label=told if name == first else None,
     )
     panel.annotate(
-        f"{lam:g}", (x, found.mean), xytext=(5, 5), textcoords="offset points",
-        fontsize=8, color=color,
+        f"{lam:g}", (x, found.mean), xytext=(-5 if permuted else 5, 5), color=color,
+        textcoords="offset points", fontsize=8, ha="right" if permuted else "left",
     )  # fmt: skip
 
 
@@ -106,6 +107,7 @@ def _draw_turns(curves: Curves, out: Path) -> Figure:
         panel.annotate(
             f"lam {lam:g}", (spreads[0], curve[0]), xytext=(0, 7), color=f"C{i}",
             textcoords="offset points", fontsize=8,
+            bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1},
         )  # fmt: skip
     for degrees in (10, 30):
         panel.axhline(degrees, color="#999999", lw=0.8, ls=":", zorder=0)
