@@ -112,7 +112,7 @@ def test_what_is_frozen_is_in_no_state(few):
     data, maps = few
     config = spec(study.SAM).config
     own = jax.device_put(pool(config, data, maps).training([1, 2, 3]))
-    program = training.tail_program(config, 7, 3)
+    program = training.tail_program(config, data.classes, 3)
     state = jax.eval_shape(lambda: training.first_state(program, config, own))
     names = {f"block{i}" for i in range(frozen.CUT, BLOCKS)} | {"head", "head_norm"}
     assert set(state.params) == {"backbone", "head"}

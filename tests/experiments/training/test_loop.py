@@ -351,7 +351,7 @@ def _evaluation(losses):
         ({"method": "adam"}, "unknown method 'adam'; there are: erm, sam, asam"),
         (
             {"data": "pcas"},
-            "unknown data set 'pcas'; there are: emoji_styles, rotated_digits",
+            "unknown data set 'pcas'; there are: emoji_styles, emoji_concepts",
         ),
         ({"model": "vgg"}, "unknown model 'vgg'; there are: patchnet, resnet"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'; there are: adam, adamw, sgd"),
