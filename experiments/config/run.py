@@ -11,7 +11,7 @@ from experiments.config.protocols import find_protocol
 from experiments.fields import LATER, check_at_least, option
 from experiments.files import file_sha256
 from experiments.methods.registry import Hyperparameters, find_method
-from experiments.models.registry import TUNINGS, UNTRAINED
+from experiments.models.registry import MODELS, TUNINGS, UNTRAINED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +69,11 @@ class RunConfig:
                 f"also_unseen must be another domain than unseen; got {self.unseen} twice."
             )
         if not self.preset.weights:
+            drawn = not MODELS[self.preset.model].names_classes  # CLIP's are not
             raise ValueError(
-                f"this protocol starts {self.preset.model} from pretrained weights: "
-                "give their file, --weights FILE (.pth or .safetensors), or --weights "
-                "scratch to go without."
+                f"this protocol starts {self.preset.model} from pretrained weights: give "
+                "their file, --weights FILE (.pth or .safetensors)"
+                f"{', or --weights scratch to go without' if drawn else ''}."
             )
         method.make(self.hyperparameters)
         method.chooser(self.hyperparameters)
