@@ -82,6 +82,7 @@ def test_logits_are_scaled_cosines_to_the_classes_texts(clip):
     assert_close(logits, 20 * cosines)
 
 
+@pytest.mark.slow
 def test_low_precision_is_the_towers_alone(clip):
     weights = {
         "backbone": clip.weights["image"],

@@ -139,6 +139,7 @@ def test_another_size_of_images_resizes_the_positions_alone(tiny):
     assert larger.image_features(made.images(32)).shape == (3, 16)
 
 
+@pytest.mark.slow
 def test_random_weights_are_numpy_float32_of_the_sizes_asked_for():
     sizes = Sizes(64, 1, 8, 2, 128, 1, 12, 520, 16)
     clip = random_clip(sizes, "gelu", jax.random.key(0))

@@ -48,7 +48,10 @@ def of_prompts(clip):
     return head
 
 
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize(
+    "position",
+    ["middle", *(pytest.param(p, marks=pytest.mark.slow) for p in ("end", "front"))],
+)
 def test_the_loss_and_its_gradient_are_coop_s(clip, of_prompts, position):
     """Of CoOp's own classes in PyTorch, in float32; see `tests.float32` for the bound."""
     prompts = class_prompts(clip, NAMES, len(CONTEXT), position)
