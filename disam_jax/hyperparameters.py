@@ -96,7 +96,8 @@ def check_hyperparameter(
             f"{name} must be a scalar; got shape {np.shape(value)}. "
             "To try several values at once, jax.vmap over the whole step."
         )
-    if not (math.isfinite(value) and at_least <= value <= at_most):
+    number = float(value)  # under jit a comparison of a JAX array would be traced
+    if not (math.isfinite(number) and at_least <= number <= at_most):
         above = f" and >= {at_least:g}" if at_least > -math.inf else ""
         below = f" and <= {at_most:g}" if at_most < math.inf else ""
         hint = f" Use {name}=0 to switch its effect off." if at_least == 0 else ""

@@ -61,6 +61,14 @@ def test_numbers_arrays_and_schedules_are_taken(name, value):
 
 
 @every_constructor
+def test_an_array_of_outside_is_looked_at_inside_jit(name):
+    value, wrong = jnp.float32(0.1), jnp.float32(-0.1)
+    jax.eval_shape(lambda: CONSTRUCTORS[name](value) and 0)
+    with pytest.raises(ValueError, match=name.split("-")[1]):
+        jax.eval_shape(lambda: CONSTRUCTORS[name](wrong) and 0)
+
+
+@every_constructor
 def test_traced_values_are_taken(name):
     def build(value):
         CONSTRUCTORS[name](value)
