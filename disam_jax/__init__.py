@@ -71,10 +71,20 @@ from disam_jax.domains import hardest as hardest
 from disam_jax.domains import vmap_domains as vmap_domains
 
 # Objectives: (losses, weights) -> scalar.
+from disam_jax.objectives import Remembering as Remembering
 from disam_jax.objectives import domain_variance as domain_variance
+from disam_jax.objectives import group_dro as group_dro
 from disam_jax.objectives import variance_penalized as variance_penalized
 from disam_jax.objectives import vrex as vrex
 from disam_jax.objectives import weighted_mean as weighted_mean
+
+# Rules: the domains' gradients -> gradient.
+from disam_jax.rules import Rule as Rule
+from disam_jax.rules import agreement_sum as agreement_sum
+from disam_jax.rules import alignment_noise as alignment_noise
+from disam_jax.rules import and_mask as and_mask
+from disam_jax.rules import pcgrad as pcgrad
+from disam_jax.rules import sand_mask as sand_mask
 
 # Perturbations: ascent gradient -> displacement.
 from disam_jax.perturbations.ascend import ascend as ascend

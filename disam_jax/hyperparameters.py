@@ -29,10 +29,14 @@ class Scheduled(NamedTuple):
     make: Callable[[Number], Any]
     schedule: Schedule
 
+    def at(self, count: Number) -> Any:
+        """What holds at step `count`."""
+        return self.make(self.schedule(count))
+
 
 def at_step(part: Any, count: Number) -> Any:
     """Returns a number, an objective or a combination as it is at step `count`."""
-    return part.make(part.schedule(count)) if isinstance(part, Scheduled) else part
+    return part.at(count) if isinstance(part, Scheduled) else part
 
 
 def follow_schedule(make: Callable[[Number], Any], value: Hyperparameter) -> Any:

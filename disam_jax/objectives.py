@@ -8,6 +8,7 @@ neither the mean nor the variance, whatever its loss is.
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +19,32 @@ from disam_jax.hyperparameters import (
     Scheduled,
     at_step,
     check_hyperparameter,
+    check_integer,
     follow_schedule,
 )
+from disam_jax.rules import Rule
+from disam_jax.trees import Tree
 
 ObjectiveFn = Callable[[jax.Array, jax.Array], jax.Array]
-Objective = ObjectiveFn | Scheduled
+
+
+class Remembering(NamedTuple):
+    """An objective, or a rule, that depends on what was seen at earlier steps.
+
+    Attributes:
+      init: params -> the memory before the first step, any tree of arrays.
+      at: memory -> the objective of this step.
+      remember: (memory, losses [M], weights [M]) -> the memory after it, from the losses
+        where the objective was climbed or descended.
+    """
+
+    init: Callable[[Tree], Any]
+    at: Callable[[Any], ObjectiveFn | Rule]
+    remember: Callable[[Any, jax.Array, jax.Array], Any]
+
+
+# What may stand as `ascent` or `descent`.
+Objective = ObjectiveFn | Rule | Remembering | Scheduled
 
 
 def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
@@ -46,13 +68,41 @@ def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(weights > 0, weights * losses, 0.0))
 
 
-def objective_at(objective: Objective | None, count: jax.Array) -> ObjectiveFn:
-    """The objective as it is at step `count`; None is the weighted mean.
+class Objectives(NamedTuple):
+    """The two objectives of a method, as they were given; None is the weighted mean.
 
     None and not `weighted_mean` is what methods default to: under
     `optax.inject_hyperparams` a function that is a default is called as a schedule.
     """
-    return weighted_mean if objective is None else at_step(objective, count)
+
+    ascent: Objective | None = None
+    descent: Objective | None = None
+
+    def init(self, params: Tree) -> tuple[Any, Any]:
+        """What each remembers before the first step; () of one that remembers nothing."""
+        now = [at_step(objective, 0) for objective in self]
+        return tuple(o.init(params) if isinstance(o, Remembering) else () for o in now)  # pyright: ignore[reportReturnType]
+
+    def at(
+        self, count: jax.Array, memories: tuple[Any, Any]
+    ) -> tuple[ObjectiveFn | Rule, ObjectiveFn | Rule]:
+        """Both as they are at step `count`."""
+        now = [at_step(objective, count) for objective in self]
+        now = [weighted_mean if objective is None else objective for objective in now]
+        return tuple(
+            o.at(memory) if isinstance(o, Remembering) else o
+            for o, memory in zip(now, memories, strict=True)
+        )  # pyright: ignore[reportReturnType]
+
+    def remember(
+        self, count: jax.Array, memories: tuple[Any, Any], seen: tuple[Any, Any]
+    ) -> tuple[Any, Any]:
+        """What each remembers after a step, of what was seen where it acted."""
+        now = [at_step(objective, count) for objective in self]
+        return tuple(
+            o.remember(memory, s.losses, s.weights) if isinstance(o, Remembering) else ()
+            for o, memory, s in zip(now, memories, seen, strict=True)
+        )  # pyright: ignore[reportReturnType]
 
 
 VARIANCES = ("uniform", "count_weighted")
@@ -174,6 +224,68 @@ def vrex(beta: Hyperparameter, variance: str = "uniform") -> Objective:
         lambda beta: _mean_plus_variance(beta, variance),
         check_hyperparameter("beta", beta),
     )
+
+
+def group_dro(eta: Hyperparameter = 0.01, *, max_domains: int = 64) -> Objective:
+    """GroupDRO's objective, sum(q * losses): the domains that were hard weigh more.
+
+    q_i <- q_i exp(eta * losses_i), divided by its sum, from equal q at first; the losses of
+    this step count already. As `descent` it is GroupDRO; as `ascent` the perturbation
+    climbs the running worst domains, where DISAM's climbs them less.
+
+    Example:
+      >>> import disam_jax as dj, jax.numpy as jnp
+      >>> tx, params = dj.erm(descent=group_dro(eta=1.0)), jnp.zeros(2)
+      >>> state = tx.init(params)
+      >>> for _ in range(2):
+      ...     grads, state = tx.update(
+      ...         None, state, params, loss_fn=lambda w: w + jnp.array([0.0, jnp.log(3.0)])
+      ...     )
+      ...     print(grads)
+      [0.25 0.75]
+      [0.1 0.9]
+
+    Args:
+      eta: >= 0, a float, array or schedule; 0 is the mean over the domains that are there,
+        whatever their weights.
+      max_domains: for how many domains the state has room.
+
+    Returns:
+      The objective; a method that has it remembers log q. A domain that is absent keeps
+      its q, and the others share the whole.
+
+    Raises:
+      ValueError: eta is negative or not finite; at `update`, there are more domains.
+
+    References:
+      Sagawa et al., Distributionally Robust Neural Networks for Group Shifts, ICLR 2020,
+      Algorithm 1, as DomainBed's `GroupDRO`: without their adjustment by group sizes.
+    """
+    check_integer("max_domains", max_domains)
+
+    def make(eta: Number) -> Remembering:
+        def after(memory: jax.Array, losses: jax.Array, weights: jax.Array) -> jax.Array:
+            if losses.size > max_domains:
+                raise ValueError(
+                    f"group_dro has room for {max_domains} domains, and there are "
+                    f"{losses.size}: give max_domains={losses.size}."
+                )
+            there = jnp.where(weights > 0, losses, 0.0)
+            memory = memory.at[: losses.size].add(eta * there.astype(memory.dtype))
+            return memory - jnp.max(memory[: losses.size])
+
+        def at(memory: jax.Array) -> ObjectiveFn:
+            def objective(losses: jax.Array, weights: jax.Array) -> jax.Array:
+                fixed = jax.lax.stop_gradient(losses)
+                log_q = after(memory, fixed, weights)[: losses.size]
+                q = jax.nn.softmax(jnp.where(weights > 0, log_q, -jnp.inf))
+                return weighted_mean(losses, q.astype(losses.dtype))
+
+            return objective
+
+        return Remembering(lambda params: jnp.zeros(max_domains), at, after)
+
+    return follow_schedule(make, check_hyperparameter("eta", eta))
 
 
 def _mean_plus_variance(coefficient: Number, variance: str) -> ObjectiveFn:

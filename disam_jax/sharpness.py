@@ -15,8 +15,8 @@ import optax
 
 from disam_jax.combinations import Combination
 from disam_jax.hyperparameters import at_step
-from disam_jax.objectives import Objective, objective_at
-from disam_jax.step import AT_W, Losses, Step, StepFn, method_from_step
+from disam_jax.objectives import Objective
+from disam_jax.step import AT_W, Losses, Step, method_from_step
 from disam_jax.when import Policy, either
 
 
@@ -95,14 +95,13 @@ def sharpness_aware(
     at_w = AT_W[combine_with]
 
     def ascend(loss: Losses, state: Any, count: jax.Array) -> Step:
-        ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
         # g, the gradient of the ascent objective at w: one forward and one backward pass.
         # Beside it the gradient that the combination takes, g itself or the descent's.
-        ascent_grad, clean = at_w(loss, ascent_now, descent_now)
+        ascent_grad, clean = at_w(loss)
         # eps, the displacement that the perturbation makes of g.
         eps, state = perturbation.update(ascent_grad.gradient, state, loss.params)
         # g', the gradient of the descent objective at w + eps: once more the same.
-        perturbed = loss.at(eps).value_and_grad(descent_now)
+        perturbed = loss.at(eps).value_and_grad(loss.descent)
         # The update: g' alone, or what is made of the two.
         gradient = perturbed.gradient
         if combine is not None:
@@ -110,25 +109,20 @@ def sharpness_aware(
             gradient = optax.tree.cast_like(combined, gradient)
         return Step(gradient, state, loss.evaluation(clean, perturbed, eps, ascent_grad))
 
-    if when is None:
-        return method_from_step(perturbation.init, ascend)
-
     def step(loss: Losses, state: Any, count: jax.Array) -> Step:
+        if when is None:
+            return ascend(loss, state, count)
         arguments = loss, state, count
         return either(when(count), lambda: ascend(*arguments), lambda: descend(*arguments))
 
-    descend = plain_step(descent)
-    return method_from_step(perturbation.init, step)
+    return method_from_step(perturbation.init, step, ascent=ascent, descent=descent)
 
 
-def plain_step(descent: Objective | None) -> StepFn:
+def descend(loss: Losses, state: Any, count: jax.Array) -> Step:
     """The step without a perturbation: the gradient of the descent objective at w."""
-
-    def descend(loss: Losses, state: Any, count: jax.Array) -> Step:
-        clean = loss.at().value_and_grad(objective_at(descent, count))
-        return Step(clean.gradient, state, loss.evaluation(clean))
-
-    return descend
+    del count
+    clean = loss.at().value_and_grad(loss.descent)
+    return Step(clean.gradient, state, loss.evaluation(clean))
 
 
 def erm(*, descent: Objective | None = None) -> optax.GradientTransformationExtraArgs:
@@ -157,4 +151,4 @@ def erm(*, descent: Objective | None = None) -> optax.GradientTransformationExtr
     References:
       Zhang et al., ICLR 2024, Eq. 3.
     """
-    return method_from_step(lambda params: (), plain_step(descent))
+    return method_from_step(lambda params: (), descend, descent=descent)

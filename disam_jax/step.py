@@ -17,8 +17,9 @@ import optax
 
 from disam_jax import trees
 from disam_jax.evaluation import Evaluation, evaluation_of, realized_perturbation
-from disam_jax.objectives import ObjectiveFn
+from disam_jax.objectives import Objective, ObjectiveFn, Objectives, weighted_mean
 from disam_jax.passes.forward import (
+    DomainGradients,
     LossFn,
     LossGrad,
     Pass,
@@ -39,7 +40,22 @@ from disam_jax.passes.parts import (
     over_devices,
     scaled,
 )
+from disam_jax.rules import Rule
 from disam_jax.trees import Tree
+
+Chosen = ObjectiveFn | Rule
+
+
+class Report(NamedTuple):
+    """What a step tells of what it saw, from `Losses.evaluation`.
+
+    Attributes:
+      evaluation: what is recorded; None where nothing is.
+      memories: of the two objectives, after the step.
+    """
+
+    evaluation: Evaluation | None
+    memories: tuple[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +65,16 @@ class Losses:
     Attributes:
       params: w, as real arrays; of a complex leaf both coordinates.
       options: of the step.
+      ascent: the objective that is climbed at this step, or a rule.
+      descent: the one that is descended.
+      remember: (what was climbed, what was descended) -> their memories after the step.
     """
 
     params: Tree
     options: StepOptions
+    ascent: Chosen = weighted_mean
+    descent: Chosen = weighted_mean
+    remember: Callable[..., tuple[Any, Any]] = lambda climbed, descended: ((), ())
 
     def at(self, eps: Tree | None = None, loss_fn: LossFn | None = None) -> Pass:
         """The pass of `loss_fn` at w, or of `perturbed_loss_fn`, if given, at w + eps.
@@ -90,32 +112,22 @@ class Losses:
         """The pass whose gradient is climbed: of `ascent_loss_fn`, if there is one."""
         return self.at(eps, self.options.ascent_loss_fn or self.options.loss_fn)
 
-    def ascent_alone(
-        self, ascent: ObjectiveFn, descent: ObjectiveFn
-    ) -> tuple[LossGrad, LossGrad]:
+    def ascent_alone(self) -> tuple[LossGrad, LossGrad]:
         """The ascent's gradient at w, which then is the clean one too: one way back."""
-        del descent
-        clean = self.at_ascent().value_and_grad(ascent)
+        clean = self.at_ascent().value_and_grad(self.ascent)
         if self.options.ascent_loss_fn is None:
             return clean, clean
         # Of loss_fn nothing is known at w: something else was evaluated there.
         return clean, clean._replace(losses=jnp.nan * clean.losses)
 
-    def ascent_and_descent(
-        self, ascent: ObjectiveFn, descent: ObjectiveFn, eps: Tree | None = None
-    ) -> tuple[LossGrad, LossGrad]:
+    def ascent_and_descent(self, eps: Tree | None = None) -> tuple[LossGrad, LossGrad]:
         """The ascent's gradient and the descent's, at w or at w + eps."""
         here = self.at(eps)
-        clean = here.value_and_grad(descent)
-        return self.ascent_beside(clean, here, ascent, descent, eps), clean
+        clean = here.value_and_grad(self.descent)
+        return self.ascent_beside(clean, here, eps), clean
 
     def ascent_beside(
-        self,
-        clean: LossGrad,
-        here: Pass,
-        ascent: ObjectiveFn,
-        descent: ObjectiveFn,
-        eps: Tree | None = None,
+        self, clean: LossGrad, here: Pass, eps: Tree | None = None
     ) -> LossGrad:
         """The ascent's gradient beside `clean`, the descent's, which the pass `here` gave.
 
@@ -124,8 +136,15 @@ class Losses:
         """
         options = self.options
         if options.ascent_loss_fn or (eps is not None and options.perturbed_loss_fn):
-            return self.at_ascent(eps).value_and_grad(ascent)
-        return clean if ascent == descent else here.value_and_grad(ascent)
+            return self.at_ascent(eps).value_and_grad(self.ascent)
+        same = self.ascent == self.descent
+        return clean if same else here.value_and_grad(self.ascent)
+
+    def of_each_domain(self, eps: Tree | None = None) -> DomainGradients:
+        """Every micro-batch's loss and gradient; a ValueError where the batch is whole."""
+        if self.options.micro_batches is None:
+            raise ValueError(MISSING_MICRO_BATCHES)
+        return self.at(eps).by_domain(1.0)
 
     @property
     def num_micro_batches(self) -> int:
@@ -158,8 +177,8 @@ class Losses:
         perturbed: LossGrad | None = None,
         eps: Tree | None = None,
         ascent: LossGrad | None = None,
-    ) -> Evaluation | None:
-        """The record of a step; None where nothing is recorded.
+    ) -> Report:
+        """What a step tells of what it saw.
 
         Args:
           clean: what was seen at w.
@@ -167,14 +186,17 @@ class Losses:
           eps: the displacement; None is none.
           ascent: what was climbed; None is `clean`.
         """
+        perturbed, ascent = perturbed or clean, ascent or clean
+        memories = self.remember(ascent, perturbed)
         if not self.options.record:
-            return None
+            return Report(None, memories)
         eps = self.no_eps() if eps is None else eps
-        evaluation = evaluation_of(clean, perturbed or clean, eps, ascent or clean)
+        evaluation = evaluation_of(clean, perturbed, eps, ascent)
         dtype = self.options.compute_dtype
-        if dtype is None:
-            return evaluation
-        return evaluation._replace(realized=realized_perturbation(self.params, eps, dtype))
+        if dtype is not None:
+            realized = realized_perturbation(self.params, eps, dtype)
+            evaluation = evaluation._replace(realized=realized)
+        return Report(evaluation, memories)
 
 
 class _AtW(dict):
@@ -192,12 +214,12 @@ class Step(NamedTuple):
     Attributes:
       gradient: that is descended; it leaves in the parameters' dtypes.
       state: for the next step, of the tree that `init` gave.
-      evaluation: what is recorded, from `Losses.evaluation`; None where nothing is.
+      report: what it saw, from `Losses.evaluation`.
     """
 
     gradient: Tree
     state: Any
-    evaluation: Evaluation | None
+    report: Report
 
 
 class StepFn(Protocol):
@@ -215,15 +237,21 @@ class SharpnessState(NamedTuple):
       count: int32 scalar, the steps done; scheduled hyperparameters read it.
       inner: what the step keeps; for `sharpness_aware` the perturbation's state.
       evaluation: None, but between `update(..., record=True)` and `pop_evaluation`.
+      memories: of the ascent and the descent, see `Remembering`.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     inner: Any
     evaluation: Evaluation | None = None
+    memories: tuple[Any, Any] = ((), ())
 
 
 def method_from_step(
-    init: Callable[[Tree], Any], step: StepFn
+    init: Callable[[Tree], Any],
+    step: StepFn,
+    *,
+    ascent: Objective | None = None,
+    descent: Objective | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Makes a method of a step that evaluates the losses wherever it likes.
 
@@ -235,9 +263,9 @@ def method_from_step(
 
       >>> import disam_jax as dj, jax, jax.numpy as jnp, optax
       >>> def step(loss, state, count):
-      ...     clean = loss.at().value_and_grad(dj.weighted_mean)
+      ...     clean = loss.at().value_and_grad(loss.ascent)
       ...     eps = jax.tree.map(lambda g: 0.25 * g, clean.gradient)
-      ...     middle = loss.at(eps).value_and_grad(dj.weighted_mean)
+      ...     middle = loss.at(eps).value_and_grad(loss.descent)
       ...     return dj.Step(middle.gradient, state, loss.evaluation(clean, middle, eps))
       >>> tx = dj.method_from_step(lambda params: (), step)
       >>> params = jnp.array([1.0, 2.0])
@@ -250,6 +278,8 @@ def method_from_step(
         real arrays in at least float32, as the step's gradients are.
       step: (loss, state, count) -> `Step`; `loss` is a `Losses`, whose `at(eps)` evaluates
         the domain losses there, `at(eps).value_and_grad(objective)` with the gradient.
+      ascent: the objective that the step finds as `loss.ascent`; None is the weighted mean.
+      descent: the one that it finds as `loss.descent`; None is the weighted mean.
 
     Returns:
       An Optax transformation with extra arguments, to stand first in a chain.
@@ -257,11 +287,13 @@ def method_from_step(
     Raises:
       ValueError, TypeError: at `update`, as `sharpness_aware`.
     """
+    objectives = Objectives(ascent, descent)
 
     def first_state(params: Tree) -> SharpnessState:
         trees.check_params(params)
         wide = trees.at_least_float32(trees.to_real(params))
-        return SharpnessState(jnp.zeros([], jnp.int32), init(wide))
+        memories = objectives.init(wide)
+        return SharpnessState(jnp.zeros([], jnp.int32), init(wide), memories=memories)
 
     def update(
         updates: Any, state: SharpnessState, params: Tree | None = None, **options: Any
@@ -286,14 +318,20 @@ def method_from_step(
             own = own.with_loss_fns(
                 lambda fn: lambda real, *batch: fn(trees.from_real(real), *batch)
             )
-        loss = Losses(trees.to_real(params), own)
+        # The objectives of this step: schedules and memories are looked up.
+        now = state.count, state.memories
+
+        def remember(*seen: LossGrad) -> tuple[Any, Any]:
+            return objectives.remember(*now, seen)
+
+        loss = Losses(trees.to_real(params), own, *objectives.at(*now), remember)
         # The method's own step.
-        gradient, inner, evaluation = step(loss, state.inner, state.count)
+        gradient, inner, (evaluation, memories) = step(loss, state.inner, state.count)
         count = jnp.asarray(optax.safe_increment(state.count))
         # Out in the parameters' dtypes.
         gradient = optax.tree.cast_like(gradient, loss.params)
         if is_complex:
             gradient = trees.from_real(gradient)
-        return gradient, SharpnessState(count, inner, evaluation)
+        return gradient, SharpnessState(count, inner, evaluation, memories)
 
     return optax.GradientTransformationExtraArgs(first_state, update)  # pyright: ignore[reportArgumentType]

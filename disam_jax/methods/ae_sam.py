@@ -15,7 +15,7 @@ from disam_jax.hyperparameters import (
     check_hyperparameter,
     check_number,
 )
-from disam_jax.objectives import Objective, objective_at
+from disam_jax.objectives import Objective
 from disam_jax.perturbations.ascend import ascend
 from disam_jax.perturbations.masks import Mask
 from disam_jax.step import Losses, Step, method_from_step
@@ -94,20 +94,19 @@ def ae_sam(
         return AESAMState(perturbation.init(params), jnp.zeros([]), jnp.zeros([]))
 
     def step(loss: Losses, state: AESAMState, count: jax.Array) -> Step:
-        ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
         here = loss.at()
-        clean = here.value_and_grad(descent_now)
+        clean = here.value_and_grad(loss.descent)
         square = trees.dot(clean.gradient, clean.gradient)
         mean = decay * state.mean + (1 - decay) * square
         variance = decay * state.variance + (1 - decay) * (square - mean) ** 2
         moments = optax.tree.cast_like((mean, variance), (state.mean, state.variance))
 
         def ascend() -> Step:
-            ascent_grad = loss.ascent_beside(clean, here, ascent_now, descent_now)
+            ascent_grad = loss.ascent_beside(clean, here)
             eps, moved = perturbation.update(
                 ascent_grad.gradient, state.perturbation, loss.params
             )
-            perturbed = loss.at(eps).value_and_grad(descent_now)
+            perturbed = loss.at(eps).value_and_grad(loss.descent)
             gradient = combination_at(combine, count)(clean.gradient, perturbed.gradient)
             gradient = optax.tree.cast_like(gradient, clean.gradient)
             evaluation = loss.evaluation(clean, perturbed, eps, ascent_grad)
@@ -121,4 +120,4 @@ def ae_sam(
         sharp = square >= mean + at_step(threshold, count) * deviation
         return either(sharp, ascend, descend)
 
-    return method_from_step(init, step)
+    return method_from_step(init, step, ascent=ascent, descent=descent)

@@ -7,7 +7,7 @@ import optax
 
 from disam_jax import trees
 from disam_jax.hyperparameters import Hyperparameter, at_step, check_hyperparameter
-from disam_jax.objectives import Objective, objective_at
+from disam_jax.objectives import Objective
 from disam_jax.perturbations.ascend import ascend
 from disam_jax.perturbations.masks import Mask
 from disam_jax.step import AT_W, Losses, Step, method_from_step
@@ -92,20 +92,18 @@ def looksam(
         return LookSAMState(perturbation.init(params), trees.zeros_like(params))
 
     def step(loss: Losses, state: LookSAMState, count: jax.Array) -> Step:
-        ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
-
         def ascend() -> Step:
-            ascent_grad, clean = at_w(loss, ascent_now, descent_now)
+            ascent_grad, clean = at_w(loss)
             eps, moved = perturbation.update(
                 ascent_grad.gradient, state.perturbation, loss.params
             )
-            perturbed = loss.at(eps).value_and_grad(descent_now)
+            perturbed = loss.at(eps).value_and_grad(loss.descent)
             v = trees.orthogonal(perturbed.gradient, clean.gradient)
             evaluation = loss.evaluation(clean, perturbed, eps, ascent_grad)
             return Step(perturbed.gradient, LookSAMState(moved, v), evaluation)
 
         def reuse() -> Step:
-            clean = loss.at().value_and_grad(descent_now)
+            clean = loss.at().value_and_grad(loss.descent)
             length = at_step(weight, count) * trees.norm(clean.gradient)
             gradient = optax.tree.add(clean.gradient, trees.with_norm(state.v, length))
             gradient = optax.tree.cast_like(gradient, clean.gradient)
@@ -113,4 +111,4 @@ def looksam(
 
         return either(due(count), ascend, reuse)
 
-    return method_from_step(init, step)
+    return method_from_step(init, step, ascent=ascent, descent=descent)

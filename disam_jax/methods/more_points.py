@@ -12,7 +12,7 @@ from disam_jax.hyperparameters import (
     check_number,
     follow_schedule,
 )
-from disam_jax.objectives import Objective, objective_at
+from disam_jax.objectives import Objective
 from disam_jax.perturbations.ascend import ascend
 from disam_jax.perturbations.masks import Mask
 from disam_jax.step import Losses, Step, method_from_step
@@ -59,18 +59,17 @@ def multi_step_sam(
     part = ascend(follow_schedule(lambda rho: rho / steps, rho), mask=mask)
 
     def step(loss: Losses, state: optax.OptState, count: jax.Array) -> Step:
-        ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
-        ascent_grad, clean = loss.ascent_alone(ascent_now, descent_now)
+        ascent_grad, clean = loss.ascent_alone()
         eps, moved = part.update(ascent_grad.gradient, state, loss.params)
         for _ in range(1, steps):
-            perturbed = loss.at_ascent(eps).value_and_grad(ascent_now)
+            perturbed = loss.at_ascent(eps).value_and_grad(loss.ascent)
             further, _ = part.update(perturbed.gradient, state, loss.params)
             eps = optax.tree.add(eps, further)
-        perturbed = loss.at(eps).value_and_grad(descent_now)
+        perturbed = loss.at(eps).value_and_grad(loss.descent)
         evaluation = loss.evaluation(clean, perturbed, eps, ascent_grad)
         return Step(perturbed.gradient, moved, evaluation)
 
-    return method_from_step(part.init, step)
+    return method_from_step(part.init, step, ascent=ascent, descent=descent)
 
 
 def bilateral_sam(
@@ -115,19 +114,18 @@ def bilateral_sam(
     downwards = check_hyperparameter("rho_min", rho_min)
 
     def step(loss: Losses, state: tuple[()], count: jax.Array) -> Step:
-        ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
-        ascent_grad, clean = loss.ascent_and_descent(ascent_now, descent_now)
+        ascent_grad, clean = loss.ascent_and_descent()
         up = trees.with_norm(ascent_grad.gradient, at_step(upwards, count))
         down = trees.with_norm(ascent_grad.gradient, -at_step(downwards, count))
-        above = loss.at(up).value_and_grad(descent_now)
-        below = loss.at(down).value_and_grad(descent_now)
+        above = loss.at(up).value_and_grad(loss.descent)
+        below = loss.at(down).value_and_grad(loss.descent)
         m = trees.with_norm(below.gradient, trees.norm(above.gradient))
         gradient = jax.tree.map(
             lambda p, g, m: p + g - m, above.gradient, clean.gradient, m
         )
         return Step(gradient, state, loss.evaluation(clean, above, up, ascent_grad))
 
-    return method_from_step(lambda params: (), step)
+    return method_from_step(lambda params: (), step, ascent=ascent, descent=descent)
 
 
 def gam(
@@ -181,16 +179,15 @@ def gam(
         check_number("beta", value, at_most=1.0)
 
     def step(loss: Losses, state: tuple[()], count: jax.Array) -> Step:
-        objectives = objective_at(ascent, count), objective_at(descent, count)
         rho, inner_rho = at_step(radius, count), at_step(inner, count)
-        ascent_grad, g0 = loss.ascent_and_descent(*objectives)
+        ascent_grad, g0 = loss.ascent_and_descent()
         first = trees.with_norm(ascent_grad.gradient, inner_rho)
-        ascent_1, g1 = loss.ascent_and_descent(*objectives, first)
+        ascent_1, g1 = loss.ascent_and_descent(first)
         steeper = optax.tree.sub(ascent_1.gradient, ascent_grad.gradient)
         second = trees.with_norm(steeper, rho)
-        ascent_2, g2 = loss.ascent_and_descent(*objectives, second)
+        ascent_2, g2 = loss.ascent_and_descent(second)
         third = optax.tree.add(second, trees.with_norm(ascent_2.gradient, inner_rho))
-        g3 = loss.at(third).value_and_grad(objectives[1])
+        g3 = loss.at(third).value_and_grad(loss.descent)
         a = jax.tree.map(
             lambda x, y: beta[1] * x + (1 - beta[1]) * y, g1.gradient, g3.gradient
         )
@@ -199,4 +196,4 @@ def gam(
         gradient = optax.tree.sub(a, apart)
         return Step(gradient, state, loss.evaluation(g0, g3, third, ascent_grad))
 
-    return method_from_step(lambda params: (), step)
+    return method_from_step(lambda params: (), step, ascent=ascent, descent=descent)

@@ -5,11 +5,9 @@ g' = the gradients at w + eps
 direction = remember(g' of the ascent objective), for the next step
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from disam_jax import trees
@@ -19,8 +17,7 @@ from disam_jax.hyperparameters import (
     check_hyperparameter,
     check_number,
 )
-from disam_jax.objectives import Objective, objective_at, weighted_mean
-from disam_jax.passes.forward import LossGrad
+from disam_jax.objectives import Objective
 from disam_jax.perturbations.ascend import ascend
 from disam_jax.perturbations.masks import Mask
 from disam_jax.step import Losses, Step, method_from_step
@@ -92,9 +89,8 @@ def one_pass(
         )
 
     def step(loss: Losses, state: OnePassState, count: jax.Array) -> Step:
-        ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
         eps, moved = perturbation.update(state.direction, state.perturbation, loss.params)
-        ascent_grad, perturbed = loss.ascent_and_descent(ascent_now, descent_now, eps)
+        ascent_grad, perturbed = loss.ascent_and_descent(eps)
         direction, kept = remember.update(ascent_grad.gradient, state.remember, loss.params)
         return Step(
             perturbed.gradient,
@@ -102,7 +98,7 @@ def one_pass(
             loss.evaluation(perturbed, perturbed, eps, ascent_grad),
         )
 
-    return method_from_step(init, step)
+    return method_from_step(init, step, ascent=ascent, descent=descent)
 
 
 def momentum_sam(
@@ -190,10 +186,10 @@ def noise_sam(
         key = jax.random.fold_in(jax.random.key(seed), count)
         noise = trees.drawn_like(jax.random.normal, key, loss.no_eps())
         eps = trees.with_norm(noise, at_step(radius, count))
-        perturbed = loss.at(eps).value_and_grad(objective_at(descent, count))
+        perturbed = loss.at(eps).value_and_grad(loss.descent)
         return Step(perturbed.gradient, state, loss.evaluation(perturbed, perturbed, eps))
 
-    return method_from_step(lambda params: (), step)
+    return method_from_step(lambda params: (), step, descent=descent)
 
 
 def one_pass_by_domain(
@@ -249,49 +245,13 @@ def one_pass_by_domain(
 
     def step(loss: Losses, state: OnePassState, count: jax.Array) -> Step:
         eps, moved = perturbation.update(state.direction, state.perturbation, loss.params)
-        domains = gradients_of_micro_batches(loss, eps)
-        ascent_grad = domains.toward(objective_at(ascent, count))
-        perturbed = domains.toward(objective_at(descent, count))
+        domains = loss.of_each_domain(eps)
+        ascent_grad = domains.toward(loss.ascent)
+        perturbed = domains.toward(loss.descent)
         return Step(
             perturbed.gradient,
             state._replace(perturbation=moved, direction=ascent_grad.gradient),
             loss.evaluation(perturbed, perturbed, eps, ascent_grad),
         )
 
-    return method_from_step(init, step)
-
-
-class MicroBatchGradients(NamedTuple):
-    """What the micro-batches show by themselves, as a function of which any objective is.
-
-    Attributes:
-      gradients: a tree of [K, ...], of each micro-batch's loss.
-      losses: [K].
-      shares: [K], sum 1.
-      aux: of the loss function, [K, ...].
-    """
-
-    gradients: Tree
-    losses: jax.Array
-    shares: jax.Array
-    aux: Any
-
-    def toward(self, objective: Callable[..., jax.Array]) -> LossGrad:
-        """The gradient of an objective of the losses [K]; no pass is made for it."""
-        cotangent = jax.grad(objective)(self.losses, self.shares)
-        gradient = jax.tree.map(lambda g: jnp.tensordot(cotangent, g, 1), self.gradients)
-        return LossGrad(gradient, cotangent, self.losses, self.aux)
-
-
-def gradients_of_micro_batches(loss: Losses, eps: Tree) -> MicroBatchGradients:
-    """Every micro-batch's own loss and gradient at w + eps, one after another."""
-
-    def visit(_: None, index: jax.Array) -> tuple[None, tuple[Tree, Any, Any]]:
-        own = loss.of_micro_batch(index).at(eps).value_and_grad(weighted_mean)
-        own_loss = weighted_mean(own.losses, own.cotangent)
-        return None, (own.gradient, own_loss, own.aux)
-
-    num, unroll = loss.num_micro_batches, loss.options.unroll
-    _, (gradients, losses, aux) = jax.lax.scan(visit, None, jnp.arange(num), unroll=unroll)
-    weights = loss.micro_batch_weights()
-    return MicroBatchGradients(gradients, losses, weights / jnp.sum(weights), aux)
+    return method_from_step(init, step, ascent=ascent, descent=descent)

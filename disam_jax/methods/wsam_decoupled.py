@@ -8,7 +8,7 @@ import optax
 from disam_jax import trees
 from disam_jax.hyperparameters import Hyperparameter, at_step, check_hyperparameter
 from disam_jax.methods.combined import sharpness_weight
-from disam_jax.objectives import Objective, objective_at
+from disam_jax.objectives import Objective
 from disam_jax.perturbations.ascend import ascend
 from disam_jax.perturbations.masks import Mask
 from disam_jax.step import Losses, SharpnessState, Step, method_from_step
@@ -75,18 +75,20 @@ def wsam_decoupled(
     perturbation = ascend(rho, mask=mask)
 
     def step(loss: Losses, state: Any, count: jax.Array) -> Step:
-        ascent_now, descent_now = objective_at(ascent, count), objective_at(descent, count)
-        ascent_grad, clean = loss.ascent_and_descent(ascent_now, descent_now)
+        ascent_grad, clean = loss.ascent_and_descent()
         inner = state["perturbation"]
         eps, inner = perturbation.update(ascent_grad.gradient, inner, loss.params)
-        perturbed = loss.at(eps).value_and_grad(descent_now)
+        perturbed = loss.at(eps).value_and_grad(loss.descent)
         sharpness = optax.tree.sub(perturbed.gradient, clean.gradient)
         state = {"perturbation": inner, "sharpness": sharpness}
         evaluation = loss.evaluation(clean, perturbed, eps, ascent_grad)
         return Step(clean.gradient, state, evaluation)
 
     method: Any = method_from_step(
-        lambda params: {"perturbation": perturbation.init(params), "sharpness": ()}, step
+        lambda params: {"perturbation": perturbation.init(params), "sharpness": ()},
+        step,
+        ascent=ascent,
+        descent=descent,
     )
 
     def init(params: Tree) -> DecoupledState:

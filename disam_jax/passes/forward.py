@@ -1,4 +1,4 @@
-"""A pass: one evaluation of the domain losses at some parameters, and the way back."""
+"""A pass: one evaluation of the domain losses at some parameters, and the ways back."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from disam_jax import trees
+from disam_jax.rules import Rule
 from disam_jax.trees import Tree
 
 LossFn = Callable[..., Any]  # the user's
@@ -16,44 +17,85 @@ DomainLossFn = Callable[..., tuple[jax.Array, Any]]  # (params, *micro_batch)
 
 
 class LossGrad(NamedTuple):
-    """What one pass at some parameters shows of an objective.
+    """What one pass at some parameters shows of an objective or of a rule.
 
     Attributes:
       gradient: of the objective by the parameters, in at least float32.
-      cotangent: [M], each domain's weight in that gradient.
+      cotangent: [M], each domain's weight in that gradient; NaN of a rule, which has none.
       losses: [M].
       aux: of the loss function; in micro-batches stacked, [K, ...].
+      weights: [M], >= 0, of sum 1; None where nothing that remembers will ask.
     """
 
     gradient: Tree
     cotangent: jax.Array
     losses: jax.Array
     aux: Any
+    weights: jax.Array | None = None
+
+
+class DomainGradients(NamedTuple):
+    """What one pass shows of each domain by itself.
+
+    Attributes:
+      gradients: a tree of [M, ...], of each domain's loss.
+      losses: [M].
+      weights: [M], >= 0, of any sum.
+      aux: of the loss function.
+    """
+
+    gradients: Tree
+    losses: jax.Array
+    weights: jax.Array
+    aux: Any
+
+    def toward(self, chosen: Callable[..., jax.Array] | Rule) -> LossGrad:
+        """The gradient of an objective, or what a rule makes of them; no pass is made."""
+        shares = trees.safe_divide(self.weights, jnp.sum(self.weights))
+        if isinstance(chosen, Rule):
+            gradient = chosen.make(_of_present(self.gradients, shares), shares)
+            nothing = jnp.nan * self.losses
+            return LossGrad(gradient, nothing, self.losses, self.aux, shares)
+        cotangent = jax.grad(chosen)(self.losses, shares)
+        gradient = jax.tree.map(lambda g: jnp.tensordot(cotangent, g, 1), self.gradients)
+        return LossGrad(gradient, cotangent, self.losses, self.aux, shares)
+
+
+def _of_present(gradients: Tree, shares: jax.Array) -> Tree:
+    """The gradients [M, ...], 0 of absent domains."""
+    return jax.tree.map(
+        lambda g: jnp.where(jnp.reshape(shares > 0, (-1, *[1] * (g.ndim - 1))), g, 0.0),
+        gradients,
+    )
 
 
 class Pass(NamedTuple):
     """One forward pass at some parameters, and the way back through it.
 
     Attributes:
-      losses: [M], what a cotangent is computed from. That of a weighted mean needs none:
-        the compiler then drops a forward pass that serves these losses alone.
+      losses: () -> [M], what a cotangent is computed from. That of a weighted mean needs
+        none: the compiler then drops a forward pass that serves these losses alone.
       weights: [M], >= 0, of any sum.
       pullback: cotangent [M] -> (gradient, losses [M], aux).
+      by_domain: scale -> the gradients of scale * l_i, see `DomainGradients`.
     """
 
-    losses: jax.Array
+    losses: Callable[[], jax.Array]
     weights: jax.Array
     pullback: Callable[[jax.Array], tuple[Tree, jax.Array, Any]]
+    by_domain: Callable[[Any], DomainGradients]
 
-    def value_and_grad(self, objective: Callable[..., jax.Array]) -> LossGrad:
-        """The objective's gradient and what was seen on the way: one backward pass."""
+    def value_and_grad(self, chosen: Callable[..., jax.Array] | Rule) -> LossGrad:
+        """The objective's gradient, one way back; or what a rule makes of all domains'."""
+        if isinstance(chosen, Rule):
+            return self.by_domain(1.0).toward(chosen)
         # a: the weights, of sum 1.
         shares = trees.safe_divide(self.weights, jnp.sum(self.weights))
         # The objective only chooses the cotangent in R^M, grad(objective)(l, a).
-        cotangent = jax.grad(objective)(self.losses, shares)
+        cotangent = jax.grad(chosen)(self.losses(), shares)
         # One way back, whatever the objective is.
         gradient, losses, aux = self.pullback(cotangent)
-        return LossGrad(gradient, cotangent, losses, aux)
+        return LossGrad(gradient, cotangent, losses, aux, shares)
 
 
 def at_once(loss_fn: DomainLossFn, params: Tree, weights: jax.Array | None) -> Pass:
@@ -65,7 +107,19 @@ def at_once(loss_fn: DomainLossFn, params: Tree, weights: jax.Array | None) -> P
         # sum_i cotangent_i * (the gradient of l_i), at once for all i.
         return trees.at_least_float32(*back(cotangent)), losses, aux
 
-    return Pass(losses, check_weights(weights, losses), pullback)
+    return linear_pass(lambda: losses, check_weights(weights, losses), pullback)
+
+
+def linear_pass(losses: Any, weights: jax.Array, pullback: Any) -> Pass:
+    """A pass whose domains' own gradients are M ways back through one forward pass."""
+
+    def by_domain(scale: Any) -> DomainGradients:
+        alone = scale * jnp.eye(weights.size, dtype=weights.dtype)
+        ways_back = jax.vmap(pullback, out_axes=(0, None, None))
+        gradients, seen, aux = ways_back(alone)
+        return DomainGradients(gradients, seen, weights, aux)
+
+    return Pass(losses, weights, pullback, by_domain)
 
 
 def domain_losses(
@@ -96,7 +150,7 @@ def domain_losses(
     return jnp.atleast_1d(losses).astype(jnp.float32 if half else losses.dtype), aux
 
 
-def check_weights(weights: jax.Array | None, losses: jax.Array) -> jax.Array:
+def check_weights(weights: jax.Array | None, losses: Any) -> jax.Array:
     """Returns weights >= 0 in the shape and dtype of `losses`, of any sum; 1 for None."""
     if weights is None:
         return jnp.ones_like(losses)

@@ -14,7 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from disam_jax import trees
-from disam_jax.passes.forward import DomainLossFn, Pass, at_once, check_weights
+from disam_jax.passes.forward import (
+    DomainGradients,
+    DomainLossFn,
+    Pass,
+    at_once,
+    check_weights,
+    linear_pass,
+)
 from disam_jax.passes.options import AxisName
 from disam_jax.trees import Tree
 
@@ -31,14 +38,20 @@ def in_micro_batches(
     Never are the residuals of more than one micro-batch held.
     """
 
-    def forward(_: None, micro_batch: Tree) -> tuple[None, jax.Array]:
-        return None, loss_fn(params, micro_batch)[0]
+    def forward() -> jax.Array:
+        def visit(_: None, micro_batch: Tree) -> tuple[None, jax.Array]:
+            return None, loss_fn(params, micro_batch)[0]
+
+        return jax.lax.scan(visit, None, micro_batches, unroll=unroll)[1]
 
     # l_k of every micro-batch, [K, M], and its share of each domain's weight.
-    _, their_losses = jax.lax.scan(forward, None, micro_batches, unroll=unroll)
-    their_weights = check_weights(weights, their_losses)
+    their_weights = check_weights(weights, jax.eval_shape(forward))
     whole_weights = jnp.sum(their_weights, axis=0)
     shares = trees.safe_divide(their_weights, whole_weights[None])
+
+    # l, of the whole batch, from which the one cotangent is computed.
+    def losses() -> jax.Array:
+        return jnp.sum(_weighted(shares, forward()), axis=0)
 
     def pullback(cotangent: jax.Array) -> tuple[Tree, jax.Array, Any]:
         # At w again; or a compiler that unrolls would keep the first passes' residuals.
@@ -56,9 +69,19 @@ def in_micro_batches(
         grad, (losses, aux) = jax.lax.scan(add_gradient, zeros, parts, unroll=unroll)
         return grad, jnp.sum(_weighted(shares, losses), axis=0), aux
 
-    # l, of the whole batch, from which the one cotangent is computed.
-    losses = jnp.sum(_weighted(shares, their_losses), axis=0)
-    return Pass(losses, whole_weights, pullback)
+    if whole_weights.size > 1:
+        return linear_pass(losses, whole_weights, pullback)
+
+    # With one loss each, the micro-batches are the domains: one gradient of the batch.
+    def by_domain(scale: Any) -> DomainGradients:
+        def visit(_: None, micro_batch: Tree) -> tuple[None, tuple[Tree, Any, Any]]:
+            here = at_once(lambda params: loss_fn(params, micro_batch), params, None)
+            return None, here.pullback(scale * here.weights)
+
+        _, (gradients, own, aux) = jax.lax.scan(visit, None, micro_batches, unroll=unroll)
+        return DomainGradients(gradients, own[:, 0], their_weights[:, 0], aux)
+
+    return Pass(losses, whole_weights, pullback, by_domain)
 
 
 def over_devices(here: Pass, axis_name: AxisName) -> Pass:
@@ -79,9 +102,20 @@ def over_devices(here: Pass, axis_name: AxisName) -> Pass:
         losses = jax.lax.psum(_weighted(share, losses), axis_name)
         return jax.lax.psum(grad, axis_name), losses, aux
 
+    def by_domain(scale: Any) -> DomainGradients:
+        own = here.by_domain(scale)
+        whole = jax.lax.psum(own.weights, axis_name)
+        part = trees.safe_divide(own.weights, whole)
+        gradients = jax.tree.map(lambda g: _along(part, g) * g, own.gradients)
+        losses = _weighted(part, own.losses)
+        gradients, losses = jax.lax.psum((gradients, losses), axis_name)
+        return DomainGradients(gradients, losses, whole, own.aux)
+
     # l, of the whole batch, alike on all devices.
-    losses = jax.lax.psum(_weighted(share, here.losses), axis_name)
-    return Pass(losses, whole_weights, pullback)
+    def losses() -> jax.Array:
+        return jax.lax.psum(_weighted(share, here.losses()), axis_name)
+
+    return Pass(losses, whole_weights, pullback, by_domain)
 
 
 def scaled(here: Pass, scale: jax.Array) -> Pass:
@@ -91,7 +125,17 @@ def scaled(here: Pass, scale: jax.Array) -> Pass:
         grad, losses, aux = here.pullback(scale * cotangent)
         return jax.tree.map(lambda g: g / scale, grad), losses, aux
 
-    return here._replace(pullback=pullback)
+    def by_domain(also: Any) -> DomainGradients:
+        own = here.by_domain(scale * also)
+        gradients = jax.tree.map(lambda g: g / scale, own.gradients)
+        return own._replace(gradients=gradients)
+
+    return here._replace(pullback=pullback, by_domain=by_domain)
+
+
+def _along(shares: jax.Array, gradients: jax.Array) -> jax.Array:
+    """Shares [M], to be multiplied with gradients [M, ...]."""
+    return jnp.reshape(shares, (-1, *(1 for _ in gradients.shape[1:])))
 
 
 def _weighted(shares: jax.Array, losses: jax.Array) -> jax.Array:

@@ -1,0 +1,180 @@
+"""Rules from the domains' gradients, against vectors of DomainBed's code and by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import disam_jax as dj
+from disam_jax import testing
+from tests.toy import CURVATURES, MINIMA, START, flat, gradient, quadratics
+
+RULES = {
+    "and": dj.and_mask(),
+    "and, a third": dj.and_mask(0.3),
+    "sand": dj.sand_mask(0.2, 1.0),
+    "sum": dj.agreement_sum(),
+    "pcgrad": dj.pcgrad(),
+    "noise": dj.alignment_noise(0.1),
+}
+
+
+REST = (1.3393480538, 13.4689853269, -0.1905262678)
+# float64, DomainBed's `ANDMask` and `SANDMask`, DGvGS's Agr-Sum: to the digits printed.
+RECORDED = [
+    (dj.and_mask(1.0), (0, 0, 0, 0, 15, 0), 1e-8),
+    (dj.and_mask(0.3), (-101 / 30, -2.2, 7 / 30, 0.4, 7.5, -14 / 15), 1e-8),
+    (dj.sand_mask(0.5, 10.0), (0, 0, 0, 0, 14.9999999955, 0), 1e-8),
+    (
+        dj.sand_mask(0.2, 1.0),
+        (-0.7295276216, -0.6785391259, 0.029519375, *REST),
+        1e-8,
+    ),
+    (dj.agreement_sum(), (0, 0, 0, 0, 22.5, 0), 1e-8),
+]
+
+
+@pytest.mark.parametrize(("rule", "expected", "tolerance"), RECORDED)
+def test_masks_are_those_of_the_authors(x64, rule, expected, tolerance):
+    found = gradient(dj.erm(descent=rule))
+    # Theirs add 1e-10 to the mean of a mask that is 1/2: 1.5e-9 of 15.
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+
+
+def test_pcgrad_takes_conflicts_away(x64):
+    lines = jnp.array([[1.0, 0.0], [-1.0, 1.0]])
+    tx, params = dj.erm(descent=dj.pcgrad()), jnp.zeros(2)
+    found, _ = tx.update(None, tx.init(params), params, loss_fn=lambda w: lines @ w)
+    np.testing.assert_allclose(found, [0.5, 1.5], rtol=1e-12)
+
+
+def test_pcgrad_by_products_is_the_published_loop(x64):
+    gradients = jax.jacobian(lambda w: -quadratics(w))(START)
+    rule = dj.pcgrad(seed=3).at(5)
+    order = jax.random.permutation(jax.random.fold_in(jax.random.key(3), 5), 3)
+    rows = np.array(flat(gradients))
+    rows[2] = -rows[2]  # so that it conflicts
+    gradients = {"W": jnp.asarray(rows[:, :4].reshape(3, 2, 2)), "b": rows[:, 4:]}
+    changed = rows.copy()
+    for i in range(3):
+        for j in np.asarray(order):
+            along = changed[i] @ rows[j]
+            if i != j and along < 0:
+                changed[i] -= along / (rows[j] @ rows[j]) * rows[j]
+    found = flat(rule.make(gradients, jnp.ones(3) / 3))
+    assert not np.allclose(changed.sum(0), rows.sum(0))
+    np.testing.assert_allclose(found, changed.sum(0), rtol=1e-10)
+
+
+def test_alignment_noise_is_uniform_and_as_large_as_the_disagreement(x64):
+    # alpha = 0.001 (1 - mean cosine) as GGA's code has it; its noise is Gaussian.
+    plain = gradient(dj.erm())
+    gradients = jax.jacobian(quadratics)(START)
+    found = many_draws(gradients) - plain[None]
+    alpha = 0.00060213433996
+    assert np.abs(found).max() <= alpha * (1 + 1e-8)
+    # A uniform number's standard deviation is 1 / sqrt(3); 24,576 draws know it to 0.3 %.
+    assert found.std() == pytest.approx(alpha / 3**0.5, rel=0.02)
+
+
+def many_draws(gradients):
+    weights = jnp.ones(3) / 3
+    at = dj.alignment_noise(1e-3).at
+    draws = jax.vmap(lambda count: at(count).make(gradients, weights))(jnp.arange(4096))
+    return flat(draws)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_from_pieces_as_from_the_losses(x64, name):
+    """One gradient of the batch in place of M: the domains are the micro-batches."""
+    tx = dj.sam(0.1, ascent=RULES[name], descent=RULES[name])
+    whole = gradient(tx, domain_weights=jnp.array([3.0, 1.0, 2.0]))
+    pieces = gradient(
+        tx,
+        lambda w, domain: quadratics(w)[domain],
+        micro_batches=jnp.arange(3),
+        domain_weights=jnp.array([[3.0], [1.0], [2.0]]),
+    )
+    np.testing.assert_allclose(pieces, whole, rtol=1e-12)
+
+
+def test_pieces_cost_one_gradient_of_the_batch():
+    tx = dj.erm(descent=dj.and_mask())
+    assert testing.count_evaluations(tx, 2, micro_batches=True) == 1.0
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_micro_batches_of_all_domains_are_the_whole_batch(x64, name):
+    parts = jnp.stack([MINIMA, MINIMA + 0.5])  # [K, M, 6]
+
+    def of(minima):
+        return lambda w: jnp.sum(CURVATURES * (flat(w) - minima) ** 2, axis=1) / 2
+
+    tx = dj.sam(0.1, descent=RULES[name])
+    whole = gradient(tx, lambda w: (of(parts[0])(w) + of(parts[1])(w)) / 2)
+    split = gradient(tx, lambda w, minima: of(minima)(w), micro_batches=parts)
+    np.testing.assert_allclose(split, whole, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_an_absent_domain_takes_no_part(x64, name):
+    def two(w):
+        return quadratics(w)[:2]
+
+    def three(w):
+        return quadratics(w).at[2].multiply(100.0)
+
+    tx = dj.sam(0.1, ascent=RULES[name], descent=RULES[name])
+    alone = gradient(tx, two)
+    beside = gradient(tx, three, domain_weights=jnp.array([1.0, 1.0, 0.0]))
+    np.testing.assert_allclose(beside, alone, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["and", "sand", "sum", "pcgrad"])
+def test_where_all_domains_agree_nothing_is_changed(x64, name):
+    same = jnp.zeros(3)
+    tx = dj.erm(descent=RULES[name])
+    found = gradient(tx, lambda w: quadratics(w)[0] + same)
+    scale = 3 if name in ("sum", "pcgrad") else 1  # those of a sum
+    np.testing.assert_allclose(found, scale * (gradient(dj.erm(), one_domain)), rtol=1e-12)
+
+
+def one_domain(w):
+    return quadratics(w)[:1]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_no_gradient_is_no_gradient(name):
+    tx = dj.sam(0.1, ascent=RULES[name], descent=RULES[name])
+    found = gradient(tx, lambda w: 0.0 * quadratics(w))
+    bound = 0.1 if name == "noise" else 0.0  # without a gradient there is no alignment
+    assert np.abs(found).max() <= bound
+
+
+def test_disam_of_a_rule_has_weights_that_nobody_can_tell():
+    tx = dj.sam(0.1, ascent=dj.and_mask())
+    options = {"loss_fn": quadratics, "record": True}
+    _, state = tx.update(None, tx.init(START), START, **options)
+    evaluation, _ = dj.pop_evaluation(state)
+    assert np.isnan(evaluation.ascent_weights).all()
+    assert np.isfinite(evaluation.losses).all()
+    assert evaluation.perturbation_norm == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.5, float("nan")])
+def test_masks_refuse_a_share_that_is_none(wrong):
+    with pytest.raises(ValueError, match="tau must be finite"):
+        dj.and_mask(wrong)
+
+
+def test_sand_mask_refuses_the_default_that_is_zero_everywhere(x64):
+    with pytest.raises(ValueError, match="tau must be < 1; got 1"):
+        dj.sand_mask(1.0)
+    # With DomainBed's default every gradient is exactly zero; a schedule may pass there.
+    found = gradient(dj.erm(descent=dj.sand_mask(lambda count: 1.0)))
+    np.testing.assert_array_equal(found, 0.0)
+
+
+def test_a_rule_is_no_objective_of_losses():
+    with pytest.raises(TypeError, match="a rule makes a gradient"):
+        dj.agreement_sum()(jnp.ones(2), jnp.ones(2))
