@@ -235,15 +235,15 @@ def group_dro(eta: Hyperparameter = 0.01, *, max_domains: int = 64) -> Objective
 
     Example:
       >>> import disam_jax as dj, jax.numpy as jnp
-      >>> tx, params = dj.erm(descent=group_dro(eta=1.0)), jnp.zeros(2)
+      >>> tx, params = dj.erm(descent=group_dro(eta=2.0)), jnp.zeros(2)
       >>> state = tx.init(params)
       >>> for _ in range(2):
       ...     grads, state = tx.update(
-      ...         None, state, params, loss_fn=lambda w: w + jnp.array([0.0, jnp.log(3.0)])
+      ...         None, state, params, loss_fn=lambda w: w + jnp.array([0.0, 1.0])
       ...     )
       ...     print(grads)
-      [0.25 0.75]
-      [0.1 0.9]
+      [0.12 0.88]
+      [0.02 0.98]
 
     Args:
       eta: >= 0, a float, array or schedule; 0 is the mean over the domains that are there,
@@ -270,9 +270,9 @@ def group_dro(eta: Hyperparameter = 0.01, *, max_domains: int = 64) -> Objective
                     f"group_dro has room for {max_domains} domains, and there are "
                     f"{losses.size}: give max_domains={losses.size}."
                 )
-            there = jnp.where(weights > 0, losses, 0.0)
-            memory = memory.at[: losses.size].add(eta * there.astype(memory.dtype))
-            return memory - jnp.max(memory[: losses.size])
+            grown = eta * jnp.where(weights > 0, losses, 0.0)
+            log_q = memory[: losses.size] + grown.astype(memory.dtype)
+            return memory.at[: losses.size].set(log_q - jnp.max(log_q))
 
         def at(memory: jax.Array) -> ObjectiveFn:
             def objective(losses: jax.Array, weights: jax.Array) -> jax.Array:
