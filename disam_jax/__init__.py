@@ -38,6 +38,7 @@ from disam_jax.methods import ae_sam as ae_sam
 from disam_jax.methods import momentum_sam as momentum_sam
 from disam_jax.methods import noise_sam as noise_sam
 from disam_jax.methods import dgsam as dgsam
+from disam_jax.methods import functional_sam as functional_sam
 from disam_jax.sharpness import erm as erm
 
 # The engine, and what it reports.
@@ -68,6 +69,7 @@ from disam_jax.wrappers.micro_batches import per_micro_batch as per_micro_batch
 from disam_jax.domains import domain_means as domain_means
 from disam_jax.domains import domain_shares as domain_shares
 from disam_jax.domains import hardest as hardest
+from disam_jax.composed import composed_loss as composed_loss
 from disam_jax.domains import vmap_domains as vmap_domains
 
 # Objectives: (losses, weights) -> scalar.

@@ -315,9 +315,7 @@ def method_from_step(
         # The arithmetic is real: loss functions are given what they know, complex leaves.
         is_complex = trees.is_complex(params)
         if is_complex:
-            own = own.with_loss_fns(
-                lambda fn: lambda real, *batch: fn(trees.from_real(real), *batch)
-            )
+            own = own.bound(first=trees.from_real)
         # The objectives of this step: schedules and memories are looked up.
         now = state.count, state.memories
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 
+from disam_jax.composed import bind
 from disam_jax.passes.forward import LossFn
 from disam_jax.trees import Tree
 
@@ -90,19 +91,21 @@ class StepOptions:
     has_aux: bool = False
     record: bool = False
 
-    def with_loss_fns(self, change: Callable[[LossFn], LossFn]) -> "StepOptions":
-        """These options with each loss function changed alike."""
+    def bound(self, *given: Any, **options: Any) -> "StepOptions":
+        """These options with each loss function bound alike; see `bind`."""
         fns = {name: getattr(self, name) for name in LOSS_FNS}
         return dataclasses.replace(
-            self, **{name: change(fn) for name, fn in fns.items() if fn is not None}
+            self,
+            **{n: bind(fn, *given, **options) for n, fn in fns.items() if fn is not None},
         )
 
     def of_micro_batch(
         self, micro_batch: Tree, domain_weights: jax.Array | None
     ) -> "StepOptions":
         """The same for one micro-batch and its weights [M] as the whole batch."""
-        bound = self.with_loss_fns(lambda fn: lambda params: fn(params, micro_batch))
-        return dataclasses.replace(bound, micro_batches=None, domain_weights=domain_weights)
+        return dataclasses.replace(
+            self.bound(micro_batch), micro_batches=None, domain_weights=domain_weights
+        )
 
 
 OPTIONS = tuple(field.name for field in dataclasses.fields(StepOptions))

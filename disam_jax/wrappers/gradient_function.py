@@ -95,9 +95,7 @@ def value_and_grad(
             has_aux=has_aux,
             record=True,
             **options,
-        ).with_loss_fns(
-            lambda fn: lambda params, *batch: fn(params, *args, *batch, **kwargs)
-        )
+        ).bound(*args, **kwargs)
         grads, state = optax.with_extra_args_support(tx).update(
             None,  # pyright: ignore[reportArgumentType]  Optax has no type for "ignored".
             state,
