@@ -22,6 +22,7 @@ from disam_jax.hyperparameters import (
     check_integer,
     follow_schedule,
 )
+from disam_jax.passes.forward import LossGrad
 from disam_jax.rules import Rule
 from disam_jax.trees import Tree
 
@@ -68,41 +69,32 @@ def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(weights > 0, weights * losses, 0.0))
 
 
-class Objectives(NamedTuple):
-    """The two objectives of a method, as they were given; None is the weighted mean.
+def first_memory(objective: Objective | None, params: Tree) -> Any:
+    """What it remembers before the first step; () of one that remembers nothing."""
+    first = at_step(objective, 0)
+    return first.init(params) if isinstance(first, Remembering) else ()
+
+
+def objective_at(
+    objective: Objective | None, count: jax.Array, memory: Any = ()
+) -> ObjectiveFn | Rule:
+    """The objective, or rule, as it is at step `count`; None is the weighted mean.
 
     None and not `weighted_mean` is what methods default to: under
     `optax.inject_hyperparams` a function that is a default is called as a schedule.
     """
+    now = weighted_mean if objective is None else at_step(objective, count)
+    return now.at(memory) if isinstance(now, Remembering) else now
 
-    ascent: Objective | None = None
-    descent: Objective | None = None
 
-    def init(self, params: Tree) -> tuple[Any, Any]:
-        """What each remembers before the first step; () of one that remembers nothing."""
-        now = [at_step(objective, 0) for objective in self]
-        return tuple(o.init(params) if isinstance(o, Remembering) else () for o in now)  # pyright: ignore[reportReturnType]
-
-    def at(
-        self, count: jax.Array, memories: tuple[Any, Any]
-    ) -> tuple[ObjectiveFn | Rule, ObjectiveFn | Rule]:
-        """Both as they are at step `count`."""
-        now = [at_step(objective, count) for objective in self]
-        now = [weighted_mean if objective is None else objective for objective in now]
-        return tuple(
-            o.at(memory) if isinstance(o, Remembering) else o
-            for o, memory in zip(now, memories, strict=True)
-        )  # pyright: ignore[reportReturnType]
-
-    def remember(
-        self, count: jax.Array, memories: tuple[Any, Any], seen: tuple[Any, Any]
-    ) -> tuple[Any, Any]:
-        """What each remembers after a step, of what was seen where it acted."""
-        now = [at_step(objective, count) for objective in self]
-        return tuple(
-            o.remember(memory, s.losses, s.weights) if isinstance(o, Remembering) else ()
-            for o, memory, s in zip(now, memories, seen, strict=True)
-        )  # pyright: ignore[reportReturnType]
+def remembered(
+    objective: Objective | None, count: jax.Array, memory: Any, seen: LossGrad
+) -> Any:
+    """The memory after a step, of what was seen where the objective acted."""
+    now = at_step(objective, count)
+    if not isinstance(now, Remembering):
+        return memory
+    return now.remember(memory, seen.losses, seen.weights)
 
 
 VARIANCES = ("uniform", "count_weighted")

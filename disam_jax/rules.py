@@ -217,6 +217,14 @@ def alignment_noise(gamma: float = 1e-3, *, seed: int = 0) -> Scheduled:
 
     sum_i a_i g_i + gamma * (1 - mean_{i<j} cos(g_i, g_j)) * n, n uniform in [-1, 1]
 
+    Example:
+      Two that are alike get none of it:
+
+      >>> import jax.numpy as jnp
+      >>> gradients, weights = jnp.array([[1.0, 2.0], [2.0, 4.0]]), jnp.array([0.5, 0.5])
+      >>> print(alignment_noise(0.1).at(0).make(gradients, weights))
+      [1.5 3. ]
+
     Args:
       gamma: >= 0, of the noise; a float.
       seed: of the noise; with the step count it gives each step's.

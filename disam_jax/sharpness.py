@@ -109,13 +109,15 @@ def sharpness_aware(
             gradient = optax.tree.cast_like(combined, gradient)
         return Step(gradient, state, loss.evaluation(clean, perturbed, eps, ascent_grad))
 
+    objectives: Any = {"ascent": ascent, "descent": descent}
+    if when is None:
+        return method_from_step(perturbation.init, ascend, **objectives)
+
     def step(loss: Losses, state: Any, count: jax.Array) -> Step:
-        if when is None:
-            return ascend(loss, state, count)
         arguments = loss, state, count
         return either(when(count), lambda: ascend(*arguments), lambda: descend(*arguments))
 
-    return method_from_step(perturbation.init, step, ascent=ascent, descent=descent)
+    return method_from_step(perturbation.init, step, **objectives)
 
 
 def descend(loss: Losses, state: Any, count: jax.Array) -> Step:

@@ -17,7 +17,14 @@ import optax
 
 from disam_jax import trees
 from disam_jax.evaluation import Evaluation, evaluation_of, realized_perturbation
-from disam_jax.objectives import Objective, ObjectiveFn, Objectives, weighted_mean
+from disam_jax.objectives import (
+    Objective,
+    ObjectiveFn,
+    first_memory,
+    objective_at,
+    remembered,
+    weighted_mean,
+)
 from disam_jax.passes.forward import (
     DomainGradients,
     LossFn,
@@ -144,7 +151,7 @@ class Losses:
         """Every micro-batch's loss and gradient; a ValueError where the batch is whole."""
         if self.options.micro_batches is None:
             raise ValueError(MISSING_MICRO_BATCHES)
-        return self.at(eps).by_domain(1.0)
+        return self.at(eps).by_domain()
 
     @property
     def num_micro_batches(self) -> int:
@@ -287,12 +294,11 @@ def method_from_step(
     Raises:
       ValueError, TypeError: at `update`, as `sharpness_aware`.
     """
-    objectives = Objectives(ascent, descent)
 
     def first_state(params: Tree) -> SharpnessState:
         trees.check_params(params)
         wide = trees.at_least_float32(trees.to_real(params))
-        memories = objectives.init(wide)
+        memories = first_memory(ascent, wide), first_memory(descent, wide)
         return SharpnessState(jnp.zeros([], jnp.int32), init(wide), memories=memories)
 
     def update(
@@ -317,15 +323,22 @@ def method_from_step(
         if is_complex:
             own = own.bound(first=trees.from_real)
         # The objectives of this step: schedules and memories are looked up.
-        now = state.count, state.memories
+        count, (up, down) = state.count, state.memories
 
-        def remember(*seen: LossGrad) -> tuple[Any, Any]:
-            return objectives.remember(*now, seen)
+        def remember(climbed: LossGrad, descended: LossGrad) -> tuple[Any, Any]:
+            kept = remembered(ascent, count, up, climbed)
+            return kept, remembered(descent, count, down, descended)
 
-        loss = Losses(trees.to_real(params), own, *objectives.at(*now), remember)
+        loss = Losses(
+            trees.to_real(params),
+            own,
+            objective_at(ascent, count, up),
+            objective_at(descent, count, down),
+            remember,
+        )
         # The method's own step.
-        gradient, inner, (evaluation, memories) = step(loss, state.inner, state.count)
-        count = jnp.asarray(optax.safe_increment(state.count))
+        gradient, inner, (evaluation, memories) = step(loss, state.inner, count)
+        count = jnp.asarray(optax.safe_increment(count))
         # Out in the parameters' dtypes.
         gradient = optax.tree.cast_like(gradient, loss.params)
         if is_complex:

@@ -27,7 +27,9 @@ DISAM_JAX = (
     ("step",),
     ("domains", "combinations", "perturbations", "objectives", "when"),
     ("evaluation",),
-    ("passes", "hyperparameters"),
+    ("passes",),
+    ("rules",),
+    ("hyperparameters", "composed"),
     ("trees",),
 )
 

@@ -77,18 +77,18 @@ class Pass(NamedTuple):
         none: the compiler then drops a forward pass that serves these losses alone.
       weights: [M], >= 0, of any sum.
       pullback: cotangent [M] -> (gradient, losses [M], aux).
-      by_domain: scale -> the gradients of scale * l_i, see `DomainGradients`.
+      own: scale -> the gradients of scale * l_i; None is M ways back.
     """
 
     losses: Callable[[], jax.Array]
     weights: jax.Array
     pullback: Callable[[jax.Array], tuple[Tree, jax.Array, Any]]
-    by_domain: Callable[[Any], DomainGradients]
+    own: Callable[[Any], DomainGradients] | None = None
 
     def value_and_grad(self, chosen: Callable[..., jax.Array] | Rule) -> LossGrad:
         """The objective's gradient, one way back; or what a rule makes of all domains'."""
         if isinstance(chosen, Rule):
-            return self.by_domain(1.0).toward(chosen)
+            return self.by_domain().toward(chosen)
         # a: the weights, of sum 1.
         shares = trees.safe_divide(self.weights, jnp.sum(self.weights))
         # The objective only chooses the cotangent in R^M, grad(objective)(l, a).
@@ -96,6 +96,15 @@ class Pass(NamedTuple):
         # One way back, whatever the objective is.
         gradient, losses, aux = self.pullback(cotangent)
         return LossGrad(gradient, cotangent, losses, aux, shares)
+
+    def by_domain(self, scale: Any = 1.0) -> DomainGradients:
+        """The gradient of scale * l_i of each domain by itself."""
+        if self.own is not None:
+            return self.own(scale)
+        alone = scale * jnp.eye(self.weights.size, dtype=self.weights.dtype)
+        ways_back = jax.vmap(self.pullback, out_axes=(0, None, None))
+        gradients, losses, aux = ways_back(alone)
+        return DomainGradients(gradients, losses, self.weights, aux)
 
 
 def at_once(loss_fn: DomainLossFn, params: Tree, weights: jax.Array | None) -> Pass:
@@ -107,19 +116,7 @@ def at_once(loss_fn: DomainLossFn, params: Tree, weights: jax.Array | None) -> P
         # sum_i cotangent_i * (the gradient of l_i), at once for all i.
         return trees.at_least_float32(*back(cotangent)), losses, aux
 
-    return linear_pass(lambda: losses, check_weights(weights, losses), pullback)
-
-
-def linear_pass(losses: Any, weights: jax.Array, pullback: Any) -> Pass:
-    """A pass whose domains' own gradients are M ways back through one forward pass."""
-
-    def by_domain(scale: Any) -> DomainGradients:
-        alone = scale * jnp.eye(weights.size, dtype=weights.dtype)
-        ways_back = jax.vmap(pullback, out_axes=(0, None, None))
-        gradients, seen, aux = ways_back(alone)
-        return DomainGradients(gradients, seen, weights, aux)
-
-    return Pass(losses, weights, pullback, by_domain)
+    return Pass(lambda: losses, check_weights(weights, losses), pullback)
 
 
 def domain_losses(

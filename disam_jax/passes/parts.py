@@ -20,7 +20,6 @@ from disam_jax.passes.forward import (
     Pass,
     at_once,
     check_weights,
-    linear_pass,
 )
 from disam_jax.passes.options import AxisName
 from disam_jax.trees import Tree
@@ -70,18 +69,18 @@ def in_micro_batches(
         return grad, jnp.sum(_weighted(shares, losses), axis=0), aux
 
     if whole_weights.size > 1:
-        return linear_pass(losses, whole_weights, pullback)
+        return Pass(losses, whole_weights, pullback)
 
     # With one loss each, the micro-batches are the domains: one gradient of the batch.
-    def by_domain(scale: Any) -> DomainGradients:
+    def own(scale: Any) -> DomainGradients:
         def visit(_: None, micro_batch: Tree) -> tuple[None, tuple[Tree, Any, Any]]:
             here = at_once(lambda params: loss_fn(params, micro_batch), params, None)
             return None, here.pullback(scale * here.weights)
 
-        _, (gradients, own, aux) = jax.lax.scan(visit, None, micro_batches, unroll=unroll)
-        return DomainGradients(gradients, own[:, 0], their_weights[:, 0], aux)
+        _, (gradients, seen, aux) = jax.lax.scan(visit, None, micro_batches, unroll=unroll)
+        return DomainGradients(gradients, seen[:, 0], their_weights[:, 0], aux)
 
-    return Pass(losses, whole_weights, pullback, by_domain)
+    return Pass(losses, whole_weights, pullback, own)
 
 
 def over_devices(here: Pass, axis_name: AxisName) -> Pass:
@@ -102,20 +101,20 @@ def over_devices(here: Pass, axis_name: AxisName) -> Pass:
         losses = jax.lax.psum(_weighted(share, losses), axis_name)
         return jax.lax.psum(grad, axis_name), losses, aux
 
-    def by_domain(scale: Any) -> DomainGradients:
-        own = here.by_domain(scale)
-        whole = jax.lax.psum(own.weights, axis_name)
-        part = trees.safe_divide(own.weights, whole)
-        gradients = jax.tree.map(lambda g: _along(part, g) * g, own.gradients)
-        losses = _weighted(part, own.losses)
+    def own(scale: Any) -> DomainGradients:
+        mine = here.by_domain(scale)
+        whole = jax.lax.psum(mine.weights, axis_name)
+        part = trees.safe_divide(mine.weights, whole)
+        gradients = jax.tree.map(lambda g: _along(part, g) * g, mine.gradients)
+        losses = _weighted(part, mine.losses)
         gradients, losses = jax.lax.psum((gradients, losses), axis_name)
-        return DomainGradients(gradients, losses, whole, own.aux)
+        return DomainGradients(gradients, losses, whole, mine.aux)
 
     # l, of the whole batch, alike on all devices.
     def losses() -> jax.Array:
         return jax.lax.psum(_weighted(share, here.losses()), axis_name)
 
-    return Pass(losses, whole_weights, pullback, by_domain)
+    return Pass(losses, whole_weights, pullback, own)
 
 
 def scaled(here: Pass, scale: jax.Array) -> Pass:
@@ -125,12 +124,12 @@ def scaled(here: Pass, scale: jax.Array) -> Pass:
         grad, losses, aux = here.pullback(scale * cotangent)
         return jax.tree.map(lambda g: g / scale, grad), losses, aux
 
-    def by_domain(also: Any) -> DomainGradients:
-        own = here.by_domain(scale * also)
-        gradients = jax.tree.map(lambda g: g / scale, own.gradients)
-        return own._replace(gradients=gradients)
+    def own(also: Any) -> DomainGradients:
+        mine = here.by_domain(scale * also)
+        gradients = jax.tree.map(lambda g: g / scale, mine.gradients)
+        return mine._replace(gradients=gradients)
 
-    return here._replace(pullback=pullback, by_domain=by_domain)
+    return here._replace(pullback=pullback, own=own)
 
 
 def _along(shares: jax.Array, gradients: jax.Array) -> jax.Array:

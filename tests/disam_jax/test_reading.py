@@ -8,8 +8,8 @@ from benchmarks.reading import Entered, measure
 @pytest.mark.parametrize(
     ("name", "most"),
     [
-        ("sam", Entered(files=8, functions=32, calls=70, depth=7)),
-        ("disam, record=True", Entered(files=9, functions=42, calls=95, depth=7)),
+        ("sam", Entered(files=8, functions=36, calls=78, depth=7)),
+        ("disam, record=True", Entered(files=9, functions=45, calls=102, depth=7)),
     ],
 )
 def test_a_step_is_followed_in_few_files(name, most):
