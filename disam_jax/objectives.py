@@ -94,6 +94,7 @@ def remembered(
     now = at_step(objective, count)
     if not isinstance(now, Remembering):
         return memory
+    assert seen.weights is not None
     return now.remember(memory, seen.losses, seen.weights)
 
 

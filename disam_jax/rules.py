@@ -194,7 +194,7 @@ def pcgrad(*, seed: int = 0) -> Scheduled:
         def make(gradients: Tree, weights: jax.Array) -> Tree:
             products = _products(gradients)
             key = jax.random.fold_in(jax.random.key(seed), count)
-            order = jax.random.permutation(key, len(weights))
+            order = jnp.argsort(jax.random.uniform(key, weights.shape))
 
             # Row i holds g_i' as a combination of the gradients.
             def project(rows: jax.Array, j: jax.Array) -> tuple[jax.Array, None]:
@@ -302,12 +302,8 @@ def _present(g: jax.Array, weights: jax.Array) -> jax.Array:
 
 def _products(gradients: Tree) -> jax.Array:
     """<g_i, g_j> over all leaves, [M, M]."""
-
-    def of_leaf(g: jax.Array) -> jax.Array:
-        axes = tuple(range(1, g.ndim))
-        return jnp.tensordot(g, g, (axes, axes), precision="highest")
-
-    return sum(map(of_leaf, jax.tree.leaves(gradients)))  # pyright: ignore[reportReturnType]
+    beside = jax.vmap(trees.dot, in_axes=(None, 0))
+    return jax.vmap(beside, in_axes=(0, None))(gradients, gradients)
 
 
 def _combined(coefficients: jax.Array, gradients: Tree) -> Tree:

@@ -147,11 +147,12 @@ class Losses:
         same = self.ascent == self.descent
         return clean if same else here.value_and_grad(self.ascent)
 
-    def of_each_domain(self, eps: Tree | None = None) -> DomainGradients:
+    def of_each_micro_batch(self, eps: Tree | None = None) -> DomainGradients:
         """Every micro-batch's loss and gradient; a ValueError where the batch is whole."""
-        if self.options.micro_batches is None:
+        own = self.at(eps).own
+        if own is None:
             raise ValueError(MISSING_MICRO_BATCHES)
-        return self.at(eps).by_domain()
+        return own(1.0)
 
     @property
     def num_micro_batches(self) -> int:

@@ -35,6 +35,8 @@ METHODS = {
     "noise_sam": (dj.noise_sam(), 1),
     "dgsam": (dj.dgsam(), 4 / 3),
     "disam, by domain": (dj.one_pass_by_domain(dj.ascend(), ascent=CLIMB), 1),
+    "sam, pcgrad": (dj.sam(descent=dj.pcgrad()), 2),
+    "sam, group_dro": (dj.sam(ascent=dj.group_dro()), 2),
     "disam, one pass": (dj.one_pass(dj.ascend(), ascent=CLIMB), 1),
 }
 BY_MICRO_BATCH = {"dgsam", "disam, by domain"}

@@ -245,7 +245,7 @@ def one_pass_by_domain(
 
     def step(loss: Losses, state: OnePassState, count: jax.Array) -> Step:
         eps, moved = perturbation.update(state.direction, state.perturbation, loss.params)
-        domains = loss.of_each_domain(eps)
+        domains = loss.of_each_micro_batch(eps)
         ascent_grad = domains.toward(loss.ascent)
         perturbed = domains.toward(loss.descent)
         return Step(

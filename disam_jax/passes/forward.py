@@ -77,7 +77,7 @@ class Pass(NamedTuple):
         none: the compiler then drops a forward pass that serves these losses alone.
       weights: [M], >= 0, of any sum.
       pullback: cotangent [M] -> (gradient, losses [M], aux).
-      own: scale -> the gradients of scale * l_i; None is M ways back.
+      own: scale -> what each micro-batch by itself gives; None where there are none.
     """
 
     losses: Callable[[], jax.Array]
@@ -97,11 +97,14 @@ class Pass(NamedTuple):
         gradient, losses, aux = self.pullback(cotangent)
         return LossGrad(gradient, cotangent, losses, aux, shares)
 
-    def by_domain(self, scale: Any = 1.0) -> DomainGradients:
-        """The gradient of scale * l_i of each domain by itself."""
-        if self.own is not None:
-            return self.own(scale)
-        alone = scale * jnp.eye(self.weights.size, dtype=self.weights.dtype)
+    def by_domain(self) -> DomainGradients:
+        """The gradient of each domain by itself: M ways back.
+
+        Of micro-batches with one loss each these are the domains: one way back of each.
+        """
+        if self.own is not None and self.weights.size == 1:
+            return self.own(1.0)
+        alone = jnp.eye(self.weights.size, dtype=self.weights.dtype)
         ways_back = jax.vmap(self.pullback, out_axes=(0, None, None))
         gradients, losses, aux = ways_back(alone)
         return DomainGradients(gradients, losses, self.weights, aux)

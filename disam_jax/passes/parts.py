@@ -68,17 +68,18 @@ def in_micro_batches(
         grad, (losses, aux) = jax.lax.scan(add_gradient, zeros, parts, unroll=unroll)
         return grad, jnp.sum(_weighted(shares, losses), axis=0), aux
 
-    if whole_weights.size > 1:
-        return Pass(losses, whole_weights, pullback)
-
-    # With one loss each, the micro-batches are the domains: one gradient of the batch.
+    # Each micro-batch by itself: one gradient of the batch in all.
     def own(scale: Any) -> DomainGradients:
-        def visit(_: None, micro_batch: Tree) -> tuple[None, tuple[Tree, Any, Any]]:
+        def visit(_: None, part: tuple[Tree, Any]) -> tuple[None, tuple[Tree, Any, Any]]:
+            micro_batch, mine = part
             here = at_once(lambda params: loss_fn(params, micro_batch), params, None)
-            return None, here.pullback(scale * here.weights)
+            mine = trees.safe_divide(mine, jnp.sum(mine))
+            gradient, losses, aux = here.pullback(scale * mine)
+            return None, (gradient, jnp.sum(_weighted(mine, losses)), aux)
 
-        _, (gradients, seen, aux) = jax.lax.scan(visit, None, micro_batches, unroll=unroll)
-        return DomainGradients(gradients, seen[:, 0], their_weights[:, 0], aux)
+        parts = (micro_batches, their_weights)
+        _, (gradients, losses, aux) = jax.lax.scan(visit, None, parts, unroll=unroll)
+        return DomainGradients(gradients, losses, jnp.sum(their_weights, axis=1), aux)
 
     return Pass(losses, whole_weights, pullback, own)
 
@@ -102,7 +103,8 @@ def over_devices(here: Pass, axis_name: AxisName) -> Pass:
         return jax.lax.psum(grad, axis_name), losses, aux
 
     def own(scale: Any) -> DomainGradients:
-        mine = here.by_domain(scale)
+        assert here.own is not None
+        mine = here.own(scale)
         whole = jax.lax.psum(mine.weights, axis_name)
         part = trees.safe_divide(mine.weights, whole)
         gradients = jax.tree.map(lambda g: _along(part, g) * g, mine.gradients)
@@ -114,7 +116,7 @@ def over_devices(here: Pass, axis_name: AxisName) -> Pass:
     def losses() -> jax.Array:
         return jax.lax.psum(_weighted(share, here.losses()), axis_name)
 
-    return Pass(losses, whole_weights, pullback, own)
+    return Pass(losses, whole_weights, pullback, own if here.own else None)
 
 
 def scaled(here: Pass, scale: jax.Array) -> Pass:
@@ -125,11 +127,12 @@ def scaled(here: Pass, scale: jax.Array) -> Pass:
         return jax.tree.map(lambda g: g / scale, grad), losses, aux
 
     def own(also: Any) -> DomainGradients:
-        mine = here.by_domain(scale * also)
+        assert here.own is not None
+        mine = here.own(scale * also)
         gradients = jax.tree.map(lambda g: g / scale, mine.gradients)
         return mine._replace(gradients=gradients)
 
-    return here._replace(pullback=pullback, own=own)
+    return here._replace(pullback=pullback, own=own if here.own else None)
 
 
 def _along(shares: jax.Array, gradients: jax.Array) -> jax.Array:

@@ -51,7 +51,8 @@ def test_pcgrad_takes_conflicts_away(x64):
 def test_pcgrad_by_products_is_the_published_loop(x64):
     gradients = jax.jacobian(lambda w: -quadratics(w))(START)
     rule = dj.pcgrad(seed=3).at(5)
-    order = jax.random.permutation(jax.random.fold_in(jax.random.key(3), 5), 3)
+    key = jax.random.fold_in(jax.random.key(3), 5)
+    order = np.argsort(jax.random.uniform(key, (3,)))
     rows = np.array(flat(gradients))
     rows[2] = -rows[2]  # so that it conflicts
     gradients = {"W": jnp.asarray(rows[:, :4].reshape(3, 2, 2)), "b": rows[:, 4:]}
