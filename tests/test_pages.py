@@ -11,7 +11,7 @@ import pytest
 import disam_jax
 from disam_jax import diagnostics, methods, testing
 from disam_jax.evaluation import Realized
-from disam_jax.passes.forward import LossGrad, Pass
+from disam_jax.passes.forward import DomainGradients, LossGrad, Pass
 from disam_jax.perturbations.sized import each_element
 from disam_jax.step import Losses
 
@@ -21,7 +21,7 @@ PAGES = {  # and how many Python blocks are in them
     "docs/index.md": 1,
     "docs/architecture.md": 0,
     "docs/quickstart.md": 8,
-    "docs/idea.md": 6,
+    "docs/idea.md": 8,
     "docs/methods.md": 0,
     "docs/domain_generalization.md": 0,
     "docs/benchmarks.md": 0,
@@ -50,7 +50,7 @@ ONE_PROGRAM = {  # pages whose blocks build on one another
 }
 REFERENCE = sorted((ROOT / "docs/api").glob("*.md"))
 # Not public: what a step and a record are given, and the default of `size=`.
-GIVEN = [Losses, Pass, LossGrad, Realized, each_element]
+GIVEN = [Losses, Pass, LossGrad, DomainGradients, Realized, each_element]
 
 
 def blocks_of(page):
