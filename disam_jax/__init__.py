@@ -38,6 +38,7 @@ from disam_jax.methods import ae_sam as ae_sam
 from disam_jax.methods import momentum_sam as momentum_sam
 from disam_jax.methods import noise_sam as noise_sam
 from disam_jax.methods import dgsam as dgsam
+from disam_jax.methods import fish as fish
 from disam_jax.methods import functional_sam as functional_sam
 from disam_jax.sharpness import erm as erm
 

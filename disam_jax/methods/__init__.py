@@ -16,7 +16,7 @@ more_points.py      more points than w and w + eps
 one_pass.py         one point, from what the steps before it left
 
 and those with a step of their own: looksam.py, ae_sam.py, dgsam.py, wsam_decoupled.py,
-functional_sam.py.
+functional_sam.py, fish.py.
 """
 
 from disam_jax.methods.ae_sam import ae_sam as ae_sam
@@ -30,6 +30,7 @@ from disam_jax.methods.core import gsam as gsam
 from disam_jax.methods.core import sagm as sagm
 from disam_jax.methods.core import sam as sam
 from disam_jax.methods.dgsam import dgsam as dgsam
+from disam_jax.methods.fish import fish as fish
 from disam_jax.methods.functional_sam import functional_sam as functional_sam
 from disam_jax.methods.looksam import looksam as looksam
 from disam_jax.methods.more_points import bilateral_sam as bilateral_sam
