@@ -17,6 +17,11 @@ METHODS = {
     "linf_sam": (dj.linf_sam(), 2),
     "sam_on": (dj.sam_on(), 2),
     "unnormalized_sam": (dj.unnormalized_sam(), 2),
+    "nuclear_sam": (dj.nuclear_sam(), 2),
+    "spectral_sam": (dj.spectral_sam(), 2),
+    "le_sam": (dj.le_sam(), 2),
+    "fisher_sam": (dj.fisher_sam(), 2),
+    "zsharp": (dj.zsharp(), 2),
     "friendly_sam": (dj.friendly_sam(), 2),
     "vasso": (dj.vasso(), 2),
     "gradient_norm_penalty": (dj.gradient_norm_penalty(), 2),
@@ -24,6 +29,7 @@ METHODS = {
     "stable_sam": (dj.stable_sam(), 2),
     "multi_step_sam": (dj.multi_step_sam(steps=3), 4),
     "bilateral_sam": (dj.bilateral_sam(), 3),
+    "cr_sam": (dj.cr_sam(), 3),
     "gam": (dj.gam(), 4),
     "interval_sam": (dj.interval_sam(period=5), 1.2),
     "looksam": (dj.looksam(period=5, ascent=CLIMB), 1.2),
@@ -34,6 +40,7 @@ METHODS = {
     "momentum_sam": (dj.momentum_sam(), 1),
     "noise_sam": (dj.noise_sam(), 1),
     "dgsam": (dj.dgsam(), 4 / 3),
+    "bsam": (dj.bsam(1e4, weight_decay=0.0), 2),
     "disam, by domain": (dj.one_pass_by_domain(dj.ascend(), ascent=CLIMB), 1),
     "disam, one pass": (dj.one_pass(dj.ascend(), ascent=CLIMB), 1),
 }
@@ -47,6 +54,8 @@ COMPOSED = {
     "scaled": dj.scale_loss(dj.disam()),
     "before a clip": optax.chain(dj.disam(), optax.clip_by_global_norm(0.1)),
     "decoupled": dj.wsam_decoupled(optax.sgd(0.1), 0.1),
+    "before genie": optax.chain(dj.disam(), dj.genie(drop=0.0, noise=False)),
+    "polyak": dj.polyak_step(dj.disam()),
     "scheduled": dj.disam(rho=optax.linear_schedule(0.0, 0.1, 5)),
 }
 

@@ -18,6 +18,7 @@ ALL = {name: tx for name, (tx, _) in METHODS.items()} | COMPOSED
 # JAX tells when it traces a program whether sharded and varying arrays fit: tried for
 # all. One of each kind of step is compiled, and its numbers compared.
 KINDS = ["erm", "disam", "gsam", "gam", "looksam", "ae_sam", "momentum_sam", "dgsam"]
+KINDS += ["nuclear_sam", "spectral_sam"]
 KINDS += ["disam, by domain", "masked", "scaled", "sam by micro-batch"]
 DOMAINS, PER_DOMAIN, WIDTH, STEPS = 3, 4, 8, 2
 # Each leaf is cut in another way; the loss works on them where they lie.
