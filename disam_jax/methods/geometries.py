@@ -32,7 +32,7 @@ def nuclear_sam(
       >>> import disam_jax as dj, jax.numpy as jnp
       >>> tx, params = dj.nuclear_sam(rho=0.5), jnp.array([[3.0, 0.0], [0.0, 4.0]])
       >>> loss_fn = lambda w: jnp.sum(w**2)
-      >>> print(tx.update(None, tx.init(params), params, loss_fn=loss_fn)[0].round(4))
+      >>> print(tx.update(None, tx.init(params), params, loss_fn=loss_fn)[0].round(4) + 0.0)
       [[6. 0.]
        [0. 9.]]
 

@@ -2,9 +2,9 @@
 
 A leaf is a matrix [..., out]: its last axis against all others, so that a convolution's
 kernel [h, w, in, out] is the matrix [h * w * in, out]. A vector or a scalar is a matrix of
-one column, for which both balls are the l2 ball. Nothing is reshaped: what is multiplied
-stays where it lies, and of sharded leaves only vectors (nuclear) or the smaller Gram matrix
-(spectral) are exchanged.
+one column, for which both balls are the l2 ball. Nothing is reshaped, so that a sharded
+leaf stays where it lies: of it only vectors are exchanged (nuclear), or the smaller Gram
+matrix, if it is the longer side that is cut (spectral; else a product gathers the leaf).
 """
 
 import jax

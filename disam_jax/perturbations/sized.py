@@ -171,10 +171,10 @@ def ascend_by_fisher(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> grad = params = jnp.array([1.0, 0.0, 3.0])
-      >>> tx = ascend_by_fisher(rho=0.5, eta=1.0)
-      >>> print(tx.update(grad, tx.init(params), params)[0].round(3))
-      [0.211 0.    0.127]
+      >>> grad = params = jnp.array([0.0, 2.0])
+      >>> tx = ascend_by_fisher(rho=1.0, eta=2.0)
+      >>> print(tx.update(grad, tx.init(params), params)[0])
+      [0.         0.33333334]
 
     Args:
       rho: >= 0, the radius in the geometry of f; a float, array or schedule.

@@ -1,15 +1,25 @@
 """Polyak's step size for a sharpness-aware gradient, from what the step saw."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from disam_jax import trees
-from disam_jax.evaluation import Evaluation, pop_evaluation, put_evaluation
+from disam_jax.evaluation import pop_evaluation, put_evaluation
 from disam_jax.hyperparameters import check_number
 from disam_jax.trees import Tree
+
+
+class PolyakState(NamedTuple):
+    """State of `polyak_step`: by its kind it is told from a method, which gives gradients.
+
+    Attributes:
+      inner: of the method.
+    """
+
+    inner: optax.OptState
 
 
 def polyak_step(
@@ -30,9 +40,9 @@ def polyak_step(
 
     Example:
       >>> import disam_jax as dj, jax.numpy as jnp
-      >>> tx, params = dj.polyak_step(dj.sam(rho=0.5)), jnp.array([3.0, 4.0])
+      >>> tx, params = dj.polyak_step(dj.sam(rho=0.5)), jnp.array([0.0, 2.0])
       >>> print(tx.update(None, tx.init(params), params, loss_fn=lambda w: w @ w)[0])
-      [-1.35 -1.8 ]
+      [-0.   -0.75]
 
     Args:
       tx: a method of this package, or a chain that begins with one.
@@ -55,24 +65,27 @@ def polyak_step(
     largest = check_number("max_learning_rate", max_learning_rate)
     least = check_number("f_min", f_min, at_least=-jnp.inf)
 
+    def init(params: Tree) -> PolyakState:
+        return PolyakState(tx.init(params))
+
     def update(
         updates: Any,
-        state: optax.OptState,
+        state: PolyakState,
         params: Tree | None = None,
         *,
         record: bool = False,
         **extra_args: Any,
-    ) -> tuple[Tree, optax.OptState]:
-        updates, after = tx.update(updates, state, params, record=True, **extra_args)
+    ) -> tuple[Tree, PolyakState]:
+        updates, after = tx.update(updates, state.inner, params, record=True, **extra_args)
         evaluation, after = pop_evaluation(after)
         gamma = jnp.clip(_polyak(evaluation, least), 0.0, largest)
         updates = jax.tree.map(lambda u: (-gamma * u).astype(u.dtype), updates)
-        return updates, put_evaluation(after, evaluation) if record else after
+        return updates, PolyakState(put_evaluation(after, evaluation) if record else after)
 
-    return optax.GradientTransformationExtraArgs(tx.init, update)  # pyright: ignore[reportArgumentType]
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def _polyak(seen: Evaluation, f_min: float) -> jax.Array:
+def _polyak(seen: Any, f_min: float) -> jax.Array:
     if jnp.ndim(seen.perturbed_gradient_norm):
         raise ValueError(
             "polyak_step has one step size for one gradient; its method recorded "
