@@ -86,11 +86,7 @@ def test_a_masked_tree_is_named_at_both_doors(name):
         arguments = {"micro_batches": jnp.zeros((2, 1))}
     with pytest.raises(ValueError, match=HIDES):
         tx.update(None, state, hidden, loss_fn=not_called, **arguments)
-    if name not in (
-        "scaled",
-        "decoupled",
-        "before genie",
-    ):  # whole optimizers, which have one door
+    if name not in OPTIMIZERS:
         with pytest.raises(ValueError, match=HIDES):
             dj.value_and_grad(not_called, tx)(hidden, state, **arguments)
 
