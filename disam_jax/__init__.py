@@ -43,6 +43,7 @@ from disam_jax.methods import rst as rst
 from disam_jax.methods import ae_sam as ae_sam
 from disam_jax.methods import momentum_sam as momentum_sam
 from disam_jax.methods import noise_sam as noise_sam
+from disam_jax.methods import async_sam as async_sam
 from disam_jax.methods import dgsam as dgsam
 from disam_jax.methods import bsam as bsam
 from disam_jax.sharpness import erm as erm

@@ -29,6 +29,7 @@ GROUPS = {
     "Another eps": (
         "asam", "layerwise_sam", "linf_sam", "sam_on", "unnormalized_sam", "nuclear_sam",
         "spectral_sam", "le_sam", "fisher_sam", "zsharp", "friendly_sam", "vasso",
+        "async_sam",
     ),
     "Another use of the two gradients": (
         "gradient_norm_penalty", "wsam", "wsam_decoupled", "stable_sam",
@@ -218,7 +219,7 @@ NOT_HERE = """\
 | Sparse SAM, Eigen-SAM, X-SAM | a mask or an eigenvector that is refreshed every so often by passes of another kind |
 | Functional SAM | needs the model apart from the loss: the cotangent of the clean logits at w + eps |
 | SASSHA | an optimizer of second order that asks for a Hessian's diagonal at w + eps every ten steps |
-| SAMPa, AsyncSAM | two passes at once on two devices, on batches of different steps; `one_pass` is the form on one device |
+| SAMPa | owns the learning rate and needs the next batch: it evaluates a point that its own step makes. `async_sam` has two passes side by side too |
 | Lookbehind-SAM | interpolates weights after several inner steps: an optimizer around this one |
 | SAF, MESA, UDIM | a term of the loss, not a step: add it to `loss_fn` |
 | FAD (ICCV 2023) | its formula and code were not found |

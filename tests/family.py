@@ -211,3 +211,13 @@ def bsam(problems, w, lam=0.0, b1=0.8, b2=0.7, damping=0.2, delta=0.05):
         s = b2 * s + (1 - b2) * ((s * g**2) ** 0.5 + damping + delta)
         path.append(w)
     return path
+
+
+def async_sam(problems, w, lam=0.0):
+    path, d = [], None
+    for problem in problems:
+        eps = 0.0 if d is None else RHO * unit(d)
+        d = grad(problem, w, lam)
+        w = w - RATE * grad(problem, w + eps)
+        path.append(w)
+    return path

@@ -40,6 +40,7 @@ METHODS = {
     "momentum_sam": (dj.momentum_sam(), 1),
     "noise_sam": (dj.noise_sam(), 1),
     "dgsam": (dj.dgsam(), 4 / 3),
+    "async_sam": (dj.async_sam(), 2),
     "bsam": (dj.bsam(1e4, weight_decay=0.0), 2),
     "disam, by domain": (dj.one_pass_by_domain(dj.ascend(), ascent=CLIMB), 1),
     "disam, one pass": (dj.one_pass(dj.ascend(), ascent=CLIMB), 1),

@@ -17,10 +17,11 @@ more_points.py      more points than w and w + eps
 one_pass.py         one point, from what the steps before it left
 
 and those with a step of their own: looksam.py, ae_sam.py, dgsam.py, bsam.py,
-wsam_decoupled.py. What stands after a method in the chain: genie.py.
+async_sam.py, wsam_decoupled.py. What stands after a method in the chain: genie.py.
 """
 
 from disam_jax.methods.ae_sam import ae_sam as ae_sam
+from disam_jax.methods.async_sam import async_sam as async_sam
 from disam_jax.methods.averaged import friendly_sam as friendly_sam
 from disam_jax.methods.averaged import vasso as vasso
 from disam_jax.methods.bsam import bsam as bsam

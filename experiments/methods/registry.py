@@ -147,6 +147,7 @@ _LIST = (
         cost=lambda h, num_domains: 1 + 1 / num_domains,
         micro_batches=True,
     ),
+    Method(dj.async_sam, "2025: SAM's eps of the step before; two passes side by side"),
     # Another eps, another use of the gradients, more points.
     Method(adaptive_sam),
     Method(dj.layerwise_sam, "a radius relative to each layer's norm"),

@@ -92,6 +92,11 @@ FAMILY = {
         dj.bilateral_sam(RHO, 0.15, ascent=CLIMB),
         partial(family.bilateral, lam=LAM),
     ),
+    "async": (dj.async_sam(RHO), family.async_sam),
+    "async+disam": (
+        dj.async_sam(RHO, ascent=CLIMB),
+        partial(family.async_sam, lam=LAM),
+    ),
     "cr+disam": (dj.cr_sam(RHO, 0.3, 0.2, ascent=CLIMB), partial(family.cr_sam, lam=LAM)),
     "bsam+disam": (
         dj.bsam(

@@ -430,3 +430,15 @@ def test_bsam_without_a_radius_is_a_step_by_the_precision():
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_async_sam_climbs_the_clean_gradient_and_one_pass_the_perturbed_one():
+    last = {
+        name: path_of(optax.chain(tx, optax.sgd(0.05)))[2][-1]
+        for name, tx in {
+            "async": dj.async_sam(0.1),
+            "one": dj.one_pass(dj.ascend(0.1)),
+        }.items()
+    }
+    assert last["async"] == pytest.approx(0.726739091, abs=1e-9)
+    assert last["one"] == pytest.approx(0.7267271794, abs=1e-10)

@@ -50,6 +50,7 @@ ksam                  | 0.833 | rho 0.05, fraction 0.25
 momentum_sam          | 1.000 | rho 0.5, decay 0.9
 noise_sam             | 1.000 | rho 0.05
 dgsam                 | 1.333 | rho 0.05
+async_sam             | 2.000 | rho 0.05
 adaptive_sam          | 2.000 | rho 0.5
 layerwise_sam         | 2.000 | rho 0.05
 linf_sam              | 2.000 | rho 0.0001
