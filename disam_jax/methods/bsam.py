@@ -85,11 +85,10 @@ def bsam(
     delta = check_hyperparameter("weight_decay", weight_decay)
     b1, b2 = (check_number("decay", value, at_most=1.0) for value in decay)
     check_number("damping", damping)
-    if not (num_examples > 0 and first_precision > 0):
-        raise ValueError(
-            "num_examples and first_precision must be positive; got "
-            f"{num_examples} and {first_precision}."
-        )
+    positive = {"num_examples": num_examples, "first_precision": first_precision}
+    for name, value in positive.items():
+        if isinstance(value, int | float) and not value > 0:
+            raise ValueError(f"{name} must be positive; got {value}.")
 
     def init(params: Tree) -> BSAMState:
         return BSAMState(

@@ -423,7 +423,7 @@ def test_bsam_without_a_radius_is_a_step_by_the_precision():
         (lambda: dj.ascend_by_loss(-1.0), "sigma must be finite and >= 0"),
         (lambda: dj.keep_outliers(2.0), "quantile must be finite .* <= 1; got 2.0"),
         (lambda: dj.genie(drop=1.0), "drop must be below 1; got 1.0"),
-        (lambda: dj.bsam(0), "num_examples and first_precision must be positive; got 0"),
+        (lambda: dj.bsam(0), "num_examples must be positive; got 0"),
         (lambda: dj.polyak_step(dj.sam(), -1.0), "max_learning_rate must be finite"),
     ],
 )
