@@ -21,6 +21,11 @@ from disam_jax.methods import layerwise_sam as layerwise_sam
 from disam_jax.methods import linf_sam as linf_sam
 from disam_jax.methods import sam_on as sam_on
 from disam_jax.methods import unnormalized_sam as unnormalized_sam
+from disam_jax.methods import nuclear_sam as nuclear_sam
+from disam_jax.methods import spectral_sam as spectral_sam
+from disam_jax.methods import le_sam as le_sam
+from disam_jax.methods import fisher_sam as fisher_sam
+from disam_jax.methods import zsharp as zsharp
 from disam_jax.methods import friendly_sam as friendly_sam
 from disam_jax.methods import vasso as vasso
 from disam_jax.methods import gradient_norm_penalty as gradient_norm_penalty
@@ -29,6 +34,7 @@ from disam_jax.methods import wsam_decoupled as wsam_decoupled
 from disam_jax.methods import stable_sam as stable_sam
 from disam_jax.methods import multi_step_sam as multi_step_sam
 from disam_jax.methods import bilateral_sam as bilateral_sam
+from disam_jax.methods import cr_sam as cr_sam
 from disam_jax.methods import gam as gam
 from disam_jax.methods import interval_sam as interval_sam
 from disam_jax.methods import looksam as looksam
@@ -37,10 +43,16 @@ from disam_jax.methods import rst as rst
 from disam_jax.methods import ae_sam as ae_sam
 from disam_jax.methods import momentum_sam as momentum_sam
 from disam_jax.methods import noise_sam as noise_sam
+from disam_jax.methods import async_sam as async_sam
 from disam_jax.methods import dgsam as dgsam
 from disam_jax.methods import fish as fish
 from disam_jax.methods import functional_sam as functional_sam
+from disam_jax.methods import bsam as bsam
 from disam_jax.sharpness import erm as erm
+
+# What stands after a method, or around it, in place of an optimizer.
+from disam_jax.methods import genie as genie
+from disam_jax.wrappers.polyak_step import polyak_step as polyak_step
 
 # The engine, and what it reports.
 from disam_jax.sharpness import sharpness_aware as sharpness_aware
@@ -92,13 +104,18 @@ from disam_jax.rules import sand_mask as sand_mask
 # Perturbations: ascent gradient -> displacement.
 from disam_jax.perturbations.ascend import ascend as ascend
 from disam_jax.perturbations.ascend import ascend_and_match as ascend_and_match
+from disam_jax.perturbations.ascend import ascend_by_loss as ascend_by_loss
 from disam_jax.perturbations.ascend import ascend_unnormalized as ascend_unnormalized
 from disam_jax.perturbations.ascend import perturbation as perturbation
 from disam_jax.perturbations.sized import ascend_adaptively as ascend_adaptively
+from disam_jax.perturbations.matrices import ascend_nuclear as ascend_nuclear
+from disam_jax.perturbations.matrices import ascend_spectral as ascend_spectral
+from disam_jax.perturbations.sized import ascend_by_fisher as ascend_by_fisher
 from disam_jax.perturbations.sized import ascend_by_sign as ascend_by_sign
 from disam_jax.perturbations.sized import each_layer as each_layer
 from disam_jax.perturbations.sized import each_weight as each_weight
 from disam_jax.perturbations.directions import away_from_mean as away_from_mean
+from disam_jax.perturbations.directions import keep_outliers as keep_outliers
 from disam_jax.perturbations.masks import normalization_layers as normalization_layers
 
 # Combinations: (gradient at w, gradient at w + eps) -> gradient.

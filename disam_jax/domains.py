@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from disam_jax import trees
@@ -176,8 +175,8 @@ def hardest(
     size = jnp.shape(example_losses)[0]
     if not 1 <= count <= size:
         raise ValueError(f"count must be in 1 ... {size}, the batch; got {count}.")
-    losses = _everywhere(jax.lax.stop_gradient(example_losses))
-    domain_ids = _everywhere(domain_ids)
+    losses = trees.everywhere(jax.lax.stop_gradient(example_losses))
+    domain_ids = trees.everywhere(domain_ids)
 
     def of_domain(domain: jax.Array) -> tuple[jax.Array, jax.Array]:
         own = domain_ids == domain
@@ -186,12 +185,3 @@ def hardest(
 
     chosen, ids = jax.vmap(of_domain)(jnp.arange(num_domains))
     return chosen.reshape(-1), ids.reshape(-1)
-
-
-def _everywhere(given: ArrayLike) -> jax.Array:
-    """The array whole on every device: of an explicitly sharded one no order is known."""
-    array = jnp.asarray(given)
-    mesh = jax.typeof(array).sharding.mesh  # its own, entered by `set_mesh` or not
-    if not mesh.explicit_axes:
-        return array
-    return jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec()))

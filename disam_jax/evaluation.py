@@ -50,6 +50,9 @@ class Evaluation(NamedTuple):
       cosine: scalar in [-1, 1], between those two gradients.
       realized: how much of eps is left in `update`'s `compute_dtype`; None without one.
       ascent_losses: [M], of what was climbed: `losses`, or the `ascent_loss_fn`'s.
+      descent_weights: [M], each domain's weight in the gradient at w + eps.
+      perturbed_rise: scalar, how the descended loss rises along eps at w + eps, to first
+        order: the product of the gradient there with eps.
     """
 
     losses: jax.Array
@@ -62,6 +65,8 @@ class Evaluation(NamedTuple):
     cosine: jax.Array
     realized: Realized | None = None
     ascent_losses: jax.Array | None = None
+    descent_weights: jax.Array | None = None
+    perturbed_rise: jax.Array | None = None
 
 
 def evaluation_of(
@@ -98,6 +103,8 @@ def evaluation_of(
         perturbed_gradient_norm=norms[1],
         cosine=trees.safe_divide(product, norms[0] * norms[1]),
         ascent_losses=ascent.losses,
+        descent_weights=perturbed.cotangent,
+        perturbed_rise=trees.dot(perturbed.gradient, eps),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 # A tree of arrays. Optax spells it as a union that does not admit the trees of Flax NNX.
 Tree: TypeAlias = Any
@@ -89,6 +90,15 @@ def drawn_like(draw: Callable[..., jax.Array], key: jax.Array, tree: Tree) -> Tr
         for key, leaf in zip(keys, leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, drawn)
+
+
+def everywhere(given: Any) -> jax.Array:
+    """The array whole on every device: of an explicitly sharded one no order is known."""
+    array = jnp.asarray(given)
+    mesh = jax.typeof(array).sharding.mesh  # its own, entered by `set_mesh` or not
+    if not mesh.explicit_axes:
+        return array
+    return jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec()))
 
 
 def zeros_like(tree: Tree) -> Tree:

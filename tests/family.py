@@ -46,6 +46,19 @@ def on_eps(g, w):
     return RHO * unit(np.where(np.arange(5) < 2, 0.0, g))
 
 
+def leaves_eps(g, w):
+    return RHO * np.concatenate([unit(g[:2]), unit(g[2:])])
+
+
+def loss_eps(g, w, sigma=0.2):
+    return min(sigma / length(g), RHO) * unit(g)
+
+
+def fisher_eps(g, w, eta=0.3):
+    f = 1 / (1 + eta * g**2)
+    return RHO * f * g / (f * g @ g) ** 0.5
+
+
 def sam(problems, w, lam=0.0, eps=sam_eps, combine=lambda g, p: p, pure=True):
     path = []
     for problem in problems:
@@ -173,5 +186,38 @@ def gam(problems, w, lam=0.0, inner=0.05, gamma=0.3, b0=0.4, b1=0.7):
         a = b1 * grad(problem, w + first) + (1 - b1) * grad(problem, w + third)
         m = grad(problem, w) + (1 - b0) * grad(problem, w + second)
         w = w - RATE * (a - gamma * orthogonal(m, a))
+        path.append(w)
+    return path
+
+
+def cr_sam(problems, w, lam=0.0, alpha=0.3, beta=0.2):
+    path = []
+    for problem in problems:
+        up = RHO * unit(grad(problem, w, lam))
+        g, p, m = grad(problem, w), grad(problem, w + up), grad(problem, w - up)
+        w = w - RATE * (p + alpha * (p + m - 2 * g) + beta * (p - m))
+        path.append(w)
+    return path
+
+
+def bsam(problems, w, lam=0.0, b1=0.8, b2=0.7, damping=0.2, delta=0.05):
+    """Of so many examples that no noise is left."""
+    path, mean, s = [], 0.0, 2.0
+    for problem in problems:
+        g = grad(problem, w, lam)
+        p = grad(problem, w + RHO * g / s)
+        mean = b1 * mean + (1 - b1) * (p + delta * w)
+        w = w - RATE * mean / s
+        s = b2 * s + (1 - b2) * ((s * g**2) ** 0.5 + damping + delta)
+        path.append(w)
+    return path
+
+
+def async_sam(problems, w, lam=0.0):
+    path, d = [], None
+    for problem in problems:
+        eps = 0.0 if d is None else RHO * unit(d)
+        d = grad(problem, w, lam)
+        w = w - RATE * grad(problem, w + eps)
         path.append(w)
     return path

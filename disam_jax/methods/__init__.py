@@ -9,19 +9,23 @@ that are not, as far as the method has them:
 
 core.py             SAM, GSAM, SAGM and DISAM
 perturbed.py        another eps
+geometries.py       another eps: the norm of its ball, its radius
 averaged.py         another eps, of several steps' gradients
 combined.py         another use of the two gradients
 skipped.py          an ascent at some steps
 more_points.py      more points than w and w + eps
 one_pass.py         one point, from what the steps before it left
 
-and those with a step of their own: looksam.py, ae_sam.py, dgsam.py, wsam_decoupled.py,
-functional_sam.py, fish.py.
+and those with a step of their own: looksam.py, ae_sam.py, dgsam.py, fish.py, bsam.py,
+async_sam.py, functional_sam.py, wsam_decoupled.py. What stands after a method in the
+chain: genie.py.
 """
 
 from disam_jax.methods.ae_sam import ae_sam as ae_sam
+from disam_jax.methods.async_sam import async_sam as async_sam
 from disam_jax.methods.averaged import friendly_sam as friendly_sam
 from disam_jax.methods.averaged import vasso as vasso
+from disam_jax.methods.bsam import bsam as bsam
 from disam_jax.methods.combined import gradient_norm_penalty as gradient_norm_penalty
 from disam_jax.methods.combined import stable_sam as stable_sam
 from disam_jax.methods.combined import wsam as wsam
@@ -32,8 +36,15 @@ from disam_jax.methods.core import sam as sam
 from disam_jax.methods.dgsam import dgsam as dgsam
 from disam_jax.methods.fish import fish as fish
 from disam_jax.methods.functional_sam import functional_sam as functional_sam
+from disam_jax.methods.genie import genie as genie
+from disam_jax.methods.geometries import fisher_sam as fisher_sam
+from disam_jax.methods.geometries import le_sam as le_sam
+from disam_jax.methods.geometries import nuclear_sam as nuclear_sam
+from disam_jax.methods.geometries import spectral_sam as spectral_sam
+from disam_jax.methods.geometries import zsharp as zsharp
 from disam_jax.methods.looksam import looksam as looksam
 from disam_jax.methods.more_points import bilateral_sam as bilateral_sam
+from disam_jax.methods.more_points import cr_sam as cr_sam
 from disam_jax.methods.more_points import gam as gam
 from disam_jax.methods.more_points import multi_step_sam as multi_step_sam
 from disam_jax.methods.one_pass import momentum_sam as momentum_sam

@@ -231,3 +231,47 @@ def ascend_and_match(
         return optax.tree.scale(scale, grad)
 
     return perturbation(rule, mask=mask, rho=radius)
+
+
+def ascend_by_loss(
+    sigma: Hyperparameter = 0.05, rho_max: Hyperparameter = 0.1, *, mask: Mask = None
+) -> optax.GradientTransformation:
+    """LE-SAM's perturbation, eps = min(sigma / norm(grad), rho_max) * grad / norm(grad).
+
+    Its length is where the loss has risen by sigma, to first order, so that the ball is one
+    of the loss and not of the parameters: steep places are left sooner. rho_max holds it
+    where the gradient fades. A zero gradient gives eps = 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> grad = params = jnp.array([3.0, 4.0])
+      >>> tx = ascend_by_loss(sigma=0.5, rho_max=1.0)
+      >>> print(tx.update(grad, tx.init(params), params)[0])
+      [0.06 0.08]
+
+    Args:
+      sigma: >= 0, by how much the loss rises; a float, array or schedule. The paper lets it
+        fall to 0 as a cosine: `optax.cosine_decay_schedule(sigma, steps)`.
+      rho_max: >= 0, the largest radius; a float, array or schedule.
+      mask: which parameters move; see `perturbation`.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: sigma or rho_max is negative or not finite.
+
+    References:
+      LE-SAM, ICML 2026 (arXiv 2605.10183). The paper divides by norm(grad) + delta; here
+      only a zero is special, and rho_max bounds what a small norm makes of sigma.
+    """
+    rise = check_hyperparameter("sigma", sigma)
+    largest = check_hyperparameter("rho_max", rho_max)
+
+    def rule(grad: Tree, params: Tree, count: jax.Array) -> Tree:
+        del params
+        norm = trees.norm(grad)
+        at_most = jnp.minimum(at_step(rise, count), at_step(largest, count) * norm)
+        return trees.with_norm(grad, trees.safe_divide(at_most, norm))
+
+    return perturbation(rule, mask=mask, rho=largest)

@@ -80,3 +80,41 @@ def away_from_mean(sigma: float = 1.0, decay: float = 0.9) -> optax.GradientTran
         return away, AwayFromMeanState(count, mean)  # the first mean is 0
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def keep_outliers(quantile: float = 0.95) -> optax.GradientTransformation:
+    """ZSharp's direction: of every matrix the entries that lie farthest from its mean.
+
+    An entry stays where the absolute value of its z-score, within its leaf, is above that
+    quantile of the leaf's; the others are 0. Leaves of one axis (biases, scales) stay as
+    they are, and so does one whose entries are all as far from their mean.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx, params = keep_outliers(0.5), jnp.zeros((1, 4))
+      >>> print(tx.update(jnp.array([[1.0, -3.0, 2.0, 9.0]]), tx.init(params))[0])
+      [[ 0. -3.  0.  9.]]
+
+    Args:
+      quantile: in [0, 1], of a leaf's z-scores.
+
+    Returns:
+      The transformation; it keeps no state.
+
+    Raises:
+      ValueError: quantile is out of its range.
+
+    References:
+      Yun, Sharpness-Aware Minimization with Z-Score Gradient Filtering, OPT workshop at
+      NeurIPS 2025 (arXiv 2505.02369).
+    """
+    quantile = check_number("quantile", quantile, at_most=1.0)
+
+    def filtered(grad: jax.Array) -> jax.Array:
+        if grad.ndim < 2 or not grad.size:
+            return grad
+        away = jnp.abs(grad - jnp.mean(grad))  # the z-scores, but for the deviation
+        kept = away > jnp.quantile(trees.everywhere(away), quantile)
+        return jnp.where(kept | ~jnp.any(kept), grad, 0)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(filtered, updates))

@@ -158,3 +158,47 @@ def ascend_by_sign(
         return optax.tree.scale(at_step(radius, count), directions)
 
     return perturbation(rule, mask=mask)
+
+
+def ascend_by_fisher(
+    rho: Hyperparameter = 0.05, eta: Hyperparameter = 0.2, *, mask: Mask = None
+) -> optax.GradientTransformation:
+    """Fisher SAM's perturbation, eps = rho * f * grad / sqrt(sum(f * grad**2)).
+
+    f = 1 / (1 + eta * grad**2) is the inverse of the Fisher information's diagonal, as one
+    mini-batch shows it: what the predictions depend on most moves least. eta = 0 gives
+    `ascend`; a zero gradient gives eps = 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> grad = params = jnp.array([0.0, 2.0])
+      >>> tx = ascend_by_fisher(rho=1.0, eta=2.0)
+      >>> print(tx.update(grad, tx.init(params), params)[0])
+      [0.         0.33333334]
+
+    Args:
+      rho: >= 0, the radius in the geometry of f; a float, array or schedule.
+      eta: >= 0, how much the Fisher information counts; a float, array or schedule.
+      mask: which parameters move; see `perturbation`.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      ValueError: rho or eta is negative or not finite.
+
+    References:
+      Kim et al., Fisher SAM: Information Geometry and Sharpness Aware Minimisation, ICML
+      2022 (arXiv 2206.04920). No code of theirs was found; the formula is that of ports.
+    """
+    radius = check_hyperparameter("rho", rho)
+    weight = check_hyperparameter("eta", eta)
+
+    def rule(grad: Tree, params: Tree, count: jax.Array) -> Tree:
+        del params
+        eta = at_step(weight, count)
+        sizes = jax.tree.map(lambda g: jax.lax.rsqrt(1 + eta * g**2), grad)
+        direction = trees.with_norm(optax.tree.mul(sizes, grad), at_step(radius, count))
+        return optax.tree.mul(sizes, direction)
+
+    return perturbation(rule, mask=mask, rho=radius)

@@ -33,7 +33,9 @@ class Hyperparameters:
     ascent_steps: int = option(2, "steps of an ascent")
     gamma: float = option(0.9, "WSAM's weight of the sharpness; GAM's")
     theta: float = option(0.9, "VaSSO's weight of the new gradient")
-    sigma: float = option(1.0, "how much of the mean gradient F-SAM takes away")
+    sigma: float = option(
+        1.0, "F-SAM's weight of the mean gradient; LE-SAM's rise of the loss"
+    )
     decay: float = option(0.9, "of a mean or a momentum over steps")
 
 

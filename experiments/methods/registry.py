@@ -45,6 +45,11 @@ def gam(rho: float = 0.2, gamma: float = 0.03) -> Transformation:
     return dj.gam(rho, inner_rho=0.1 * rho, gamma=gamma)
 
 
+def le_sam(rho: float = 0.1, sigma: float = 0.05) -> Transformation:
+    """LE-SAM, ICML 2026: climbs until the loss has risen by sigma, at most rho far."""
+    return dj.le_sam(sigma, rho_max=rho)
+
+
 def one_pass(rho: float = 0.05, ascent: Any = None) -> Transformation:
     """SAM's ascent gradient of the step before."""
     return dj.one_pass(dj.ascend(rho), ascent=ascent)
@@ -142,6 +147,7 @@ _LIST = (
         cost=lambda h, num_domains: 1 + 1 / num_domains,
         micro_batches=True,
     ),
+    Method(dj.async_sam, "2025: SAM's eps of the step before; two passes side by side"),
     # Another eps, another use of the gradients, more points.
     Method(adaptive_sam),
     Method(dj.layerwise_sam, "a radius relative to each layer's norm"),
@@ -159,6 +165,11 @@ _LIST = (
         dj.unnormalized_sam,
         "Andriushchenko and Flammarion, ICML 2022: eps = rho * gradient",
     ),
+    Method(dj.nuclear_sam, "Pethick et al., TMLR 2025: every matrix in the nuclear ball"),
+    Method(dj.spectral_sam, "the same in the spectral ball, Muon's geometry"),
+    Method(le_sam),
+    Method(dj.fisher_sam, "Kim et al., ICML 2022: inversely to the squared gradient"),
+    Method(dj.zsharp, "Yun, 2025: along the outliers of each matrix's gradient"),
     Method(dj.friendly_sam, "Li et al., CVPR 2024: climbs the batch's noise"),
     Method(dj.vasso, "Li and Giannakis, NeurIPS 2023: climbs a mean over steps"),
     Method(
@@ -170,6 +181,7 @@ _LIST = (
     Method(dj.stable_sam, "Tan et al., JMLR 2025: with the plain gradient's length"),
     Method(multi_step_sam, cost=lambda h, num_domains: 1 + h.ascent_steps),
     Method(bilateral_sam, cost=3),
+    Method(dj.cr_sam, "Wu et al., AAAI 2024: less curvature along the ascent", cost=3),
     Method(gam, cost=4),
     # DISAM's objective in the cheap ones.
     on_disam(INTERVAL, "disam+interval", "DISAM at every period-th step"),

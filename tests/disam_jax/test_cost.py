@@ -59,11 +59,32 @@ def disam_sagm(combine_with):
         (dj.sagm(combine_with="descent"), 2.02),
         (disam_sagm("ascent"), 2.02),
         (disam_sagm("descent"), 2.75),  # one more backward pass, no more forward
+        (dj.nuclear_sam(), 2.02),  # of which a power iteration, counted once
+        (dj.le_sam(), 2.02),
+        (dj.fisher_sam(), 2.02),
+        (dj.zsharp(), 2.03),
+        (dj.bsam(1e4), 2.08),  # of which the noise
     ],
-    ids=["sam", "sagm", "disam", "gsam", "sagm-pure", "disam+sagm", "disam+sagm-pure"],
-)
+    ids=[
+        "sam", "sagm", "disam", "gsam", "sagm-pure", "disam+sagm", "disam+sagm-pure",
+        "nuclear_sam", "le_sam", "fisher_sam", "zsharp", "bsam",
+    ],
+)  # fmt: skip
 def test_compiled_operations_are_two_gradients(tx, bound):
     assert 1.95 < flops(tx) / flops(dj.erm()) <= bound
+
+
+@pytest.mark.parametrize(
+    ("tx", "like", "bound"),
+    [
+        (dj.cr_sam(), dj.sam(), 1.51),
+        (dj.polyak_step(dj.sam()), dj.sam(), 1.01),
+        (optax.chain(dj.erm(), dj.genie(drop=0.0, noise=False)), dj.erm(), 1.02),
+    ],
+    ids=["cr_sam", "polyak_step", "genie"],
+)
+def test_compiled_operations_beside_what_it_stands_on(tx, like, bound):
+    assert 1.0 <= flops(tx) / flops(like) <= bound
 
 
 def test_disam_costs_what_sam_costs():

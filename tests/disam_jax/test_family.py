@@ -1,5 +1,6 @@
 """Every method of the family beside a NumPy loop written from its formula, in float64."""
 
+import math
 from functools import partial
 
 import jax
@@ -29,6 +30,14 @@ FAMILY = {
     "linf": (dj.linf_sam(RHO), partial(sam, eps=lambda g, w: RHO * np.sign(g))),
     "unnormalized": (dj.unnormalized_sam(RHO), partial(sam, eps=lambda g, w: RHO * g)),
     "sam-on": (dj.sam_on(RHO, mask=ON), partial(sam, eps=family.on_eps)),
+    "nuclear": (dj.nuclear_sam(RHO), partial(sam, eps=family.leaves_eps)),
+    "spectral": (dj.spectral_sam(RHO), partial(sam, eps=family.leaves_eps)),
+    "le": (dj.le_sam(0.2, RHO), partial(sam, eps=family.loss_eps)),
+    "fisher+disam": (
+        dj.fisher_sam(RHO, 0.3, ascent=CLIMB),
+        partial(sam, lam=LAM, eps=family.fisher_eps),
+    ),
+    "zsharp of vectors": (dj.zsharp(RHO), sam),
     "friendly": (dj.friendly_sam(RHO, 0.6, 0.8), family.friendly),
     "vasso": (dj.vasso(RHO, 0.3), family.vasso),
     "gradient-norm": (dj.gradient_norm_penalty(RHO, 0.7), partial(sam, combine=mixed(0.7))),
@@ -82,6 +91,24 @@ FAMILY = {
     "bilateral+disam": (
         dj.bilateral_sam(RHO, 0.15, ascent=CLIMB),
         partial(family.bilateral, lam=LAM),
+    ),
+    "async": (dj.async_sam(RHO), family.async_sam),
+    "async+disam": (
+        dj.async_sam(RHO, ascent=CLIMB),
+        partial(family.async_sam, lam=LAM),
+    ),
+    "cr+disam": (dj.cr_sam(RHO, 0.3, 0.2, ascent=CLIMB), partial(family.cr_sam, lam=LAM)),
+    "bsam+disam": (
+        dj.bsam(
+            math.inf,
+            RHO,
+            weight_decay=0.05,
+            decay=(0.8, 0.7),
+            damping=0.2,
+            first_precision=2.0,
+            ascent=CLIMB,
+        ),
+        partial(family.bsam, lam=LAM),
     ),
     "gam": (dj.gam(RHO, 0.05, gamma=0.3, beta=(0.4, 0.7)), family.gam),
     "gam+disam": (

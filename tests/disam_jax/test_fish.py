@@ -6,32 +6,32 @@ import pytest
 
 import disam_jax as dj
 from disam_jax import testing
-from tests.toy import gradient, quadratics
+from tests.three_domains import first_gradient, loss_fn
 
 
 def of_domain(params, domain):
-    return quadratics(params)[domain]
+    return loss_fn(params)[domain]
 
 
 def test_it_is_the_recorded_walk(x64):
     """DomainBed's walk with plain SGD of rate 0.05 in place of Adam, order 0, 1, 2."""
-    found = gradient(dj.fish(0.05), of_domain, micro_batches=jnp.arange(3))
+    found = first_gradient(dj.fish(0.05), of_domain, micro_batches=jnp.arange(3))
     expected = (-3.208, -1.9135, -0.004, 0.4128333333, 6.4666666667, -1.0288333333)
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
 def test_a_short_walk_is_erm(x64):
-    found = gradient(dj.fish(1e-9), of_domain, micro_batches=jnp.arange(3))
+    found = first_gradient(dj.fish(1e-9), of_domain, micro_batches=jnp.arange(3))
     # The way bends by rate * curvature: 4e-9 of gradients below 10.
-    np.testing.assert_allclose(found, gradient(dj.erm()), atol=1e-6)
+    np.testing.assert_allclose(found, first_gradient(dj.erm()), atol=1e-6)
 
 
 def test_who_is_absent_is_not_walked(x64):
     weights = jnp.array([[1.0], [0.0], [1.0]])
-    beside = gradient(
+    beside = first_gradient(
         dj.fish(0.05), of_domain, micro_batches=jnp.arange(3), domain_weights=weights
     )
-    alone = gradient(dj.fish(0.05), of_domain, micro_batches=jnp.array([0, 2]))
+    alone = first_gradient(dj.fish(0.05), of_domain, micro_batches=jnp.array([0, 2]))
     np.testing.assert_allclose(beside, alone, rtol=1e-12)
 
 

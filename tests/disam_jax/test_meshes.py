@@ -18,6 +18,7 @@ ALL = {name: tx for name, (tx, _) in METHODS.items()} | COMPOSED
 # JAX tells when it traces a program whether sharded and varying arrays fit: tried for
 # all. One of each kind of step is compiled, and its numbers compared.
 KINDS = ["erm", "disam", "gsam", "gam", "looksam", "ae_sam", "momentum_sam", "dgsam"]
+KINDS += ["nuclear_sam", "spectral_sam"]
 KINDS += ["disam, by domain", "masked", "scaled", "sam by micro-batch"]
 DOMAINS, PER_DOMAIN, WIDTH, STEPS = 3, 4, 8, 2
 # Each leaf is cut in another way; the loss works on them where they lie.
@@ -255,3 +256,37 @@ def test_a_norm_of_sharded_parameters_exchanges_scalars_alone(name):
     part = sum(size * size * 4 // count for count in (2, 4))  # a device's, in bytes
     # Two gradients, w + eps and what is made of them; nothing that lies in parts is whole.
     assert compiled.memory_analysis().temp_size_in_bytes <= 4 * part + 2**14
+
+
+@pytest.mark.parametrize(
+    ("tx", "cut", "largest"),
+    [
+        (dj.ascend_nuclear(), P("a"), 256),
+        (dj.ascend_nuclear(), P(None, ("a", "b")), 512),
+        (dj.ascend_nuclear(), P("a", "b"), 256),
+        (dj.ascend_spectral(), P(("a", "b")), 256 * 256),  # the Gram matrix
+    ],
+    ids=["nuclear-rows", "nuclear-columns", "nuclear-both", "spectral-rows"],
+)
+def test_a_sharded_matrix_is_exchanged_nowhere(tx, cut, largest):
+    grad = jax.ShapeDtypeStruct(
+        (512, 256), jnp.float32, sharding=NamedSharding(make_mesh(AxisType.Auto), cut)
+    )
+    compiled = jax.jit(lambda g: tx.update(g, tx.init(g), g)[0]).lower(grad).compile()
+    for shape, collective in COLLECTIVE.findall(compiled.as_text()):
+        assert collective == "all-reduce"
+        (dims,) = re.findall(r"f32\[(.*?)\]", shape)
+        assert np.prod([int(n) for n in dims.split(",") if n], dtype=int) <= largest
+
+
+@pytest.mark.parametrize("cut", [P(None, None, "a", "b"), P("a"), P(("a", "b"))], ids=str)
+def test_sharded_kernels_and_vectors_move_as_on_one_device(x64, cut):
+    mesh = make_mesh(AxisType.Explicit)
+    shape = (3, 3, 4, 6) if len(cut) > 2 else (8, 6)[: 2 if cut == P("a") else 1]
+    grad = jnp.asarray(np.random.default_rng(0).normal(size=shape))
+    for tx in (dj.ascend_nuclear(), dj.ascend_spectral(), dj.keep_outliers(0.5)):
+        expected = tx.update(grad, tx.init(grad), grad)[0]
+        with jax.set_mesh(mesh):
+            placed = jax.device_put(grad, NamedSharding(mesh, cut))
+            found = jax.jit(tx.update)(placed, tx.init(placed), placed)[0]
+        assert_same(found, np.asarray(expected))

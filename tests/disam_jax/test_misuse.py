@@ -9,6 +9,8 @@ import pytest
 import disam_jax as dj
 from tests.methods import COMPOSED, METHODS, wants_micro_batches
 
+# Whole optimizers, which have one door.
+OPTIMIZERS = {"scaled", "decoupled", "before genie", "polyak"}
 ALL = {name: tx for name, (tx, _) in METHODS.items()} | COMPOSED
 PARAMS = {"w": jnp.ones(2), "bias": jnp.ones(1)}
 
@@ -84,7 +86,7 @@ def test_a_masked_tree_is_named_at_both_doors(name):
         arguments = {"micro_batches": jnp.zeros((2, 1))}
     with pytest.raises(ValueError, match=HIDES):
         tx.update(None, state, hidden, loss_fn=not_called, **arguments)
-    if name not in ("scaled", "decoupled"):  # whole optimizers, which have one door
+    if name not in OPTIMIZERS:
         with pytest.raises(ValueError, match=HIDES):
             dj.value_and_grad(not_called, tx)(hidden, state, **arguments)
 

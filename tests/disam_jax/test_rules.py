@@ -7,7 +7,15 @@ import pytest
 
 import disam_jax as dj
 from disam_jax import testing
-from tests.toy import CURVATURES, MINIMA, START, flat, gradient, quadratics
+from tests.three_domains import (
+    CENTERS,
+    CURVATURES,
+    START,
+    first_gradient,
+    flat,
+    loss_fn,
+    params_of,
+)
 
 RULES = {
     "and": dj.and_mask(),
@@ -36,7 +44,7 @@ RECORDED = [
 
 @pytest.mark.parametrize(("rule", "expected", "tolerance"), RECORDED)
 def test_masks_are_those_of_the_authors(x64, rule, expected, tolerance):
-    found = gradient(dj.erm(descent=rule))
+    found = first_gradient(dj.erm(descent=rule))
     # Theirs add 1e-10 to the mean of a mask that is 1/2: 1.5e-9 of 15.
     np.testing.assert_allclose(found, expected, atol=tolerance)
 
@@ -49,7 +57,7 @@ def test_pcgrad_takes_conflicts_away(x64):
 
 
 def test_pcgrad_by_products_is_the_published_loop(x64):
-    gradients = jax.jacobian(lambda w: -quadratics(w))(START)
+    gradients = jax.jacobian(lambda w: -loss_fn(w))(params_of(START))
     rule = dj.pcgrad(seed=3).at(5)
     key = jax.random.fold_in(jax.random.key(3), 5)
     order = np.argsort(jax.random.uniform(key, (3,)))
@@ -69,8 +77,8 @@ def test_pcgrad_by_products_is_the_published_loop(x64):
 
 def test_alignment_noise_is_uniform_and_as_large_as_the_disagreement(x64):
     # alpha = 0.001 (1 - mean cosine) as GGA's code has it; its noise is Gaussian.
-    plain = gradient(dj.erm())
-    gradients = jax.jacobian(quadratics)(START)
+    plain = first_gradient(dj.erm())
+    gradients = jax.jacobian(loss_fn)(params_of(START))
     found = many_draws(gradients) - plain[None]
     alpha = 0.00060213433996
     assert np.abs(found).max() <= alpha * (1 + 1e-8)
@@ -89,10 +97,10 @@ def many_draws(gradients):
 def test_from_pieces_as_from_the_losses(x64, name):
     """One gradient of the batch in place of M: the domains are the micro-batches."""
     tx = dj.sam(0.1, ascent=RULES[name], descent=RULES[name])
-    whole = gradient(tx, domain_weights=jnp.array([3.0, 1.0, 2.0]))
-    pieces = gradient(
+    whole = first_gradient(tx, domain_weights=jnp.array([3.0, 1.0, 2.0]))
+    pieces = first_gradient(
         tx,
-        lambda w, domain: quadratics(w)[domain],
+        lambda w, domain: loss_fn(w)[domain],
         micro_batches=jnp.arange(3),
         domain_weights=jnp.array([[3.0], [1.0], [2.0]]),
     )
@@ -106,28 +114,28 @@ def test_pieces_cost_one_gradient_of_the_batch():
 
 @pytest.mark.parametrize("name", RULES)
 def test_micro_batches_of_all_domains_are_the_whole_batch(x64, name):
-    parts = jnp.stack([MINIMA, MINIMA + 0.5])  # [K, M, 6]
+    parts = jnp.stack([CENTERS, CENTERS + 0.5])  # [K, M, 6]
 
     def of(minima):
         return lambda w: jnp.sum(CURVATURES * (flat(w) - minima) ** 2, axis=1) / 2
 
     tx = dj.sam(0.1, descent=RULES[name])
-    whole = gradient(tx, lambda w: (of(parts[0])(w) + of(parts[1])(w)) / 2)
-    split = gradient(tx, lambda w, minima: of(minima)(w), micro_batches=parts)
+    whole = first_gradient(tx, lambda w: (of(parts[0])(w) + of(parts[1])(w)) / 2)
+    split = first_gradient(tx, lambda w, minima: of(minima)(w), micro_batches=parts)
     np.testing.assert_allclose(split, whole, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_an_absent_domain_takes_no_part(x64, name):
     def two(w):
-        return quadratics(w)[:2]
+        return loss_fn(w)[:2]
 
     def three(w):
-        return quadratics(w).at[2].multiply(100.0)
+        return loss_fn(w).at[2].multiply(100.0)
 
     tx = dj.sam(0.1, ascent=RULES[name], descent=RULES[name])
-    alone = gradient(tx, two)
-    beside = gradient(tx, three, domain_weights=jnp.array([1.0, 1.0, 0.0]))
+    alone = first_gradient(tx, two)
+    beside = first_gradient(tx, three, domain_weights=jnp.array([1.0, 1.0, 0.0]))
     np.testing.assert_allclose(beside, alone, rtol=1e-12)
 
 
@@ -135,27 +143,29 @@ def test_an_absent_domain_takes_no_part(x64, name):
 def test_where_all_domains_agree_nothing_is_changed(x64, name):
     same = jnp.zeros(3)
     tx = dj.erm(descent=RULES[name])
-    found = gradient(tx, lambda w: quadratics(w)[0] + same)
+    found = first_gradient(tx, lambda w: loss_fn(w)[0] + same)
     scale = 3 if name in ("sum", "pcgrad") else 1  # those of a sum
-    np.testing.assert_allclose(found, scale * (gradient(dj.erm(), one_domain)), rtol=1e-12)
+    np.testing.assert_allclose(
+        found, scale * first_gradient(dj.erm(), one_domain), rtol=1e-12
+    )
 
 
 def one_domain(w):
-    return quadratics(w)[:1]
+    return loss_fn(w)[:1]
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_no_gradient_is_no_gradient(name):
     tx = dj.sam(0.1, ascent=RULES[name], descent=RULES[name])
-    found = gradient(tx, lambda w: 0.0 * quadratics(w))
+    found = first_gradient(tx, lambda w: 0.0 * loss_fn(w))
     bound = 0.1 if name == "noise" else 0.0  # without a gradient there is no alignment
     assert np.abs(found).max() <= bound
 
 
 def test_disam_of_a_rule_has_weights_that_nobody_can_tell():
     tx = dj.sam(0.1, ascent=dj.and_mask())
-    options = {"loss_fn": quadratics, "record": True}
-    _, state = tx.update(None, tx.init(START), START, **options)
+    options = {"loss_fn": loss_fn, "record": True}
+    _, state = tx.update(None, tx.init(params_of(START)), params_of(START), **options)
     evaluation, _ = dj.pop_evaluation(state)
     assert np.isnan(evaluation.ascent_weights).all()
     assert np.isfinite(evaluation.losses).all()
@@ -172,7 +182,7 @@ def test_sand_mask_refuses_the_default_that_is_zero_everywhere(x64):
     with pytest.raises(ValueError, match="tau must be < 1; got 1"):
         dj.sand_mask(1.0)
     # With DomainBed's default every gradient is exactly zero; a schedule may pass there.
-    found = gradient(dj.erm(descent=dj.sand_mask(lambda count: 1.0)))
+    found = first_gradient(dj.erm(descent=dj.sand_mask(lambda count: 1.0)))
     np.testing.assert_array_equal(found, 0.0)
 
 

@@ -50,11 +50,17 @@ ksam                  | 0.833 | rho 0.05, fraction 0.25
 momentum_sam          | 1.000 | rho 0.5, decay 0.9
 noise_sam             | 1.000 | rho 0.05
 dgsam                 | 1.333 | rho 0.05
+async_sam             | 2.000 | rho 0.05
 adaptive_sam          | 2.000 | rho 0.5
 layerwise_sam         | 2.000 | rho 0.05
 linf_sam              | 2.000 | rho 0.0001
 sam_on                | 2.000 | rho 0.05
 unnormalized_sam      | 2.000 | rho 0.05
+nuclear_sam           | 2.000 | rho 0.05
+spectral_sam          | 2.000 | rho 0.01
+le_sam                | 2.000 | rho 0.1, sigma 0.05
+fisher_sam            | 2.000 | rho 0.05
+zsharp                | 2.000 | rho 0.05
 friendly_sam          | 2.000 | rho 0.05, sigma 1.0, decay 0.9
 vasso                 | 2.000 | rho 0.05, theta 0.9
 gradient_norm_penalty | 2.000 | rho 0.05, alpha 0.8
@@ -62,6 +68,7 @@ wsam                  | 2.000 | rho 0.05, gamma 0.9
 stable_sam            | 2.000 | rho 0.05
 multi_step_sam        | 3.000 | rho 0.05, ascent_steps 2
 bilateral_sam         | 3.000 | rho 0.05
+cr_sam                | 3.000 | rho 0.05, alpha 0.1
 gam                   | 4.000 | rho 0.2, gamma 0.03
 disam+interval        | 1.200 | rho 0.05, period 5, lam 0.1, variance uniform
 disam+looksam         | 1.200 | rho 0.05, alpha 0.7, period 5, lam 0.1, variance uniform
