@@ -24,7 +24,7 @@ GROUPS = {
     "The four that the rest is measured against": ("sam", "gsam", "sagm", "disam"),
     "Less than two gradients per step": (
         "interval_sam", "looksam", "late_sam", "rst", "ae_sam", "momentum_sam",
-        "noise_sam", "dgsam",
+        "noise_sam", "dgsam", "fish",
     ),
     "Another eps": (
         "asam", "layerwise_sam", "linf_sam", "sam_on", "unnormalized_sam", "nuclear_sam",
@@ -32,7 +32,7 @@ GROUPS = {
         "async_sam",
     ),
     "Another use of the two gradients": (
-        "gradient_norm_penalty", "wsam", "wsam_decoupled", "stable_sam",
+        "gradient_norm_penalty", "wsam", "wsam_decoupled", "stable_sam", "functional_sam",
     ),
     "More points": ("multi_step_sam", "bilateral_sam", "cr_sam", "gam"),
     "In place of an optimizer, or with its state": ("bsam", "genie"),
@@ -139,7 +139,9 @@ def _takes_objective(name: str) -> str:
     if name.startswith("disam"):
         return "is one"
     makers = {"part_sam": "sam", "ksam": "sam", "adaptive_sam": "sam"}
-    make = getattr(dj, makers.get(name, name))
+    make = getattr(dj, makers.get(name, name), None)
+    if make is None:  # a slot of it is taken
+        return "no"
     if name == "momentum_sam":
         return "`one_pass(..., ascent=...)`, 1.67"
     takes = "ascent" in inspect.signature(make).parameters
@@ -217,7 +219,6 @@ NOT_HERE = """\
 | R-SAM (Liu et al., NeurIPS 2022) | fits `method_from_step` (noise, then an ascent from the noisy point); its exact form could not be verified, and `noise_sam` is another method |
 | ESAM (Du et al., ICLR 2022) | its choice of examples needs the losses at w + eps before the second gradient; `ksam` chooses at w. A `perturbed_loss_fn` that ranks its own examples is ESAM's second half |
 | Sparse SAM, Eigen-SAM, X-SAM | a mask or an eigenvector that is refreshed every so often by passes of another kind |
-| Functional SAM | needs the model apart from the loss: the cotangent of the clean logits at w + eps |
 | SASSHA | an optimizer of second order that asks for a Hessian's diagonal at w + eps every ten steps |
 | SAMPa | owns the learning rate and needs the next batch: it evaluates a point that its own step makes. `async_sam` has two passes side by side too |
 | Lookbehind-SAM | interpolates weights after several inner steps: an optimizer around this one |

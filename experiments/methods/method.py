@@ -37,6 +37,11 @@ class Hyperparameters:
         1.0, "F-SAM's weight of the mean gradient; LE-SAM's rise of the loss"
     )
     decay: float = option(0.9, "of a mean or a momentum over steps")
+    agreement: float = option(
+        1.0, "share of the domains' signs that agree, of AND-mask and SAND-mask", later=True
+    )
+    dro_eta: float = option(0.01, "GroupDRO's weight of a step's losses", later=True)
+    walk_rate: float = option(0.01, "of the steps of Fish's walk", later=True)
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Hyperparameters))

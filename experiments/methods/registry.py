@@ -60,6 +60,53 @@ def one_pass_by_domain(rho: float = 0.05, ascent: Any = None) -> Transformation:
     return dj.one_pass_by_domain(dj.ascend(rho), ascent=ascent)
 
 
+def group_dro(dro_eta: float = 0.01) -> Transformation:
+    """Sagawa et al., ICLR 2020: the domains that were hard weigh more."""
+    return dj.erm(descent=dj.group_dro(dro_eta))
+
+
+def group_dro_ascent(rho: float = 0.05, dro_eta: float = 0.01) -> Transformation:
+    """SAM that climbs GroupDRO's objective, the running counterpart of DISAM."""
+    return dj.sam(rho, ascent=dj.group_dro(dro_eta))
+
+
+def and_mask(agreement: float = 1.0) -> Transformation:
+    """Parascandolo et al., ICLR 2021: where the domains' signs agree."""
+    return dj.erm(descent=dj.and_mask(agreement))
+
+
+def sand_mask(agreement: float = 0.5) -> Transformation:
+    """Shahtalebi et al., 2021: AND-mask with a soft edge."""
+    return dj.erm(descent=dj.sand_mask(agreement))
+
+
+def agreement_sum() -> Transformation:
+    """Mansilla et al., ICCV 2021: the sum where all signs agree."""
+    return dj.erm(descent=dj.agreement_sum())
+
+
+def pcgrad() -> Transformation:
+    """Yu et al., NeurIPS 2020: without what conflicts, summed."""
+    return dj.erm(descent=dj.pcgrad())
+
+
+def gga_l(gamma: float = 1e-3) -> Transformation:
+    """Ballas and Diou, CVPR 2025: noise, the more the less domains are aligned."""
+    return dj.erm(descent=dj.alignment_noise(gamma))
+
+
+def and_disam(
+    rho: float = 0.05, agreement: float = 1.0, ascent: Any = None
+) -> Transformation:
+    """AND-mask of the domains' gradients at the point that DISAM climbs to."""
+    return dj.sam(rho, ascent=ascent, descent=dj.and_mask(agreement))
+
+
+def fish(walk_rate: float = 0.01) -> Transformation:
+    """Shi et al., ICLR 2022: down the domains, one after another."""
+    return dj.fish(walk_rate)
+
+
 def once_in_a_period(h: Hyperparameters, num_domains: int) -> float:
     """A second gradient at every period-th step."""
     return 1 + 1 / h.period
@@ -183,6 +230,19 @@ _LIST = (
     Method(bilateral_sam, cost=3),
     Method(dj.cr_sam, "Wu et al., AAAI 2024: less curvature along the ascent", cost=3),
     Method(gam, cost=4),
+    # Rules from the domains' gradients, and what remembers their losses.
+    Method(group_dro, cost=1),
+    Method(group_dro_ascent, name="sam+group_dro"),
+    *(
+        Method(rule, cost=1, micro_batches=True)
+        for rule in (and_mask, sand_mask, agreement_sum, pcgrad, gga_l, fish)
+    ),
+    Method(
+        and_disam,
+        name="disam+and_mask",
+        cost=lambda h, num_domains: 4 / 3 + BACKWARD * num_domains,
+        disam=True,
+    ),
     # DISAM's objective in the cheap ones.
     on_disam(INTERVAL, "disam+interval", "DISAM at every period-th step"),
     on_disam(LOOKSAM, "disam+looksam", "LookSAM on DISAM's ascent objective"),

@@ -35,6 +35,13 @@ def update_arguments(
     if micro_batches is not None:
         count = functools.partial(jnp.bincount, length=program.num_domains)
         weights = jax.vmap(count)(micro_batches.domains)  # [K, M], examples
+        if program.method.micro_batches:  # they are the domains, and have one loss each
+            weights = jnp.sum(weights, axis=1, keepdims=True)
+            loss_fn = functools.partial(_of_one_domain, program.num_domains, loss_fn)
+            if perturbed_loss_fn is not None:
+                perturbed_loss_fn = functools.partial(
+                    _of_one_domain, program.num_domains, perturbed_loss_fn
+                )
         # XLA's convolutions are slow in loops on a CPU, and there memory is plentiful.
         on_cpu = jax.default_backend() == "cpu"
         return {
@@ -56,6 +63,14 @@ def update_arguments(
         "perturbed_loss_fn": on(perturbed_loss_fn, batch),
         "domain_weights": dj.domain_shares(batch.domains, program.num_domains),
     }
+
+
+def _of_one_domain(
+    num_domains: int, loss_fn: LossFn, params: Any, batch: Batch
+) -> tuple[jax.Array, Any]:
+    """The one loss of a batch that is of one domain."""
+    losses, aux = loss_fn(params, batch)
+    return dj.weighted_mean(losses, dj.domain_shares(batch.domains, num_domains)), aux
 
 
 def of_batch(evaluation: dj.Evaluation, arguments: dict[str, Any]) -> dj.Evaluation:

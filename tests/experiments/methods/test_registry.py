@@ -70,6 +70,15 @@ multi_step_sam        | 3.000 | rho 0.05, ascent_steps 2
 bilateral_sam         | 3.000 | rho 0.05
 cr_sam                | 3.000 | rho 0.05, alpha 0.1
 gam                   | 4.000 | rho 0.2, gamma 0.03
+group_dro             | 1.000 | dro_eta 0.01
+sam+group_dro         | 2.000 | rho 0.05, dro_eta 0.01
+and_mask              | 1.000 | agreement 1.0
+sand_mask             | 1.000 | agreement 0.5
+agreement_sum         | 1.000 |
+pcgrad                | 1.000 |
+gga_l                 | 1.000 | gamma 0.001
+fish                  | 1.000 | walk_rate 0.01
+disam+and_mask        | 3.333 | rho 0.05, agreement 1.0, lam 0.1, variance uniform
 disam+interval        | 1.200 | rho 0.05, period 5, lam 0.1, variance uniform
 disam+looksam         | 1.200 | rho 0.05, alpha 0.7, period 5, lam 0.1, variance uniform
 disam+part            | 1.250 | rho 0.05, fraction 0.25, lam 0.1, variance uniform
