@@ -22,7 +22,7 @@ MOMENTUM = 0.75  # how much of a step is the gradient's; the rest goes on as bef
 # Where it is seen whether to halve the step, in hundredths of all steps: at first after 22,
 # then each time after 3 less, at last 6.
 _CHECKPOINTS = np.array([22, 41, 57, 70, 80, 87, 93, 99])
-_RISING = 0.75  # the share of steps that must have gone up since the last of them
+_RISING = 75  # the percentage of steps that must have gone up since the last of them
 
 Form = tuple[str, bool]  # the norm, and whether eps is x in units of abs(w)
 
@@ -121,8 +121,8 @@ def _ascend(
     height = ascent(here.losses, shares)
     gradient = optax.tree.cast_like(here.value_and_grad(ascent).gradient, state.x)
     point = _Point(state.x, gradient, height)
-    rose = height > state.height
-    state = state._replace(best=higher(state.best, point), rises=state.rises + rose)
+    rises = jnp.where(height > state.height, state.rises + 1, state.rises)
+    state = state._replace(best=higher(state.best, point), rises=rises)
     state, point = _checked(state, point, span)
     x = _moved(BALLS[form[0]], rho, state, point, jnp.where(k == 0, 1.0, MOMENTUM))
     x = optax.tree.cast_like(x, point.x)
@@ -133,7 +133,7 @@ def _checked(state: _State, here: _Point, span: jax.Array) -> tuple[_State, _Poi
     """The state after a checkpoint, where span > 0, and the point that is gone on from."""
     check, best = span > 0, state.best
     stands = ~state.halved & (best.height <= state.best_height)
-    halve = check & ((state.rises < _RISING * span) | stands)
+    halve = check & ((100 * state.rises < _RISING * span) | stands)
     checked = state._replace(
         step=jnp.where(halve, state.step / 2, state.step),
         rises=jnp.where(check, 0, state.rises),

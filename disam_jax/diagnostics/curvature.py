@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from disam_jax.domains import LossFn
 from disam_jax.trees import Tree
@@ -41,8 +42,9 @@ def gauss_newton(outputs_fn: LossFn, loss_of_outputs: LossFn) -> LossFn:
       loss_of_outputs: (outputs, *batch) -> scalar or losses [M].
 
     Returns:
-      (params, *batch) -> what loss_of_outputs returns. Like any loss function it is
-      compiled once per function object: make it once.
+      (params, *batch) -> what loss_of_outputs returns. A product with its Hessian is one
+      derivative forwards and one backwards, less work than with that of the model's loss.
+      Like any loss function it is compiled once per function object: make it once.
 
     References:
       Schraudolph, Fast Curvature Matrix-Vector Products for Second-Order Gradient
@@ -51,22 +53,27 @@ def gauss_newton(outputs_fn: LossFn, loss_of_outputs: LossFn) -> LossFn:
     """
 
     def loss_fn(params: Tree, *batch: Any, **more: Any) -> jax.Array:
-        outputs = _linearized(lambda w: outputs_fn(w, *batch, **more))(params)
+        here = jax.lax.stop_gradient(params)
+        away = optax.tree.sub(params, here)  # 0, of derivative 1
+        outputs, along = jax.jvp(lambda w: outputs_fn(w, *batch, **more), (here,), (away,))
+        outputs = optax.tree.add(outputs, jax.tree.map(_derivative_alone, along))
         return loss_of_outputs(outputs, *batch, **more)
 
     return loss_fn
 
 
-def _linearized(function: LossFn) -> LossFn:
-    """The function with its own value and derivative, and none beyond the first."""
-    linear = jax.custom_jvp(function)
+@jax.custom_jvp
+def _derivative_alone(leaf: jax.Array) -> jax.Array:
+    """0, with the derivative of what is 0 already, as the compiler cannot know.
 
-    @linear.defjvp
-    def _(primals: tuple[Tree], tangents: tuple[Tree]) -> tuple[Tree, Tree]:
-        here = jax.lax.stop_gradient(primals)
-        return linear(*primals), jax.jvp(function, here, tangents)[1]
+    It would be computed for nothing, at a third of a product's cost.
+    """
+    return jnp.zeros_like(leaf)
 
-    return linear
+
+@_derivative_alone.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return _derivative_alone(*primals), tangents[0]
 
 
 def empirical_fisher(losses_fn: LossFn) -> LossFn:

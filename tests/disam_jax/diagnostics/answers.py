@@ -1,9 +1,11 @@
 """Problems whose measures are known, and how they are found without the package."""
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
+from disam_jax import diagnostics
 from tests import reference
 
 
@@ -44,3 +46,13 @@ def mlp():
         return jnp.mean((hidden @ jnp.append(out, last) - y) ** 2, axis=1)
 
     return losses, jax.tree.map(jnp.asarray, params)
+
+
+def hessian_of(loss, params):
+    """All of it, through its products with unit vectors."""
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    rows = [
+        diagnostics.hessian_product(loss, params, unravel(unit))
+        for unit in np.eye(flat.size)
+    ]
+    return np.array([jax.flatten_util.ravel_pytree(row)[0] for row in rows])
