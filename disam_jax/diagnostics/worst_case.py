@@ -68,7 +68,8 @@ def worst_case_sharpness(
       adaptive: the ball is stretched by abs(w) along each parameter: one that is 0 stays.
       steps: >= 1, of the ascent, each a forward and backward pass. More find more as a
         rule, and not always: where the step is halved moves along.
-      restarts: >= 1, ascents from starts of their own; more are never lower.
+      restarts: >= 1, ascents from starts of their own; more are never lower. One may end on
+        a lower summit than the highest: take several where networks are compared.
       ascent: an objective `(losses, weights) -> scalar` that is climbed for all domains at
         once, as in `sharpness`; None climbs every domain's own loss.
       domain_weights: [M], >= 0, of the ascent; None is uniform.
