@@ -41,3 +41,14 @@ def scalar_loss(loss_fn: LossFn) -> Callable[..., jax.Array]:
         return trees.at_least_float32(loss)
 
     return checked
+
+
+def check_batches(batches: Tree) -> int:
+    """Returns K >= 1 of batches [K, ...], a tree of arrays."""
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batches)]
+    if () in shapes or len({shape[:1] for shape in shapes}) != 1 or shapes[0][0] < 1:
+        raise ValueError(
+            "batches must be a tree of arrays [K, ...] with one K >= 1; got shapes "
+            f"{shapes}. Stack the mini-batches along a first axis."
+        )
+    return shapes[0][0]

@@ -1,5 +1,7 @@
 """Climbs: how far the losses rise within a radius of the parameters."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -71,6 +73,29 @@ def sharpness(
     """
     check_number("rho", rho)
     check_integer("steps", steps, why="of the ascent")
+    climb = functools.partial(_climb, loss_fn, real_params(params), rho, steps)
+    return rises(climb, loss_fn, params, ascent, domain_weights)
+
+
+def rises(
+    climb: Callable[[ObjectiveFn, jax.Array], jax.Array],
+    loss_fn: LossFn,
+    params: Tree,
+    ascent: ObjectiveFn | None,
+    domain_weights: jax.Array | None,
+) -> jax.Array:
+    """How much the losses [M] rise along `climb(ascent, weights)`; see `sharpness`."""
+    _check_ascent(ascent, domain_weights)
+    params = real_params(params)
+    losses = compiled(losses_at, loss_fn)(params, zeros_like(params))
+    if ascent is not None:
+        return climb(ascent, check_weights(domain_weights, losses)) - losses
+    # One domain's gradient at a time: its loss is the mean that has its weight alone.
+    rows = jnp.eye(losses.size, dtype=losses.dtype)
+    return jnp.diag(jnp.stack([climb(weighted_mean, row) for row in rows])) - losses
+
+
+def _check_ascent(ascent: ObjectiveFn | None, domain_weights: jax.Array | None) -> None:
     if isinstance(ascent, Scheduled):
         raise ValueError(
             "ascent must be a function of (losses, weights); got one that follows a "
@@ -81,43 +106,35 @@ def sharpness(
             "domain_weights are an ascent's, and each domain climbs its own loss; got "
             "weights and no ascent. Give ascent=disam_jax.weighted_mean, or no weights."
         )
-    params = real_params(params)
-    losses = compiled(_losses_at, loss_fn)(params, zeros_like(params))
-    if ascent is not None:
-        weights = check_weights(domain_weights, losses)
-        return _climb(loss_fn, ascent, params, rho, weights, steps) - losses
-    # One domain's gradient at a time: its loss is the mean that has its weight alone.
-    climbs = [
-        _climb(loss_fn, weighted_mean, params, rho, weights, steps)
-        for weights in jnp.eye(losses.size, dtype=losses.dtype)
-    ]
-    return jnp.diag(jnp.stack(climbs)) - losses
 
 
-class _Met(NamedTuple):
+class Met(NamedTuple):
+    """Losses [M] met on a climb, and what the ascent makes of them."""
+
     losses: jax.Array
     height: jax.Array
 
 
 def _climb(
     loss_fn: LossFn,
-    ascent: ObjectiveFn,
     params: Tree,
     rho: Number,
-    weights: jax.Array,
     steps: int,
+    ascent: ObjectiveFn,
+    weights: jax.Array,
 ) -> jax.Array:
     """The losses [M] at the highest point of the ascent."""
-    ascend, losses_at = compiled(_ascend, loss_fn, ascent), compiled(_losses_at, loss_fn)
-    shares = trees.safe_divide(weights, jnp.sum(weights))
+    ascend, met = (
+        compiled(_ascend, loss_fn, ascent),
+        meeting(loss_fn, params, ascent, weights),
+    )
 
-    def step(carry: tuple[Tree, _Met], _: jax.Array) -> tuple[tuple[Tree, _Met], None]:
+    def step(carry: tuple[Tree, Met], _: jax.Array) -> tuple[tuple[Tree, Met], None]:
         eps, highest = carry
         eps = ascend(params, eps, rho, weights)
-        losses = losses_at(params, eps)
-        return (eps, _higher(highest, _Met(losses, ascent(losses, shares)))), None
+        return (eps, higher(highest, met(eps))), None
 
-    nowhere = _Met(jnp.zeros_like(weights), jnp.full((), -jnp.inf, weights.dtype))
+    nowhere = Met(jnp.zeros_like(weights), jnp.full((), -jnp.inf, weights.dtype))
     (_, highest), _ = scan(step, (zeros_like(params), nowhere), np.arange(steps))
     return highest.losses
 
@@ -135,11 +152,26 @@ def _ascend(
     return optax.tree.cast_like(trees.with_norm(gradient, rho), eps)
 
 
+def meeting(
+    loss_fn: LossFn, params: Tree, ascent: ObjectiveFn, weights: jax.Array
+) -> Callable[[Tree], Met]:
+    """Returns eps -> what is met at params + eps."""
+    at, shares = compiled(losses_at, loss_fn), trees.safe_divide(weights, jnp.sum(weights))
+
+    def met(eps: Tree) -> Met:
+        losses = at(params, eps)
+        return Met(losses, ascent(losses, shares))
+
+    return met
+
+
 # By itself, so that one program computes all losses: without eps they do not differ.
-def _losses_at(loss_fn: LossFn, params: Tree, eps: Tree) -> jax.Array:
+def losses_at(loss_fn: LossFn, params: Tree, eps: Tree) -> jax.Array:
+    """Returns the losses [M] at params + eps, to be compiled."""
     return domain_losses(loss_fn)(optax.tree.add(params, eps))[0]
 
 
-def _higher(a: _Met, b: _Met) -> _Met:
-    # A NaN met last is taken, and all after it are NaN.
-    return jax.tree.map(lambda x, y: jnp.where(a.height >= b.height, x, y), a, b)
+def higher(a: Tree, b: Tree) -> Tree:
+    """Returns the one of the larger `height`, of two trees; a NaN counts as the highest."""
+    keep = (a.height >= b.height) | jnp.isnan(a.height)
+    return jax.tree.map(lambda x, y: jnp.where(keep, x, y), a, b)

@@ -8,7 +8,12 @@ import numpy as np
 import optax
 
 from disam_jax import trees
-from disam_jax.diagnostics.checks import domain_losses, real_params, scalar_loss
+from disam_jax.diagnostics.checks import (
+    check_batches,
+    domain_losses,
+    real_params,
+    scalar_loss,
+)
 from disam_jax.diagnostics.compiled import compiled, scan, zeros_like
 from disam_jax.domains import LossFn
 from disam_jax.objectives import weighted_mean
@@ -45,13 +50,7 @@ def gradient_variance(loss_fn: LossFn, params: Tree, batches: Tree) -> jax.Array
       Generalization Measures and Where to Find Them, ICLR 2020. The sums are Welford's, in
       which no two large numbers are subtracted.
     """
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batches)]
-    if () in shapes or len({shape[:1] for shape in shapes}) != 1 or shapes[0][0] < 1:
-        raise ValueError(
-            "batches must be a tree of arrays [K, ...] with one K >= 1; got shapes "
-            f"{shapes}. Stack the mini-batches along a first axis."
-        )
-    params, num = real_params(params), shapes[0][0]
+    params, num = real_params(params), check_batches(batches)
     add = compiled(_add_gradient, loss_fn)
 
     def step(

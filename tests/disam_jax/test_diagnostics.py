@@ -1,7 +1,8 @@
 """Every measure beside a NumPy version or a known answer, in float64.
 
 The references share no code with the package: closed forms of quadratics, a bisection for
-the highest point on a sphere, NumPy's eigenvalues, and loops.
+the highest point on a sphere, NumPy's eigenvalues, and loops. Longer ones have files of
+their own in diagnostics/.
 """
 
 import gc
@@ -16,6 +17,12 @@ import pytest
 import disam_jax as dj
 from disam_jax import diagnostics
 from tests import reference
+from tests.disam_jax.diagnostics.answers import (
+    highest_on_the_sphere,
+    mlp,
+    quadratic,
+    symmetric,
+)
 from tests.problems import LAM, RHO, WEIGHTS, loss_fn, start, to_flat, to_tree
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -26,16 +33,6 @@ KEY = jax.random.key(0)
 ROUNDING = 1e-12
 
 
-def symmetric(size, seed=0):
-    a = np.random.default_rng(seed).normal(size=(size, size))
-    return (a + a.T) / 2
-
-
-def quadratic(hessian):
-    hessian = jnp.asarray(hessian)
-    return lambda w: w @ hessian @ w / 2
-
-
 def increases(eps):
     """How much every domain of PROBLEM rises along eps, from its gradient and Hessian."""
     return np.array(
@@ -44,19 +41,6 @@ def increases(eps):
             for g, h in zip(PROBLEM.grads(PARAMS), PROBLEM.hessians, strict=True)
         ]
     )
-
-
-def highest_on_the_sphere(g, h, rho):
-    """max g.e + e.h.e / 2 over norm(e) = rho: e = (mu - h)^-1 g, with mu by bisection."""
-    values, vectors = np.linalg.eigh(h)
-    g = vectors.T @ g
-    low, high = values[-1], values[-1] + reference.length(g) / rho
-    for _ in range(200):
-        mu = (low + high) / 2
-        too_long = reference.length(g / (mu - values)) > rho
-        low, high = (mu, high) if too_long else (low, mu)
-    e = g / (high - values)
-    return g @ e + e @ (values * e) / 2
 
 
 # Sharpness.
@@ -191,22 +175,6 @@ def test_eigenvalues_come_as_often_as_they_are_there(eigenvalues):
     hessian = rotation * eigenvalues @ rotation.T
     found = diagnostics.hessian_top_eigenvalues(quadratic(hessian), jnp.ones(5), 5, KEY)
     np.testing.assert_allclose(found, eigenvalues, atol=ROUNDING)
-
-
-def mlp():
-    rng = np.random.default_rng(1)
-    x, y = rng.normal(size=(2, 10, 2)), rng.normal(size=(2, 10))
-    params = {
-        "hidden": {"kernel": rng.normal(size=(2, 3)), "bias": rng.normal(size=3)},
-        "out": [rng.normal(size=2), np.array(0.5)],
-    }
-
-    def losses(params):
-        hidden = jnp.tanh(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
-        out, last = params["out"]
-        return jnp.mean((hidden @ jnp.append(out, last) - y) ** 2, axis=1)
-
-    return losses, jax.tree.map(jnp.asarray, params)
 
 
 def test_the_hessian_of_a_network():
@@ -411,11 +379,18 @@ def measures(losses, batch_loss, batches):
         "sharpness": lambda w: diagnostics.sharpness(losses, w, RHO),
         "steps": lambda w: diagnostics.sharpness(losses, w, RHO, steps=3),
         "common": lambda w: diagnostics.sharpness(losses, w, RHO, ascent=dj.weighted_mean),
+        "worst case": lambda w: diagnostics.worst_case_sharpness(
+            losses, w, RHO, KEY, steps=5, restarts=2, ascent=dj.weighted_mean
+        ),
+        "average": lambda w: diagnostics.average_sharpness(losses, w, RHO, KEY, samples=3),
         "variance": lambda w: diagnostics.gradient_variance(batch_loss, w, batches),
         "conflict": lambda w: diagnostics.gradient_conflict(losses, w),
         "angle": lambda w: diagnostics.angle(w, jax.tree.map(jnp.ones_like, w)),
         "eigenvalues": lambda w: diagnostics.hessian_top_eigenvalues(mean, w, 2, KEY),
         "trace": lambda w: diagnostics.hessian_trace(mean, w, KEY, samples=4),
+        "product": lambda w: diagnostics.hessian_product(mean, w, w),
+        "density": lambda w: diagnostics.spectral_density(mean, w, KEY, iterations=3),
+        "distance": lambda w: diagnostics.hessian_distance(losses, w, KEY, samples=2),
         "filters": lambda w: diagnostics.filter_normalized(KEY, w),
         "surface": lambda w: diagnostics.loss_surface(losses, w, [w], [jnp.arange(3.0)]),
         "curves": lambda w: diagnostics.scaled_losses(

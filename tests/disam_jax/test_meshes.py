@@ -194,7 +194,28 @@ def measures(params, batches):
     }
 
 
-def test_measures_of_sharded_parameters(x64):
+def longer_measures(params, batches):
+    def domain_losses(params):
+        return losses(params, batches)
+
+    def loss(params):
+        return losses(params, batches[0])
+
+    key, measure = jax.random.key(0), dj.diagnostics
+    return {
+        "worst case": measure.worst_case_sharpness(
+            domain_losses, params, 0.1, key, steps=2, norm="linf", adaptive=True
+        ),
+        "average": measure.average_sharpness(domain_losses, params, 0.1, key, samples=2),
+        "density": measure.spectral_density(loss, params, key, samples=1, iterations=4),
+        "distance": measure.hessian_distance(domain_losses, params, key, samples=2),
+    }
+
+
+@pytest.mark.parametrize(
+    "measures", [measures, pytest.param(longer_measures, marks=pytest.mark.slow)]
+)
+def test_measures_of_sharded_parameters(x64, measures):
     params, x = problem()
     params = jax.tree.map(jnp.asarray, params)
     expected = jax.device_get(measures(params, jnp.asarray(x)))
