@@ -116,10 +116,10 @@ def _ascend(
         eps = _stretched(params, x, form)
         return domain_losses(loss_fn)(optax.tree.add(params, eps))
 
-    here = at_once(losses_at, state.x, weights)
+    seen = at_once(losses_at, state.x, weights).value_and_grad(ascent)
     shares = trees.safe_divide(weights, jnp.sum(weights))
-    height = ascent(here.losses, shares)
-    gradient = optax.tree.cast_like(here.value_and_grad(ascent).gradient, state.x)
+    height = ascent(seen.losses, shares)
+    gradient = optax.tree.cast_like(seen.gradient, state.x)
     point = _Point(state.x, gradient, height)
     rises = jnp.where(height > state.height, state.rises + 1, state.rises)
     state = state._replace(best=higher(state.best, point), rises=rises)
