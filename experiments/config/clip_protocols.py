@@ -59,6 +59,30 @@ OTHERS: Mapping[str, Mapping[str, object]] = {
     "linear": {"learning_rate": 1e-3, "bma": 0.0},
     "zero_shot": {"bma": 0.0},
 }
+# A small CLIP on small images held in memory; these numbers are this project's.
+ICONS = dataclasses.replace(
+    CLIPOOD,
+    steps=50,
+    model="icons_clip",
+    weights="package",
+    image_size=64,
+    batch_size=16,
+    view="whole",
+    shift=4,
+    split="groups",
+    learning_rate=1e-4,
+    margin=0.1,
+    bma=0.1,
+    context=4,
+)
+OF_ICONS: Mapping[str, Mapping[str, object]] = {
+    "clipood": {},
+    "coop": {"optimizer": "sgd", "learning_rate": 2e-2, "weight_decay": 5e-4},
+    "lora": {"learning_rate": 1e-3},
+    "finetune": {},
+    "linear": {"learning_rate": 1e-3},
+    "zero_shot": {"bma": 0.0},
+}
 SHIFT = "Shu et al., ICML 2023, domain shift, their code's scripts"
 WILD = "Shu et al., ICML 2023, in the wild, their code's scripts"
 PROMPTS = "Zhang et al., ICLR 2024, section 4.3 and appendix C.1; the rest is CoOp's code"

@@ -189,6 +189,10 @@ def _in_memory(data: str) -> dict[str, Protocol]:
 
 PROTOCOLS: dict[str, dict[str, Protocol]] = {
     **{name: _in_memory(name) for name in DATASETS},
+    "emoji_concepts": {
+        **_in_memory("emoji_concepts"),
+        "icons_clip": Protocol(clip.ICONS, 50, HERE, tunings=clip.OF_ICONS),
+    },
     "folder": {"default": Protocol(FOLDER, 50, HERE)},
     **{
         name: {

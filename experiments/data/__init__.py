@@ -34,7 +34,7 @@ class DataSet:
 _DIGITS = {"steps": 200, "image_size": 16, "shift": 1}
 DATASETS = {
     "emoji_styles": DataSet(emoji_styles, largest_size=64, gradients=800),
-    "emoji_concepts": DataSet(emoji_concepts, 64, gradients=800, preset={"image_size": 64}),
+    "emoji_concepts": DataSet(emoji_concepts, 64, gradients=100, preset={"image_size": 64}),
     "rotated_digits": DataSet(rotated_digits, 16, gradients=600, preset=_DIGITS),
     "colored_digits": DataSet(colored_digits, 16, gradients=400, preset=_DIGITS),
 }

@@ -7,6 +7,7 @@ import jax
 
 from experiments.models.backbones import BACKBONES
 from experiments.models.clip.kind import ClipClassifier
+from experiments.models.icons_clip import ACTIVATION, TEMPLATE, WEIGHTS
 from experiments.models.linear_head import LinearHead
 from experiments.models.tuning import Model, Params, Tuning
 
@@ -48,6 +49,7 @@ MODELS: Mapping[str, Kind] = {
     **{name: LinearHead(name) for name in BACKBONES},
     "clip": ClipClassifier(),
     "clip_vit_b16": ClipClassifier(width=(768, 16)),
+    "icons_clip": ClipClassifier(TEMPLATE, package=(WEIGHTS, ACTIVATION)),
 }
 UNTRAINED = ("zero_shot",)  # tunings that train nothing
 TUNINGS = tuple({name: None for kind in MODELS.values() for name in kind.tunings})

@@ -36,6 +36,7 @@ NAMES = (
     "flatness",
     "rho",
     "prediction",
+    "open_classes",
     "theorem",
     "toy",
     "synthetic",

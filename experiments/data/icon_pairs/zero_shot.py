@@ -11,25 +11,21 @@ import numpy as np
 
 from experiments.data import DomainData, load
 from experiments.models.clip import Clip, load_clip
+from experiments.models.clip.classifier import unit
 from experiments.models.icons_clip import ACTIVATION, TEMPLATE, WEIGHTS
 from experiments.models.icons_clip.distort import normalized
 
 
 def ranks(clip: Clip, data: DomainData, template: str = TEMPLATE) -> dict[str, np.ndarray]:
     """Per domain, where the right class of each image stands among all, 0 the best."""
-    texts = _of_length_1(clip.text_features([template.format(c) for c in data.classes]))
+    texts = unit(clip.text_features([template.format(c) for c in data.classes]))
     found = {}
     for domain, images, labels in zip(data.domains, data.images, data.labels, strict=True):
         features = clip.image_features(normalized(jnp.asarray(images) / 255.0))
-        cosines = _of_length_1(features) @ texts.T
+        cosines = np.asarray(unit(features) @ texts.T)
         right = cosines[np.arange(len(labels)), labels]
         found[domain] = (cosines > right[:, None]).sum(axis=1)
     return found
-
-
-def _of_length_1(features) -> np.ndarray:
-    features = np.asarray(features)
-    return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
 
 def main() -> None:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.models.clip.classifier import unit
+
 
 def contrastive_loss(
     images: jax.Array, texts: jax.Array, scale: jax.Array, names: jax.Array
@@ -19,13 +21,9 @@ def contrastive_loss(
     Returns:
       The mean cross-entropy, the right answers of a row sharing it alike.
     """
-    logits = jnp.exp(scale) * _of_length_1(images) @ _of_length_1(texts).T
+    logits = jnp.exp(scale) * unit(images) @ unit(texts).T
     same = (names[:, None] == names[None]).astype(logits.dtype)
     targets = same / same.sum(axis=1, keepdims=True)
     rows = optax.softmax_cross_entropy(logits, targets)
     columns = optax.softmax_cross_entropy(logits.T, targets)
     return (rows.mean() + columns.mean()) / 2
-
-
-def _of_length_1(features: jax.Array) -> jax.Array:
-    return features / jnp.linalg.norm(features, axis=-1, keepdims=True)

@@ -52,6 +52,11 @@ MEASURES: dict[str, Measure] = {
     ),
     "out_of_domain_accuracy": _points("accuracy on all images of the unseen domain", _HALF),
     "in_domain_accuracy": _points("accuracy on held-out images of the sources", _HALF),
+    "base_accuracy": _points(
+        "accuracy on images of base classes in the unseen domain, among all", _HALF
+    ),
+    "new_accuracy": _points("the same on images of new classes", _HALF),
+    "harmonic_accuracy": _points("harmonic mean of the two", _HALF),
     # Theorem 1.
     "bound_over_angle": Measure(
         "eta_t L / phi_t, the least over the steps", "ratio", 0.0, _INEQUALITY

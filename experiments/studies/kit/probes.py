@@ -24,6 +24,8 @@ from experiments.training.evaluation import (
     score,
 )
 from experiments.training.feed import by_concept
+from experiments.training.halves import half_accuracies
+from experiments.training.parts import known_classes, seen_classes
 from experiments.training.program import TrainState
 
 RADIUS = 0.05  # of the sharpness, whatever rho the run was trained with
@@ -57,17 +59,20 @@ def scores(trained: Trained) -> dict[str, Any]:
 
     unseen_concept: images of what was not trained on in any domain. out_of_domain: all
     images. seen_concept: images of what was trained on, drawn otherwise, where there are
-    such.
+    such. With open classes also of the unseen domain's images `base`, `new` and so on, see
+    `half_accuracies`; what is held out of the sources is then of base classes.
     """
-    unseen = trained.config.unseen
+    config, heldout = trained.config, trained.heldout
+    unseen, seen = config.unseen, seen_classes(config, heldout.classes)
+    heldout = heldout.subset(known_classes(config, heldout, heldout.labels))
     parts = {
-        name: in_chunks(trained.heldout.images[d], trained.heldout.labels[d])
-        for d, name in enumerate(trained.heldout.domains)
+        name: in_chunks(heldout.images[d], heldout.labels[d])
+        for d, name in enumerate(heldout.domains)
     }
     d = trained.train.domain_index(unseen)
     reads = by_concept(trained.train, d, concepts_seen(trained.train, trained.sources)[d])
     parts |= {kind: read() for kind, read in reads.items()}
-    found = score(trained.predict(trained.state), parts)
+    found = score(trained.predict(trained.state), parts, seen)
     held, others = found.pop(unseen), {kind: found.pop(kind) for kind in reads}
     of_unseen = {
         "unseen_concept": not_trained_on(held, others),
@@ -76,12 +81,21 @@ def scores(trained: Trained) -> dict[str, Any]:
     if SEEN in others:
         of_unseen["seen_concept"] = others[SEEN]
     sources = list(found.values())
+    halves = half_accuracies(of_unseen["out_of_domain"].halves)
     return {
         "in_domain_accuracy": float(np.mean([part.accuracy for part in sources])),
         "in_domain_loss": float(np.mean([part.loss for part in sources])),
         **{f"{name}_accuracy": part.accuracy for name, part in of_unseen.items()},
         **{f"{name}_loss": part.loss for name, part in of_unseen.items()},
+        **{f"{half}_accuracy": accuracy for half, accuracy in halves.items()},
     }
+
+
+def averaged_scores(trained: Trained) -> dict[str, Any]:
+    """`scores` of the weights averaged over the steps, each name after `averaged_`."""
+    state = trained.state._replace(params=trained.state.average)
+    found = scores(trained._replace(state=state))
+    return {f"averaged_{name}": value for name, value in found.items()}
 
 
 def unseen_sharpness(trained: Trained) -> dict[str, Any]:
@@ -251,6 +265,7 @@ def _compile(
 
 PROBES: dict[str, Callable[[Trained], dict[str, Any]]] = {
     "scores": scores,
+    "averaged_scores": averaged_scores,
     "unseen_sharpness": unseen_sharpness,
     "unseen_flatness": unseen_flatness,
     "source_sharpness": source_sharpness,

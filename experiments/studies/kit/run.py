@@ -76,15 +76,20 @@ def train_spec(spec: Spec) -> dict[str, Any]:
       step at which a loss was not finite, or None. A run that diverges ends there.
     """
     step, trained = _begin(spec)
+
+    def look(at: int) -> dict[str, Any]:
+        found = [PROBES[name](trained) for name in spec.probes]
+        return {"step": at, **{k: v for part in found for k, v in part.items()}}
+
+    logged, measured = _stops(spec)
     outcome: dict[str, Any] = {
         "sources": [trained.train.domains[d] for d in trained.sources],
         "steps": [],
         "losses": [],
         "perturbed_losses": [],
-        "looks": [],
+        "looks": [look(0)] if 0 in measured else [],
         "diverged": None,
     }
-    logged, measured = _stops(spec)
     window = []
     for size, stop in windows(0, logged | measured):
         state, evaluations = take_window(step, trained.state, size)
@@ -99,10 +104,7 @@ def train_spec(spec: Spec) -> dict[str, Any]:
                 outcome[name].append([float(f"{x:.6g}") for x in losses])
             window = []
         if stop in measured:
-            look = {"step": stop}
-            for name in spec.probes:
-                look |= PROBES[name](trained)
-            outcome["looks"].append(look)
+            outcome["looks"].append(look(stop))
     return outcome
 
 
@@ -130,7 +132,7 @@ def _stops(spec: Spec) -> tuple[set[int], set[int]]:
     """The steps at which losses are logged, from the first step on, and the looks'."""
     steps = spec.config.preset.steps
     looks = {round(steps * (i + 1) / spec.looks) for i in range(spec.looks)}
-    return {*range(spec.log_every, steps, spec.log_every), steps}, looks - {0}
+    return {*range(spec.log_every, steps, spec.log_every), steps} - {0}, looks
 
 
 @functools.lru_cache(maxsize=8)  # runs of a pattern compile once

@@ -44,7 +44,7 @@ class MadeUp:
         sources = [d for d in load_once(config.data).domains if d != config.unseen]
         steps = config.preset.steps
         at = [round(steps * (i + 1) / spec.looks) for i in range(spec.looks)]
-        losses = [self._losses(spec, step / steps, len(sources)) for step in at]
+        losses = [self._losses(spec, s / max(steps, 1), len(sources)) for s in at]
         return {
             "sources": sources,
             "steps": at,
@@ -69,8 +69,16 @@ class MadeUp:
         # Twice as sharp as SAM where the loss is the same.
         sharp = losses.mean() * {"erm": 4.0, "sam": 2.0}.get(config.method, 1.0)
         gram = np.eye(len(losses)).tolist()
+        base, new = accuracy, 0.2 + self._gain(spec)
+        if config.preset.tuning == "zero_shot":
+            base = new = 0.3
+        halves = {"base": base, "new": new, "harmonic": 2 * base * new / (base + new)}
+        halves |= {"averaged_in_domain": accuracy, "averaged_out_of_domain": accuracy}
+        halves |= {"averaged_base": base, "averaged_new": new + 0.04}
+        halves["averaged_harmonic"] = halves["harmonic"] + 0.04
         return {
             "step": step,
+            **{f"{half}_accuracy": share for half, share in halves.items()},
             **{f"{name}_accuracy": accuracy for name in ("in_domain", "out_of_domain")},
             "unseen_concept_accuracy": accuracy,
             "unseen_concept_loss": 1 - accuracy,
@@ -115,7 +123,8 @@ def answers(findings, where):
 
 
 @pytest.mark.parametrize(
-    "name", ["accuracy", "dose", "convergence", "flatness", "rho", "prediction"]
+    "name",
+    ["accuracy", "dose", "convergence", "flatness", "rho", "prediction", "open_classes"],
 )
 def test_a_study_leaves_values_figures_and_a_page(run, name):
     findings, _, _, out = run(name)
@@ -246,6 +255,35 @@ def test_prediction_takes_each_model_once(run):
         known = values.per_seed(condition, "loss on the same images", "kendall_tau")
         np.testing.assert_allclose(known, 1.0)
     assert len(findings) == 3 * 10
+
+
+def test_open_classes_weighs_what_tuning_lifts_against_what_it_costs(run):
+    findings, values, asked, _ = run("open_classes")
+    contrasts = {(f.where, f.claim): f.contrast for f in findings}
+    for title, scored in (("CoOp", ""), ("CLIPOOD", ", BMA"), ("LoRA", "")):
+        base, new, harmonic = (
+            answers(findings, f"emoji_concepts, {title}, {what}")
+            for what in ("base classes", "new classes", "harmonic mean")
+        )
+        assert base[f"{title} lifts base classes above zero-shot"] == SEEN
+        assert new[f"{title} costs accuracy on new classes"] == SEEN
+        above = f"With {title} SAM is more accurate on new classes than ERM"
+        assert new[above] == SEEN
+        contrast = contrasts[f"emoji_concepts, {title}, new classes", above]
+        assert contrast == f"SAM{scored} \N{MINUS SIGN} ERM, equal steps{scored}"
+        same = f"With {title} DISAM is more accurate on new classes than SAM"
+        assert new[same] == NO_DIFFERENCE
+        assert new["BMA gives back accuracy on new classes (SAM)"] == SEEN
+        costs = "BMA costs none on base classes: it is more accurate there too (SAM)"
+        assert base[costs] == NO_DIFFERENCE
+        assert harmonic["BMA has the better harmonic mean of both (SAM)"] == SEEN
+        zero = values.per_seed(f"emoji_concepts, {title}", "zero-shot", "new_accuracy")
+        np.testing.assert_allclose(zero, 0.3)
+    reported = [s.config for s in asked if s.config.seed not in TUNING_SEEDS]
+    steps = {(c.method, c.preset.steps) for c in reported if c.preset.tuning == "lora"}
+    assert steps == {("erm", 50), ("erm", 100), ("sam", 50), ("disam", 50)}
+    assert {c.preset.steps for c in reported if c.preset.tuning == "zero_shot"} == {0}
+    assert {c.preset.open_classes for c in reported} == {0.5}
 
 
 def test_noise_leaves_the_answer_open():

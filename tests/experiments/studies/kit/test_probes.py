@@ -1,5 +1,6 @@
 """What is measured is what was meant, on the images that were meant."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -8,8 +9,12 @@ import pytest
 
 from experiments.config.run import make_config
 from experiments.data import load
+from experiments.data.open_classes import base_classes
 from experiments.studies.kit.probes import Trained, _domain_gradients, unseen_concepts
+from experiments.studies.kit.run import Spec, train_spec
 from experiments.training.parts import memory_parts
+
+CLIP = Path(__file__).parents[3] / "data/clip"
 
 
 def test_gradients_of_domains_are_of_batches_and_of_all_images_together():
@@ -57,3 +62,39 @@ def test_unseen_concepts_are_those_that_no_source_shows(data, unseen):
     expected = np.setdiff1d(whole.groups[d], of_sources)
     np.testing.assert_array_equal(np.sort(groups), expected)
     assert len(images) == len(groups) > 100
+
+
+def of_the_smallest_clip(**changes):
+    small = {
+        "model": "clip",
+        "weights": str(CLIP / "open_clip.pth"),
+        "activation": "gelu",
+        "image_size": 16,
+        "batch_size": 2,
+        "shift": 0,
+        "open_classes": 0.5,
+        **changes,
+    }
+    return make_config(
+        data="emoji_styles", method="erm", unseen="mono", seed=0, overrides=small
+    )
+
+
+def test_open_classes_are_scored_by_halves_for_both_weights():
+    config = of_the_smallest_clip(tuning="linear", steps=2, bma=0.5, learning_rate=0.1)
+    outcome = train_spec(Spec(config, probes=("scores", "averaged_scores")))
+    [look] = outcome["looks"]
+    data = load("emoji_styles", image_size=16)
+    share = np.isin(data.labels[3], base_classes(data.classes, 0.5)).mean()
+    for prefix in ("", "averaged_"):
+        base, new = (look[f"{prefix}{half}_accuracy"] for half in ("base", "new"))
+        whole = look[f"{prefix}out_of_domain_accuracy"]
+        assert whole == pytest.approx(share * base + (1 - share) * new)
+    assert look["averaged_in_domain_loss"] != look["in_domain_loss"]
+    assert outcome["steps"] == [2] and look["step"] == 2
+
+
+def test_zero_shot_is_looked_at_before_any_step():
+    outcome = train_spec(Spec(of_the_smallest_clip(tuning="zero_shot", bma=0.0)))
+    [look] = outcome["looks"]
+    assert look["step"] == 0 and outcome["losses"] == [] and "new_accuracy" in look
