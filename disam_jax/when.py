@@ -10,6 +10,7 @@ there; and under `jax.vmap` both branches are computed. Outside of `jit` the bra
 chosen in Python.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -52,28 +53,45 @@ def every(period: int) -> Policy:
     return lambda count: count % period == 0
 
 
-def starting_at(step: int) -> Policy:
+def starting_at(step: float, *, steps: int | None = None) -> Policy:
     """All steps from `step` on: the plain gradient first, sharpness-aware later.
 
     Example:
       >>> when = starting_at(2)
       >>> [bool(when(count)) for count in range(4)]
       [False, False, True, True]
+      >>> when = starting_at(0.75, steps=4)  # the last quarter
+      >>> [bool(when(count)) for count in range(4)]
+      [False, False, False, True]
 
     Args:
-      step: >= 0, the first step that ascends.
+      step: >= 0, the first step that ascends; a float in (0, 1) is its share of `steps`.
+      steps: of the whole run, where they are known; what would then never ascend is
+        warned of.
 
     Returns:
       The policy.
 
     Raises:
-      ValueError: step is negative.
+      ValueError: step is negative, or a share of a run whose steps are not given.
 
     References:
       Zhou et al., Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in
       Training, ICLR 2025.
     """
+    if isinstance(step, float) and 0 < step < 1:
+        if steps is None:
+            raise ValueError(
+                f"step is the share {step:g} of a run: give its length, steps=."
+            )
+        step = round(step * steps)
     check_integer("step", step, at_least=0)
+    if steps is not None and step >= steps:
+        warnings.warn(
+            f"the ascent starts at step {step} of a run that has {steps}: it never comes. "
+            "Start earlier, or by a share of the run, as 0.75.",
+            stacklevel=2,
+        )
     return lambda count: count >= step
 
 

@@ -59,8 +59,9 @@ def interval_sam(
 
 def late_sam(
     rho: Hyperparameter = 0.05,
-    start: int = 1000,
+    start: float = 1000,
     *,
+    steps: int | None = None,
     mask: Mask = None,
     ascent: Objective | None = None,
     descent: Objective | None = None,
@@ -83,22 +84,24 @@ def late_sam(
 
     Args:
       rho: >= 0, the radius; a float, array or schedule.
-      start: >= 0, the first step that ascends.
+      start: >= 0, the first step that ascends; a float in (0, 1) is its share of `steps`.
+      steps: of the whole run; a start that is not among them is warned of.
       mask, ascent, descent: as in `sam`.
 
     Returns:
       The transformation.
 
     Raises:
-      ValueError: rho is negative or not finite, or start negative.
+      ValueError: rho is negative or not finite, or start negative, or a share without
+        `steps`.
 
     References:
       Zhou et al., Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in
       Training, ICLR 2025 (arXiv 2410.10373).
     """
-    return sharpness_aware(
-        ascend(rho, mask=mask), ascent=ascent, descent=descent, when=starting_at(start)
-    )
+    when = starting_at(start, steps=steps)
+    perturb = ascend(rho, mask=mask)
+    return sharpness_aware(perturb, ascent=ascent, descent=descent, when=when)
 
 
 def rst(

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from experiments.cli import machines as cli_machines
 from experiments.cli.console import bars, console, line_without_bars
-from experiments.cli.data import open_for, protocol_line, warn_of_rounding
+from experiments.cli.data import open_for, protocol_line, warn_of_perturbations
 from experiments.cli.options import TRAINING, Machines, TrainedOn, with_options
 from experiments.config.protocols import WRONG_LABELS
 from experiments.config.run import RunConfig, make_config
@@ -104,7 +104,7 @@ def compare_command(
             "or the other processes, out."
         )
     if layout.writes:
-        warn_of_rounding(configs)
+        warn_of_perturbations(configs)
     started = time.perf_counter()
     train_all = _way_to_train(asked, where, layout)
     comparison, rows = _compare(asked, configs, opened, layout, train_all)

@@ -52,11 +52,22 @@ def protocol_line(config: RunConfig) -> str:
     )
 
 
-def warn_of_rounding(configs: Iterable[RunConfig]) -> None:
-    """Says, once for a method, that half precision may round its perturbations away."""
+def warn_of_perturbations(configs: Iterable[RunConfig]) -> None:
+    """Says, once for a method, what may leave it without a perturbation.
+
+    Half precision may round it away, and an ascent may begin after the last step.
+    """
     for name, config in {config.method_name: config for config in configs}.items():
         rho, preset = config.hyperparameters.rho, config.preset
-        moves = "rho" in find_method(config.method).reads and rho > 0
+        reads = find_method(config.method).reads
+        if "start" in reads and config.hyperparameters.start >= preset.steps:
+            tell(
+                "warning",
+                f"{name} ascends from step {config.hyperparameters.start} on, and a run "
+                f"has {preset.steps}: it is ERM. Give an earlier --start.",
+                "yellow",
+            )
+        moves = "rho" in reads and rho > 0
         rounded = preset.dtype != "float32" and preset.perturbed_dtype == "same"
         if moves and rounded and rho < FINE:
             tell(

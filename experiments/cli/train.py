@@ -9,7 +9,7 @@ from rich.table import Table
 
 from experiments.cli import machines as cli_machines
 from experiments.cli.console import bars, console, line_without_bars
-from experiments.cli.data import open_for, protocol_line, warn_of_rounding
+from experiments.cli.data import open_for, protocol_line, warn_of_perturbations
 from experiments.cli.options import TRAINING, Machines, TrainedOn, with_options
 from experiments.config.run import RunConfig, make_config
 from experiments.data import DomainData
@@ -51,7 +51,7 @@ def train_command(
     config = with_steps(config, opened)
     layout = cli_machines.fit(layout, machines, batch_examples(config, opened))
     if layout.writes:
-        warn_of_rounding([config])
+        warn_of_perturbations([config])
     record = _train(config, opened, asked.out, layout)
     if layout.writes:
         _print(config, record, asked.out)
@@ -83,5 +83,11 @@ def _print(config: RunConfig, record: dict[str, Any], out: Path) -> None:
         if name.endswith("accuracy") or "_accuracy/" in name:
             table.add_row(name, f"{100 * value:.1f} %")
     console.print(table)
+    if record.get("ascended"):
+        console.print(
+            f"{100 * record['ascended']:.0f} % of the steps ascended, by "
+            f"{record['perturbation_norm']:.3g}; the cosine of the gradients at w and at "
+            f"w + eps was {record['cosine']:.2f}."
+        )
     console.print(protocol_line(config))
     console.print(f"Everything is in {out}; TensorBoard: tensorboard --logdir {out}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,30 @@ def train_line(
     line["loss_spread"] = float(losses.std(axis=1).mean())
     for name in ("gradient_norm", "perturbation_norm", "perturbed_gradient_norm", "cosine"):
         line[name] = float(np.mean([getattr(e, name) for e in window]))
+    line["ascended"] = float(np.mean([np.mean(e.perturbation_norm) > 0 for e in window]))
     realized = [seen.realized for seen in window if seen.realized is not None]
     if realized:
         line["realized_length_ratio"] = float(np.mean([r.length_ratio for r in realized]))
         line["realized_cosine"] = float(np.mean([r.cosine for r in realized]))
     return line | {"learning_rate": learning_rate}
+
+
+def perturbation_told(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Whether a run was sharpness-aware: of all its lines what tells of the perturbation.
+
+    Returns:
+      ascended: the share of the steps that moved away from w. Of the windows that have such
+      steps the medians of perturbation_norm, the length of eps, and of cosine, between the
+      gradients at w and at w + eps; empty where no line tells.
+    """
+    told = [line for line in lines if "ascended" in line]
+    if not told:
+        return {}
+    on = [line for line in told if line["ascended"] > 0]
+    found = {"ascended": float(np.mean([line["ascended"] for line in told]))}
+    for name in ("perturbation_norm", "cosine"):
+        found[name] = float(np.median([line[name] for line in on])) if on else 0.0
+    return found
 
 
 def _gradients_are_finite(seen: dj.Evaluation) -> bool:

@@ -18,6 +18,7 @@ from experiments.training.metrics import (
     AVERAGES,
     MetricsLog,
     RunDivergedError,
+    perturbation_told,
     train_line,
 )
 from experiments.training.numerics import environment
@@ -198,6 +199,7 @@ class Run:
             **{k: v for k, v in last.get("train", {}).items() if k.startswith("loss")},
             "seconds_per_step": float(np.median(seconds)) if seconds else None,
         }
+        record |= perturbation_told(lines)
         for name, rule in SELECTION_RULES.items():
             record[name] = rule(lines, config.unseen).as_record()
         for kind in AVERAGES & last.keys():

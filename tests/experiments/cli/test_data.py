@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from experiments.cli import compare, train
 from experiments.cli.app import app
-from experiments.cli.data import warn_of_rounding
+from experiments.cli.data import warn_of_perturbations
 from experiments.config.run import make_config
 
 
@@ -13,7 +13,7 @@ def said(capsys, method="sam", **overrides):
     config = make_config(
         data="rotated_digits", method=method, unseen="0", seed=0, overrides=overrides
     )
-    warn_of_rounding([config, config])
+    warn_of_perturbations([config, config])
     return " ".join(capsys.readouterr().err.split())
 
 
@@ -23,6 +23,12 @@ def test_a_perturbation_that_a_dtype_may_swallow_is_warned_of_once(capsys, dtype
     assert text.count("warning") == 1
     assert f"sam at rho 0.0001 in {dtype}: w + eps may round to w" in text
     assert "--perturbed-dtype float32" in text
+
+
+def test_an_ascent_after_the_last_step_is_warned_of(capsys):
+    text = said(capsys, method="late_sam", start=50, steps=50)
+    assert "late_sam ascends from step 50 on, and a run has 50: it is ERM" in text
+    assert not said(capsys, method="late_sam", start=49, steps=50)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,12 @@ from experiments.devices import one_device
 from experiments.files import locked
 from experiments.training.loop import train as train_on
 from experiments.training.loop import train_in, windows
-from experiments.training.metrics import RunDivergedError, read_metrics, train_line
+from experiments.training.metrics import (
+    RunDivergedError,
+    perturbation_told,
+    read_metrics,
+    train_line,
+)
 from experiments.training.program import begin, make_program
 from experiments.training.run_folder import RunFolder
 
@@ -336,6 +341,24 @@ def test_divergence_of_one_domain_names_that_one(tmp_path, monkeypatch):
         train_line(
             9, ["a", "b", "c"], [_evaluation([1, 1, 1]), evaluation, evaluation], 0.1
         )
+
+
+def test_a_run_tells_whether_it_was_sharpness_aware():
+    on, off = ({"ascended": share, "perturbation_norm": 0.05 * share, "cosine": cosine}
+               for share, cosine in ((1.0, 0.8), (0.0, 1.0)))  # fmt: skip
+    half = {"ascended": 0.5, "perturbation_norm": 0.025, "cosine": 0.9}
+    told = perturbation_told([off, on, on, half])
+    expected = {"ascended": 0.625, "perturbation_norm": 0.05, "cosine": 0.8}
+    assert told == pytest.approx(expected)
+    assert perturbation_told([off]) == {"ascended": 0, "perturbation_norm": 0, "cosine": 0}
+    assert perturbation_told([{"step": 1}]) == {}  # of lines that were kept before
+
+
+def test_late_sam_tells_how_many_steps_ascended(tmp_path):
+    record = train(config("late_sam", start=20, rho=0.1), tmp_path)
+    assert record["ascended"] == pytest.approx(1 / 3)
+    assert record["perturbation_norm"] == pytest.approx(0.1, rel=1e-5)
+    assert -1 <= record["cosine"] < 1
 
 
 def _evaluation(losses):
