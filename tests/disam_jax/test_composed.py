@@ -105,7 +105,7 @@ def test_an_aux_of_the_model_comes_from_w(x64):
     assert float(evaluation.aux) == pytest.approx(1.0)
 
 
-def test_it_costs_what_sam_costs():
+def test_it_costs_what_sam_costs(optimized):
     """The clean outputs are there already: the compiler computes them once."""
     params = {"W": jnp.ones((64, 64)), "V": jnp.ones((8, 64))}
     inputs = jnp.ones((128, 64))
