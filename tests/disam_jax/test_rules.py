@@ -189,3 +189,27 @@ def test_sand_mask_refuses_the_default_that_is_zero_everywhere(x64):
 def test_a_rule_is_no_objective_of_losses():
     with pytest.raises(TypeError, match="a rule makes a gradient"):
         dj.agreement_sum()(jnp.ones(2), jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("descent", "most"),
+    [(dj.and_mask(), 1.1), (dj.pcgrad(), 1.1), (dj.sand_mask(), 1.1), ("group_dro", 1.01)],
+)
+def test_from_pieces_they_cost_an_erm_step(optimized, descent, most):
+    inputs = jnp.ones((3, 64, 128))
+    params = {"first": jnp.ones((128, 128)), "second": jnp.ones((128, 8))}
+
+    def of_domain(params, inputs):
+        return jnp.mean((jnp.tanh(inputs @ params["first"]) @ params["second"]) ** 2)
+
+    def flops(tx, pieces):
+        loss_fn = of_domain if pieces else dj.vmap_domains(of_domain)
+        given = {"micro_batches": inputs, "unroll": 3} if pieces else {}
+        bound = loss_fn if pieces else lambda params: loss_fn(params, inputs)
+        step = jax.jit(lambda p, s: tx.update(None, s, p, loss_fn=bound, **given))
+        compiled = step.lower(params, tx.init(params)).compile()
+        return compiled.cost_analysis()["flops"]
+
+    pieces = descent != "group_dro"
+    tx = dj.erm(descent=descent if pieces else dj.group_dro())
+    assert flops(tx, pieces) <= most * flops(dj.erm(), False)
