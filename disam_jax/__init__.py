@@ -46,6 +46,7 @@ from disam_jax.methods import noise_sam as noise_sam
 from disam_jax.methods import async_sam as async_sam
 from disam_jax.methods import dgsam as dgsam
 from disam_jax.methods import fish as fish
+from disam_jax.methods import pgrad as pgrad
 from disam_jax.methods import functional_sam as functional_sam
 from disam_jax.methods import bsam as bsam
 from disam_jax.sharpness import erm as erm

@@ -24,7 +24,7 @@ GROUPS = {
     "The four that the rest is measured against": ("sam", "gsam", "sagm", "disam"),
     "Less than two gradients per step": (
         "interval_sam", "looksam", "late_sam", "rst", "ae_sam", "momentum_sam",
-        "noise_sam", "dgsam", "fish",
+        "noise_sam", "dgsam", "fish", "pgrad",
     ),
     "Another eps": (
         "asam", "layerwise_sam", "linf_sam", "sam_on", "unnormalized_sam", "nuclear_sam",

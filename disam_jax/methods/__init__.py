@@ -16,7 +16,7 @@ skipped.py          an ascent at some steps
 more_points.py      more points than w and w + eps
 one_pass.py         one point, from what the steps before it left
 
-and those with a step of their own: looksam.py, ae_sam.py, dgsam.py, fish.py, bsam.py,
+and those with a step of their own: looksam.py, ae_sam.py, dgsam.py, walks.py, bsam.py,
 async_sam.py, functional_sam.py, wsam_decoupled.py. What stands after a method in the
 chain: genie.py.
 """
@@ -34,7 +34,6 @@ from disam_jax.methods.core import gsam as gsam
 from disam_jax.methods.core import sagm as sagm
 from disam_jax.methods.core import sam as sam
 from disam_jax.methods.dgsam import dgsam as dgsam
-from disam_jax.methods.fish import fish as fish
 from disam_jax.methods.functional_sam import functional_sam as functional_sam
 from disam_jax.methods.genie import genie as genie
 from disam_jax.methods.geometries import fisher_sam as fisher_sam
@@ -59,4 +58,6 @@ from disam_jax.methods.perturbed import unnormalized_sam as unnormalized_sam
 from disam_jax.methods.skipped import interval_sam as interval_sam
 from disam_jax.methods.skipped import late_sam as late_sam
 from disam_jax.methods.skipped import rst as rst
+from disam_jax.methods.walks import fish as fish
+from disam_jax.methods.walks import pgrad as pgrad
 from disam_jax.methods.wsam_decoupled import wsam_decoupled as wsam_decoupled

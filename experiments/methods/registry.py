@@ -107,6 +107,11 @@ def fish(walk_rate: float = 0.01) -> Transformation:
     return dj.fish(walk_rate)
 
 
+def pgrad(walk_rate: float = 0.01) -> Transformation:
+    """Wang et al., ICLR 2023: the principal directions of that walk."""
+    return dj.pgrad(walk_rate)
+
+
 def once_in_a_period(h: Hyperparameters, num_domains: int) -> float:
     """A second gradient at every period-th step."""
     return 1 + 1 / h.period
@@ -235,7 +240,7 @@ _LIST = (
     Method(group_dro_ascent, name="sam+group_dro"),
     *(
         Method(rule, cost=1, micro_batches=True)
-        for rule in (and_mask, sand_mask, agreement_sum, pcgrad, gga_l, fish)
+        for rule in (and_mask, sand_mask, agreement_sum, pcgrad, gga_l, fish, pgrad)
     ),
     Method(
         and_disam,

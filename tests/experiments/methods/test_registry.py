@@ -78,6 +78,7 @@ agreement_sum         | 1.000 |
 pcgrad                | 1.000 |
 gga_l                 | 1.000 | gamma 0.001
 fish                  | 1.000 | walk_rate 0.01
+pgrad                 | 1.000 | walk_rate 0.01
 disam+and_mask        | 3.333 | rho 0.05, agreement 1.0, lam 0.1, variance uniform
 disam+interval        | 1.200 | rho 0.05, period 5, lam 0.1, variance uniform
 disam+looksam         | 1.200 | rho 0.05, alpha 0.7, period 5, lam 0.1, variance uniform

@@ -1,12 +1,13 @@
 """A walk down the domains."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import disam_jax as dj
 from disam_jax import testing
-from tests.three_domains import first_gradient, loss_fn
+from tests.three_domains import START, first_gradient, flat, loss_fn, params_of
 
 
 def of_domain(params, domain):
@@ -42,3 +43,27 @@ def test_it_costs_one_gradient_and_passes_as_every_method():
 def test_a_walk_has_a_length():
     with pytest.raises(ValueError, match="rate must be finite and >= 1e-30; got 0"):
         dj.fish(0)
+
+
+def test_pgrad_is_the_singular_values_of_the_walk(x64):
+    """By a singular value decomposition of the points, where the method has products."""
+    params = params_of(START)
+    points = [np.asarray(flat(params))]
+    for domain in range(3):
+        gradient = jax.grad(of_domain)(params, domain)
+        params = jax.tree.map(lambda w, g: w - 0.05 * g, params, gradient)
+        points.append(np.asarray(flat(params)))
+    points = np.stack(points)
+    _, values, directions = np.linalg.svd(points - points.mean(0), full_matrices=False)
+    back = points[0] - points[-1]
+    found = np.zeros(6)
+    for value, direction in list(zip(values**2, directions, strict=True))[:2]:
+        ahead = 1 if direction @ back > 0 else -1
+        found += value * np.linalg.norm(back) * ahead * direction
+    found /= np.linalg.norm(values[:2] ** 2)
+    ours = first_gradient(dj.pgrad(0.05, 2), of_domain, micro_batches=jnp.arange(3))
+    np.testing.assert_allclose(ours, found, rtol=1e-9)
+
+
+def test_pgrad_passes_as_every_method():
+    testing.check(dj.pgrad(0.05), gradients=1, micro_batches=True)
