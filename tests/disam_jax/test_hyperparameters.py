@@ -90,6 +90,7 @@ ALWAYS |= {
     "rst": {"probability": 1.0},
     "ae_sam": {"threshold": -1e3},
     "gsam": {"alpha": 0.2},
+    "bsam": {"num_examples": float("inf")},
 }
 
 
@@ -100,14 +101,15 @@ ALWAYS |= {
         for name, function in vars(methods).items()
         if inspect.isfunction(function)
         and "rho" in inspect.signature(function).parameters
-        and name != "wsam_decoupled"
+        # An optimizer, and a method of losses in two parts.
+        and name not in ("wsam_decoupled", "functional_sam")
     ],
 )
 def test_every_methods_radius_follows_a_schedule(name):
     """From 0 at the first step to a radius at the second."""
 
     def gradients(rho):
-        tx = getattr(dj, name)(rho, **ALWAYS.get(name, {}))
+        tx = getattr(dj, name)(rho=rho, **ALWAYS.get(name, {}))
         problem = testing.Problem.random(micro_batches=name == "dgsam")
         params = problem.start()
         state, found = tx.init(params), []
