@@ -1,13 +1,26 @@
 import dataclasses
+import hashlib
+import json
 import math
 
 import jax
 import numpy as np
 import pytest
 
+from experiments.config.run import make_config
+from experiments.data import load
+from experiments.data.icon_pairs.zero_shot import ranks
 from experiments.models.clip import Sizes, Tokenizer, load_clip
-from experiments.models.icons_clip import TEMPLATE, distort, examples, train
+from experiments.models.icons_clip import (
+    TEMPLATE,
+    WEIGHTS,
+    distort,
+    examples,
+    icons_clip,
+    train,
+)
 from experiments.models.icons_clip.objective import contrastive_loss
+from experiments.training.program import make_program, shapes
 
 SIZES = Sizes(64, 1, 32, 2, 64, 1, 8, 520, 8)
 RECIPE = train.Recipe(steps=4, batch_size=4, sizes=SIZES)
@@ -173,3 +186,38 @@ def test_four_pairs_are_learned_by_heart(tmp_path):
     texts = np.asarray(clip.text_features(names))
     cosines = features @ (texts / np.linalg.norm(texts, axis=1, keepdims=True)).T
     assert cosines.argmax(axis=1).tolist() == [0, 1, 2, 3]
+
+
+# The weights that come with the package
+
+
+def test_the_weights_are_those_that_are_described():
+    made = json.loads(WEIGHTS.with_suffix(".json").read_text())
+    assert hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() == made["sha256"]
+    assert WEIGHTS.stat().st_size < 20 * 2**20
+    clip = icons_clip()
+    assert dataclasses.asdict(clip.sizes) == made["sizes"]
+
+
+def test_they_know_emoji_that_they_have_not_seen_by_name():
+    data = load("emoji_concepts")
+    some = np.arange(0, 687, 5)
+    few = data.subset([np.isin(np.arange(687), some)] * 4)
+    found = ranks(icons_clip(), few)
+    right = np.mean([np.mean(rank < 1) for rank in found.values()])
+    # The README has 7.6 % of all; of 552 drawings at random that is 7.6 +- 1.1.
+    assert right > 0.03 > 20 / 687
+
+
+def test_it_is_a_model_of_the_command_line():
+    config = make_config(
+        data="emoji_concepts", method="disam", unseen="mono", seed=0,
+        overrides={"model": "icons_clip", "tuning": "coop", "open_classes": 0.5},
+    )  # fmt: skip
+    assert config.protocol == "icons_clip" and config.preset.weights == "package"
+    program = make_program(config, load("emoji_concepts").classes, 3)
+    trained, frozen = shapes(program)
+    assert {name: leaf.shape for name, leaf in trained.params.items()} == {
+        "context": (4, 192)
+    }
+    assert "backbone" in frozen
