@@ -222,12 +222,13 @@ class Step(NamedTuple):
     Attributes:
       gradient: that is descended; it leaves in the parameters' dtypes.
       state: for the next step, of the tree that `init` gave.
-      report: what it saw, from `Losses.evaluation`.
+      report: what it saw, from `Losses.evaluation`; None is nothing that is recorded, or
+        remembered.
     """
 
     gradient: Tree
     state: Any
-    report: Report
+    report: Report | None
 
 
 class StepFn(Protocol):
@@ -338,7 +339,8 @@ def method_from_step(
             remember,
         )
         # The method's own step.
-        gradient, inner, (evaluation, memories) = step(loss, state.inner, count)
+        gradient, inner, report = step(loss, state.inner, count)
+        evaluation, memories = report or Report(None, state.memories)
         count = jnp.asarray(optax.safe_increment(count))
         # Out in the parameters' dtypes.
         gradient = optax.tree.cast_like(gradient, loss.params)

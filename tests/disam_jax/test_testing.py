@@ -4,6 +4,7 @@ from inspect import isfunction
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -129,3 +130,15 @@ def test_indeterminism_is_found():
     numbers = iter(jnp.arange(100, dtype="float32") / 10)
     with pytest.raises(AssertionError, match="saved and restored"):
         testing.check_determinism(dj.method_from_step(lambda params: (), step))
+
+
+def test_a_step_need_not_tell_what_it_saw():
+    def step(loss, state, count):
+        here = loss.at().value_and_grad(loss.descent)
+        return dj.Step(here.gradient, state, None)
+
+    tx, params = dj.method_from_step(lambda params: (), step), jnp.ones(2)
+    grads, state = tx.update(None, tx.init(params), params, loss_fn=lambda w: w @ w)
+    np.testing.assert_array_equal(grads, 2.0)
+    with pytest.raises(ValueError, match="must hold one evaluation; found 0"):
+        dj.pop_evaluation(state)
