@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.config.run import RunConfig
 from experiments.data import DomainData
+from experiments.models.registry import MODELS
 from experiments.results.table import Table
 from experiments.studies.kit.run import load_once
 from experiments.training.pattern import pattern
@@ -19,15 +20,16 @@ Scope = dict[str, Any]
 
 
 def scope_of(configs: Collection[RunConfig]) -> list[Scope]:
-    """What was trained, for each data set, network and size of the images.
+    """What was trained, for each data set, network, tuning and size of the images.
 
     Returns:
       Mappings of `FIXED` to text and of `VARIED` to the values that there were.
     """
-    kinds: dict[tuple[str, str, int], list[RunConfig]] = {}
+    kinds: dict[tuple[Any, ...], list[RunConfig]] = {}
     for config in configs:
         preset = config.preset
-        kinds.setdefault((config.data, preset.model, preset.image_size), []).append(config)
+        kind = config.data, preset.model, preset.tuning, preset.image_size
+        kinds.setdefault(kind, []).append(config)
     return [_scope(kinds[kind]) for kind in sorted(kinds)]
 
 
@@ -36,11 +38,13 @@ def _scope(configs: list[RunConfig]) -> Scope:
     preset = first.preset
     data = load_once(first.data, preset.image_size)
     size = preset.image_size
-    pretrained = "" if preset.weights == "scratch" else ", pretrained on ImageNet"
+    seen = "pictures and names" if MODELS[preset.model].names_classes else "ImageNet"
+    pretrained = "" if preset.weights == "scratch" else f", pretrained on {seen}"
+    tuned = "" if preset.tuning == "finetune" else f", {preset.tuning}"
     return {
         "data": f"{first.data}, {len(data.domains)} domains, {len(data.classes)} classes",
         "images": f"{sum(map(len, data.labels)):,} of {size} x {size} pixels",
-        "network": f"{preset.model}{pretrained}",
+        "network": f"{preset.model}{pretrained}{tuned}",
         "trained parameters": f"{_parameters(first, data):,}",
         "optimizer": f"{preset.optimizer}, {preset.schedule} schedule",
         "augmentation": f"shifts of up to {preset.shift} pixels"
