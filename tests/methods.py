@@ -43,11 +43,13 @@ METHODS = {
     "async_sam": (dj.async_sam(), 2),
     "bsam": (dj.bsam(1e4, weight_decay=0.0), 2),
     "disam, by domain": (dj.one_pass_by_domain(dj.ascend(), ascent=CLIMB), 1),
+    "fish": (dj.fish(1e-3), 1),
+    "pgrad": (dj.pgrad(1e-3), 1),
     "sam, pcgrad": (dj.sam(descent=dj.pcgrad()), 2),
     "sam, group_dro": (dj.sam(ascent=dj.group_dro()), 2),
     "disam, one pass": (dj.one_pass(dj.ascend(), ascent=CLIMB), 1),
 }
-BY_MICRO_BATCH = {"dgsam", "disam, by domain"}
+BY_MICRO_BATCH = {"dgsam", "fish", "pgrad", "disam, by domain"}
 
 # What is no method by itself and holds one, and methods whose parts are another way round.
 COMPOSED = {

@@ -134,6 +134,8 @@ def test_which_methods_warn():
     micro_batches = {"dgsam": {"micro_batches": jnp.zeros((2, 1))}}
     takes, silent = set(), set()
     for name, make in vars(methods).items():
+        if name == "functional_sam":  # of a loss in two parts; its eps is `ascend`'s too
+            continue
         if inspect.isfunction(make) and "rho" in inspect.signature(make).parameters:
             takes.add(name)
             tx, w = make(rho=1e-5, **own.get(name, {})), {"norm": jnp.ones(2, jnp.float16)}
