@@ -26,7 +26,8 @@ class Evaluation(NamedTuple):
     """What a step saw; nothing of it costs another forward or backward pass.
 
     Keeping it is not free with many parameters and a small batch: the cosine keeps
-    the gradient at w through the second pass, and on a CPU the norm of eps writes eps out.
+    the gradient at w through the second pass, perturbed_rise keeps eps, and on a CPU the
+    norm of eps writes eps out. What a compiled function does not return costs nothing.
 
     `perturbed_losses - losses` is the sharpness of each domain at this radius, and NaN
     where `loss_fn` was not evaluated at w. A step that evaluates one point alone (ERM's,

@@ -66,7 +66,8 @@ def train_step(
     if preset.bma:
         average = take_in(state.average, params, state.step + 1, preset.steps, preset.bma)
     state = TrainState(state.step + 1, params, stats, opt_state, average)
-    return state, evaluation._replace(aux=None)
+    # What would keep eps through the second pass is not asked for.
+    return state, evaluation._replace(aux=None, perturbed_rise=None)
 
 
 def domain_losses(

@@ -4,6 +4,7 @@ import os
 import pytest
 
 from benchmarks.sweep_scale import FILES, make_up, opened_under
+from experiments.methods import METHODS
 from experiments.runs.claims import Claims
 from experiments.runs.records import DIVERGED, FINISHED, GIVEN_UP, Records, read_records
 from experiments.runs.status import LAST, Status, _rate, read_status
@@ -62,7 +63,7 @@ def test_hours_left_are_of_what_has_not_ended():
 def test_files_opened_are_those_of_the_records_however_many_runs(tmp_path, draws):
     sweep = make_up(tmp_path, draws)
     plan = sweep_plan(tmp_path, read_sweep(tmp_path))
-    assert len(plan.runs) == draws * 37 * 3 * 21
+    assert len(plan.runs) == draws * len(METHODS) * 3 * 21
     with opened_under(tmp_path) as opened:
         assert read_status(plan).finished == len(sweep.runs)
     assert len(opened) == FILES
