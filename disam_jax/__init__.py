@@ -4,6 +4,7 @@ To read it in the order of the data: a loss function gives the losses of the dom
 (domains.py); a pass (passes/) evaluates them at some parameters and finds the way back; a
 step (step.py) is what a method does with such passes; sharpness.py has the step of the four
 choices, each in a file of its own: objectives.py, perturbations/, combinations.py, when.py.
+Where an objective stands a rule may, rules.py; composed.py is a loss in two parts.
 methods/ are those choices under their published names, wrappers/ what stands around a
 method, evaluation.py what a step reports, diagnostics/ what can be measured at any
 parameters, testing/ what any method must hold.

@@ -76,7 +76,7 @@ def first_memory(objective: Objective | None, params: Tree) -> Any:
 
 
 def objective_at(
-    objective: Objective | None, count: jax.Array, memory: Any = ()
+    objective: Objective | None, count: jax.Array, memory: Any
 ) -> ObjectiveFn | Rule:
     """The objective, or rule, as it is at step `count`; None is the weighted mean.
 

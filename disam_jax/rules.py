@@ -18,6 +18,7 @@ from disam_jax.hyperparameters import (
     Hyperparameter,
     Number,
     Scheduled,
+    at_step,
     check_hyperparameter,
     follow_schedule,
 )
@@ -114,6 +115,7 @@ def sand_mask(tau: Hyperparameter = 0.5, k: Hyperparameter = 10.0) -> Rule | Sch
 
     Raises:
       ValueError: tau is out of [0, 1) or not finite, k negative or not finite.
+      TypeError: k is a schedule.
 
     References:
       Shahtalebi et al., SAND-mask: An Enhanced Gradient Masking Strategy for the Discovery
@@ -212,7 +214,7 @@ def pcgrad(*, seed: int = 0) -> Scheduled:
     return Scheduled(at, lambda count: count)
 
 
-def alignment_noise(gamma: float = 1e-3, *, seed: int = 0) -> Scheduled:
+def alignment_noise(gamma: Hyperparameter = 1e-3, *, seed: int = 0) -> Scheduled:
     """GGA-L: the pooled gradient with noise, the more the less the domains are aligned.
 
     sum_i a_i g_i + gamma * (1 - mean_{i<j} cos(g_i, g_j)) * n, n uniform in [-1, 1]
@@ -226,7 +228,7 @@ def alignment_noise(gamma: float = 1e-3, *, seed: int = 0) -> Scheduled:
       [1.5 3. ]
 
     Args:
-      gamma: >= 0, of the noise; a float.
+      gamma: >= 0, of the noise; a float, array or schedule.
       seed: of the noise; with the step count it gives each step's.
 
     Returns:
@@ -239,14 +241,14 @@ def alignment_noise(gamma: float = 1e-3, *, seed: int = 0) -> Scheduled:
       Ballas and Diou, Gradient-Guided Annealing for Domain Generalization, CVPR 2025 (arXiv
       2502.20162), GGA-L. Their text says uniform noise; their code draws it from N(0, 1).
     """
-    check_hyperparameter("gamma", gamma)
+    weight = check_hyperparameter("gamma", gamma)
 
     def at(count: jax.Array) -> Rule:
         def make(gradients: Tree, weights: jax.Array) -> Tree:
             pooled = _combined(weights, gradients)
             key = jax.random.fold_in(jax.random.key(seed), count)
             noise = trees.drawn_like(_uniform, key, pooled)
-            size = gamma * (1 - mean_cosine(gradients, weights))
+            size = at_step(weight, count) * (1 - _mean_cosine(gradients, weights))
             return jax.tree.map(lambda g, n: g + size * n, pooled, noise)
 
         return Rule(make)
@@ -254,7 +256,7 @@ def alignment_noise(gamma: float = 1e-3, *, seed: int = 0) -> Scheduled:
     return Scheduled(at, lambda count: count)
 
 
-def mean_cosine(gradients: Tree, weights: jax.Array) -> jax.Array:
+def _mean_cosine(gradients: Tree, weights: jax.Array) -> jax.Array:
     """The mean cosine over all pairs of domains that are there; 1 of a single one."""
     products = _products(gradients)
     norms = jnp.sqrt(jnp.diag(products))

@@ -51,7 +51,8 @@ def polyak_step(
 
     Returns:
       The transformation; its update takes what `tx`'s takes. In micro-batches that climb
-      each by themselves it stands within: `per_micro_batch(polyak_step(sam(rho)))`.
+      each by themselves it stands within: `per_micro_batch(polyak_step(sam(rho)))`. A
+      `Rule` descends no loss that a step could be told by: of one the step is NaN.
 
     Raises:
       ValueError: max_learning_rate or f_min is out of its range, or, at `update`, `tx`

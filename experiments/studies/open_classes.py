@@ -51,9 +51,10 @@ BMA is looked at beside the last step for all three.
 Every run may take 100 gradients of a batch, so ERM takes twice the steps of SAM and DISAM;
 "ERM, equal steps" is what the paper compares with. Both ERMs and SAM are tuned alike, each
 on its own, from the protocol's learning rate (and rho 0.05) to the best neighbour (by 10/3,
-and by 2) until none is better, judged by held-out images of base classes in the sources,
-every style unseen once, on three seeds that are not reported. DISAM has SAM's learning rate
-and rho and the paper's lam, 0.1, so that the two differ in the mechanism alone.
+and by 2) until none is better, judged at the last step by held-out images of base classes
+in the sources, every style unseen once, on three seeds that are not reported. DISAM has
+SAM's learning rate and rho and the paper's lam, 0.1, so that the two differ in the
+mechanism alone.
 
 The halves are the same for all seeds, and zero-shot is one number: an interval tells what
 other batches, hold-outs and first weights would give, and nothing of other names. And
@@ -206,7 +207,7 @@ STYLES = {
 
 
 def _draw_halves(values: Values, file: Path) -> Figure:
-    figure, axes = panels(len(TUNINGS), width=2.4, height=3.2, sharex=True, sharey=True)
+    figure, axes = panels(len(TUNINGS), width=2.0, height=3.2, sharex=True, sharey=True)
     for panel, title in zip(axes, TUNINGS, strict=True):
         where = f"{DATA}, {title}"
 

@@ -36,6 +36,17 @@ def test_functional_sam_is_its_formula(x64):
     assert float(LOSS(FIRST)) == pytest.approx(0.7653465637, abs=1e-10)
 
 
+def test_its_radius_follows_a_schedule(x64):
+    tx = dj.functional_sam(lambda count: 0.5 * count)
+    state, found = tx.init(FIRST), []
+    for _ in range(2):
+        grads, state = tx.update(None, state, FIRST, loss_fn=LOSS)
+        found.append(grads["W"])
+    np.testing.assert_allclose(found[0], gradient(dj.erm(), LOSS, FIRST)["W"], rtol=1e-12)
+    expected = gradient(dj.functional_sam(0.5), LOSS, FIRST)["W"]
+    np.testing.assert_allclose(found[1], expected, rtol=1e-12)
+
+
 def test_sam_sees_a_composed_loss_as_any_other(x64):
     plain = gradient(dj.sam(0.5), lambda params: LOSS(params), FIRST)
     jax.tree.map(np.testing.assert_array_equal, gradient(dj.sam(0.5), LOSS, FIRST), plain)

@@ -86,6 +86,15 @@ def test_alignment_noise_is_uniform_and_as_large_as_the_disagreement(x64):
     assert found.std() == pytest.approx(alpha / 3**0.5, rel=0.02)
 
 
+def test_the_noise_follows_a_schedule(x64):
+    noise = dj.alignment_noise(lambda count: 0.1 * count)
+    gradients, weights = jax.jacobian(loss_fn)(params_of(START)), jnp.ones(3) / 3
+    for count, gamma in ((0, 0.0), (3, 0.3)):
+        found = noise.at(count).make(gradients, weights)
+        expected = dj.alignment_noise(gamma).at(count).make(gradients, weights)
+        np.testing.assert_allclose(flat(found), flat(expected), rtol=1e-12)
+
+
 def many_draws(gradients):
     weights = jnp.ones(3) / 3
     at = dj.alignment_noise(1e-3).at
