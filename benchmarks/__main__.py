@@ -11,12 +11,14 @@ from benchmarks.precision import precision
 from benchmarks.reading import reading
 from benchmarks.step_cost import step_cost
 from benchmarks.sweep_scale import sweep_scale
+from benchmarks.trace import trace
 from benchmarks.tuning import tuning
 
 app = typer.Typer(help="What a step and its images cost.", pretty_exceptions_enable=False)
 app.command("step_cost")(step_cost)
 app.command("compiling")(compiling)
 app.command("growth")(growth)
+app.command("trace")(trace)
 app.command("memory")(memory)
 app.command("precision")(precision)
 app.command("population")(population)

@@ -97,16 +97,20 @@ def sharpness_aware(
     def ascend(loss: Losses, state: Any, count: jax.Array) -> Step:
         # g, the gradient of the ascent objective at w: one forward and one backward pass.
         # Beside it the gradient that the combination takes, g itself or the descent's.
-        ascent_grad, clean = at_w(loss)
+        with jax.named_scope("ascend"):
+            ascent_grad, clean = at_w(loss)
         # eps, the displacement that the perturbation makes of g.
-        eps, state = perturbation.update(ascent_grad.gradient, state, loss.params)
+        with jax.named_scope("perturb"):
+            eps, state = perturbation.update(ascent_grad.gradient, state, loss.params)
         # g', the gradient of the descent objective at w + eps: once more the same.
-        perturbed = loss.at(eps).value_and_grad(loss.descent)
+        with jax.named_scope("descend"):
+            perturbed = loss.at(eps).value_and_grad(loss.descent)
         # The update: g' alone, or what is made of the two.
         gradient = perturbed.gradient
         if combine is not None:
-            combined = at_step(combine, count)(clean.gradient, gradient)
-            gradient = optax.tree.cast_like(combined, gradient)
+            with jax.named_scope("combine"):
+                combined = at_step(combine, count)(clean.gradient, gradient)
+                gradient = optax.tree.cast_like(combined, gradient)
         return Step(gradient, state, loss.evaluation(clean, perturbed, eps, ascent_grad))
 
     objectives: Any = {"ascent": ascent, "descent": descent}
@@ -123,7 +127,8 @@ def sharpness_aware(
 def descend(loss: Losses, state: Any, count: jax.Array) -> Step:
     """The step without a perturbation: the gradient of the descent objective at w."""
     del count
-    clean = loss.at().value_and_grad(loss.descent)
+    with jax.named_scope("descend"):
+        clean = loss.at().value_and_grad(loss.descent)
     return Step(clean.gradient, state, loss.evaluation(clean))
 
 

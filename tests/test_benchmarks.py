@@ -11,6 +11,7 @@ from benchmarks.cases import classifier, mlp, rematerialized
 from benchmarks.figures import family_of
 from benchmarks.measure import Setup, compile_step, kept_bytes, measure
 from benchmarks.methods import METHODS, NAIVE, STANDARD
+from benchmarks.trace import PARTS, REST, parts_of, traced
 from experiments.results.figures import COLORS
 
 pytestmark = pytest.mark.slow
@@ -151,3 +152,20 @@ def test_a_model_that_is_not_of_the_suite_is_named(models):
 def test_compiling_counts_lines(case):
     found = {name: compiling.record(case, name)["lines"] for name in ("erm", "disam")}
     assert 0 < found["erm"] < found["disam"]
+
+
+def test_a_program_tells_which_part_of_the_method_each_operation_is_of(case):
+    def products(method):
+        text = compile_step(case, Setup(method)).step.as_text()
+        found = parts_of(text)
+        return {p: sum(of == p for of in found.values()) for p in (*PARTS, REST)}
+
+    assert all(products("sagm")[part] for part in ("ascend", "perturb", "descend"))
+    erm = products("erm")
+    assert erm["descend"] and not erm["ascend"] and not erm["perturb"]
+
+
+def test_the_profile_of_a_step_shows_its_parts_one_after_another(case):
+    found = traced(case, "sam")
+    ends = {part: max(o.start for o in found if o.part == part) for part in PARTS[:3]}
+    assert ends["ascend"] <= ends["perturb"] <= ends["descend"]
