@@ -11,6 +11,7 @@ from benchmarks.precision import precision
 from benchmarks.reading import reading
 from benchmarks.step_cost import step_cost
 from benchmarks.sweep_scale import sweep_scale
+from benchmarks.tpu_compile import tpu_compile
 from benchmarks.trace import trace
 from benchmarks.tuning import tuning
 
@@ -19,6 +20,7 @@ app.command("step_cost")(step_cost)
 app.command("compiling")(compiling)
 app.command("growth")(growth)
 app.command("trace")(trace)
+app.command("tpu_compile")(tpu_compile)
 app.command("memory")(memory)
 app.command("precision")(precision)
 app.command("population")(population)

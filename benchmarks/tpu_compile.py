@@ -1,0 +1,188 @@
+"""Steps as the TPU's compiler makes them, on a machine without one.
+
+`pip install "jax[tpu]"` brings the compiler along; it is told a topology of chips and gives
+the program that would run on each of them, with its memory and its collectives.
+"""
+
+import functools
+import math
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import typer
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cases import IMAGE_DOMAINS, Case, classifier
+from benchmarks.methods import METHODS
+from experiments.files import read_json, write_json
+from experiments.training.numerics import environment
+
+STEPS = ("erm", "sam", "disam", "sagm", "gsam", "interval_sam", "momentum_sam")
+MODELS = ("vit_s16", "vit_b16", "resnet50")
+PER_CHIP = 24  # images
+AXIS = "chips"
+COLLECTIVES = (
+    "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
+)  # fmt: skip
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
+BYTES |= {"f64": 8, "s64": 8, "u64": 8}
+
+
+def tpu_compile(
+    out: Annotated[Path, typer.Option(help="JSON file; goes on with what is missing.")],
+    topology: Annotated[str, typer.Option(help="Kind and grid of chips.")] = "v5e:2x2",
+    models: Annotated[str, typer.Option(help="With commas between.")] = ",".join(MODELS),
+    methods: Annotated[str, typer.Option(help="With commas between.")] = ",".join(STEPS),
+    image_size: Annotated[int, typer.Option(help="Pixels along a side.")] = 224,
+) -> None:
+    """Operations, bytes, memory and collectives of steps on a TPU, over ERM's."""
+    chips = chips_of(topology)
+    result = read_json(out) if out.exists() else {"records": []}
+    result["environment"] = environment()
+    done = {tuple(r[key] for key in KEYS): r for r in result["records"]}
+    for model in models.split(","):
+        for sharded in (False, True):
+            for method in methods.split(","):
+                key = (topology, model, image_size, sharded, method)
+                if key in done:
+                    continue
+                case = _case(model, image_size)
+                record = dict(zip(KEYS, key, strict=True)) | compiled(
+                    case, method, chips, sharded
+                )
+                result["records"].append(record)
+                write_json(out, result)
+                Console().print(f"{model}, {method}, sharded {sharded}: compiled")
+    show(result["records"])
+
+
+KEYS = ("topology", "model", "image_size", "sharded", "method")
+
+
+def chips_of(topology: str) -> list[Any]:
+    """The chips of a topology, `v5e:2x2` say, none of which needs to be there.
+
+    Raises:
+      RuntimeError: the TPU's compiler is not installed.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    kind, _, grid = topology.partition(":")
+    count = math.prod(int(side) for side in grid.split("x"))
+    alone = {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": f"{kind.replace('v5e', 'v5litepod')}-{count}",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0",
+    }
+    os.environ.update(alone)
+    from jax.experimental import topologies
+
+    try:
+        return list(topologies.get_topology_desc(topology, platform="tpu").devices)
+    except Exception as error:
+        raise RuntimeError(
+            f'no compiler for {topology}: `pip install "jax[tpu]"` brings it ({error})'
+        ) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _case(model: str, image_size: int) -> Case:
+    return classifier(model, "bfloat16", image_size=image_size, per_domain=1)
+
+
+def compiled(case: Case, method: str, chips: list[Any], sharded: bool) -> dict[str, Any]:
+    """What the compiler makes of one step.
+
+    Args:
+      case: the model, with a batch of any size.
+      method: a key of the benchmarks' `METHODS`.
+      chips: that share the batch.
+      sharded: whether parameters and state are shared among the chips too; otherwise each
+        has a copy.
+
+    Returns:
+      `flops` and `bytes_accessed` of a step on one chip, `temporary_bytes`,
+      `argument_bytes`, and of each kind of `collectives` its `count`, `bytes` and the
+      `largest`'s.
+    """
+    mesh = Mesh(np.array(chips), (AXIS,))
+    size = PER_CHIP * len(chips) // IMAGE_DOMAINS * IMAGE_DOMAINS
+    step, state = METHODS[method](case)
+
+    def place(leaf: Any) -> Any:
+        spec = spec_of(leaf.shape, len(chips)) if sharded else PartitionSpec()
+        return _shape(leaf.shape, leaf.dtype, NamedSharding(mesh, spec))
+
+    params, state = jax.tree.map(place, (case.params, state))
+    over_batch = NamedSharding(mesh, PartitionSpec(AXIS))
+    batch = jax.tree.map(
+        lambda x: _shape((size, *x.shape[1:]), x.dtype, over_batch), case.batch
+    )
+    out = jax.tree.map(lambda x: x.sharding, (params, state))
+    jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=out)
+    program = jitted.lower(params, state, batch).compile()
+    memory, cost = program.memory_analysis(), program.cost_analysis()
+    return {
+        "chips": len(chips),
+        "batch_size": size,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(case.params)),
+        "flops": cost["flops"],
+        "bytes_accessed": cost["bytes accessed"],
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "collectives": collectives(program.as_text()),
+    }
+
+
+def spec_of(shape: tuple[int, ...], parts: int) -> PartitionSpec:
+    """The largest axis that divides is shared out; a leaf without one is copied."""
+    fitting = [axis for axis, size in enumerate(shape) if size % parts == 0 and size]
+    if not fitting:
+        return PartitionSpec()
+    axis = max(fitting, key=lambda axis: shape[axis])
+    return PartitionSpec(*[None] * axis, AXIS)
+
+
+def _shape(shape: Any, dtype: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def collectives(text: str) -> dict[str, dict[str, int]]:
+    """Kind -> count, bytes and the largest one's, by the text of a compiled program."""
+    found: dict[str, list[int]] = defaultdict(list)
+    kinds = "|".join(COLLECTIVES)
+    for shape, kind in re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", text):
+        sizes = [
+            BYTES.get(dtype, 4) * math.prod(int(d) for d in dims.split(",") if d)
+            for dtype, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape)
+        ]
+        found[kind].append(sum(sizes))
+    return {
+        kind: {"count": len(sizes), "bytes": sum(sizes), "largest": max(sizes)}
+        for kind, sizes in sorted(found.items())
+    }
+
+
+def show(records: list[dict[str, Any]]) -> None:
+    """Prints a row for each step, over ERM's of the same model."""
+    table = Table("model", "sharded", "step", "operations", "bytes", "temporary", "moved")
+    for r in records:
+        same = [e for e in records if all(e[k] == r[k] for k in KEYS[:-1])]
+        erm = next((e for e in same if e["method"] == "erm"), None)
+        if erm is None:
+            continue
+        keys = ("flops", "bytes_accessed", "temporary_bytes")
+        ratios = [f"{r[key] / erm[key]:.3f}" for key in keys]
+        moved = ", ".join(
+            f"{own['count']} {kind}, {own['bytes'] / 1e6:.1f} MB"
+            for kind, own in r["collectives"].items()
+        )
+        table.add_row(r["model"], f"{r['sharded']}", r["method"], *ratios, moved)
+    Console().print(table)
