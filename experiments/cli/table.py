@@ -115,8 +115,8 @@ def _read_domainbed(path: Path, rule: str) -> tuple[Records, str]:
     ended, unfinished = read_domainbed(path)
     note = f"{SOURCE}: {path}, {len(ended)} finished runs, {len(unfinished)} left out."
     if unfinished:
-        why = "left out, for they have no file `done`"
-        tell("warning", f"{path}: {', '.join(unfinished)} {why}.", "yellow")
+        names = ", ".join(unfinished)
+        tell("warning", f"{path}: left out, without a file `done`: {names}.", "yellow")
     selected = select_over_draws(ended, rule)
     if not selected:
         raise ValueError(f"{rule} has nothing to select from. {note}")
@@ -143,7 +143,10 @@ def read_records(path: Path) -> list[dict]:
     """
     file = path / "results.json" if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"{path} holds no results.json of a comparison")
+        raise ValueError(
+            f"{path} holds no results.json of a comparison, no sweep, and no folder with a "
+            "results.jsonl of DomainBed's."
+        )
     results = read_json(file)
     records = results.get("records")
     if not isinstance(records, list) or not all(map(_is_record, records)):

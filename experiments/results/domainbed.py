@@ -124,7 +124,8 @@ def _check(line: Any, where: str) -> None:
 
 def _missing(line: dict[str, Any]) -> list[str]:
     """What an evaluation must have and this one has not, or not as a value of its kind."""
-    args = line.get("args") if isinstance(line.get("args"), dict) else {}
+    args = line.get("args", {})
+    args = args if isinstance(args, dict) else {}
     wrong = [f"args.{n}" for n, kind in NEEDED.items() if not isinstance(args.get(n), kind)]
     if wrong or not all(isinstance(i, int) for i in args["test_envs"] or [None]):
         return wrong or ["args.test_envs"]

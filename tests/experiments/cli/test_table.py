@@ -152,7 +152,7 @@ def write_domainbed(folder):
         for unseen in range(4):
             lines = [line(accuracies, unseen=[unseen], trial=trial, dataset="PACS")]
             write_run(folder / f"{trial}{unseen}", lines)
-    write_run(folder / "killed", lines, done=False)
+    write_run(folder / "killed", [], done=False)
     return folder
 
 
@@ -164,7 +164,7 @@ def test_domainbed_s_runs_stand_beside_new_ones(tmp_path):
         shown.output
     )
     assert f"DomainBed: {old}, 12 finished runs, 1 left out." in shown.output
-    assert f"warning: {old}: killed left out" in shown.stderr
+    assert f"warning: {old}: left out, without a file `done`: killed." in shown.stderr
     chosen = {"step": 1, "validation": 0.5, "whole": 0.5, "scored": 0.4}
     kept = [
         record("erm", domain, 0, 0.5)
