@@ -103,6 +103,8 @@ def _read_runs(file: Path) -> dict[Run, Lines]:
         algorithm, dataset, draw, environments, trial = (line["args"][n] for n in NEEDED)
         run = Run(algorithm, dataset, draw, tuple(environments), trial)
         runs[run][line["step"]] = line
+    if not runs:
+        raise ValueError(f"{file} is empty, and {DONE} beside it says that the run ended.")
     return runs
 
 

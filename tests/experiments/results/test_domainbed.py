@@ -152,6 +152,12 @@ def test_a_line_of_something_else_is_told_by_file_and_number(tmp_path, text, mes
         read_domainbed(tmp_path)
 
 
+def test_a_run_that_ended_without_an_evaluation_is_named(tmp_path):
+    write_run(tmp_path / "a", [])
+    with pytest.raises(ValueError, match=r"a/results.jsonl is empty, and done"):
+        read_domainbed(tmp_path)
+
+
 def test_two_folders_of_one_run_are_refused(tmp_path):
     for name in ("a", "b"):
         write_run(tmp_path / name, DRAWS[0])
