@@ -23,6 +23,8 @@ PAGES = {  # and how many Python blocks are in them
     "docs/quickstart.md": 8,
     "docs/idea.md": 8,
     "docs/methods.md": 0,
+    "docs/which.md": 0,
+    "docs/coming_from.md": 3,
     "docs/domain_generalization.md": 0,
     "docs/benchmarks.md": 0,
     "docs/clip.md": 0,
@@ -33,7 +35,7 @@ PAGES = {  # and how many Python blocks are in them
     "docs/precision.md": 4,
     "docs/write_your_own.md": 6,
     "docs/differences.md": 0,
-    "docs/troubleshooting.md": 0,
+    "docs/faq.md": 0,
     "docs/examples/optax.md": 7,
     "docs/examples/nnx.md": 7,
     "docs/examples/tpu.md": 6,
@@ -100,6 +102,16 @@ def test_the_methods_page_is_what_the_code_says():
     told = [name for names in make_methods.GROUPS.values() for name in names]
     public = {name for name, value in vars(methods).items() if inspect.isfunction(value)}
     assert {*told, "one_pass", "one_pass_by_domain"} == public  # those two make methods
+
+
+def test_differences_that_help_to_choose_stand_where_they_were_measured():
+    texts = [
+        (ROOT / "docs" / name).read_text() for name in ("studies/report.md", "methods.md")
+    ]
+    measured = re.sub(r" (points|degrees)(?= \[)", "", " ".join(" ".join(texts).split()))
+    page = " ".join((ROOT / "docs/which.md").read_text().split()).replace(" degrees", "")
+    quoted = re.findall(r"[-+]?[\d.]+ \[[-+]?[\d.]+, [-+]?[\d.]+\]", page)
+    assert len(quoted) > 20 and not [q for q in quoted if q not in measured]
 
 
 def test_every_page_is_listed():

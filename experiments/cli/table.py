@@ -2,16 +2,19 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from experiments.cli.console import tell
 from experiments.config.protocols import find_protocol
 from experiments.fields import check_known
 from experiments.files import read_json
 from experiments.models.registry import TUNINGS
 from experiments.results.beside_papers import domain_table, overview_table
+from experiments.results.domainbed import SOURCE, is_domainbed, read_domainbed
 from experiments.results.over_draws import count_states, select_over_draws
 from experiments.results.summary import Records
 from experiments.runs.records import read_records as read_ended
@@ -23,17 +26,22 @@ FORMATS = ("markdown", "csv", "latex")
 def table_command(
     results: Annotated[
         list[Path] | None,
-        typer.Argument(help="results.json of comparisons, their folders, or sweeps'."),
+        typer.Argument(
+            help="results.json of comparisons, their folders, or sweeps'; DomainBed's "
+            "folders of results beside either."
+        ),
     ] = None,
     data: Annotated[
         str,
-        typer.Option(help="Data set by domain (default: a sweep's, else an overview)."),
+        typer.Option(
+            help="Data set by domain (default: a sweep's or DomainBed's, else an overview)."
+        ),
     ] = "",
     selection: Annotated[
         str,
         typer.Option(
             help="training_domain_validation, oracle; last_step, swad, bma of a "
-            "comparison; leave_one_domain_out of a sweep."
+            "comparison; leave_one_domain_out of a sweep or DomainBed's."
         ),
     ] = "training_domain_validation",
     spread: Annotated[
@@ -58,26 +66,33 @@ def table_command(
     """
     check_known("format", format, FORMATS)
     paths = results or []
-    sweeps = [path for path in paths if is_sweep(path)]
-    if sweeps and sweeps != paths:
+    readers = [_reader(path) for path in paths]
+    if _read_sweep in readers and _read_comparison in readers:
         raise ValueError(
-            f"{sweeps[0]} holds a sweep, and others a comparison: print a table of each."
+            f"{paths[readers.index(_read_sweep)]} holds a sweep, and others a comparison: "
+            "print a table of each."
         )
-    read = _read_sweep if sweeps else _read_comparison
-    found = [read(path, selection) for path in paths]
+    found = [read(path, selection) for read, path in zip(readers, paths, strict=True)]
     records = [record for several, _ in found for record in several]
-    of_sweeps = {record["data"] for record in records} if sweeps else set()
+    of_draws = set() if _read_comparison in readers else {r["data"] for r in records}
     tunings = [name.strip() for name in tuning.split(",") if name.strip()]
     for name in tunings:
         check_known("tuning", name, TUNINGS)
     shown: dict[str, Any] = {"rule": selection, "part": part, "spread": spread}
     shown["tunings"] = tunings
-    if data or len(of_sweeps) == 1:
-        table = domain_table(records, data or of_sweeps.pop(), **shown)
+    if data or len(of_draws) == 1:
+        table = domain_table(records, data or of_draws.pop(), **shown)
     else:
         table = overview_table(records, **shown)
     caption = " ".join([table.caption, *(note for _, note in found if note)])
     print(getattr(dataclasses.replace(table, caption=caption), format)(), end="")
+
+
+def _reader(path: Path) -> Callable[[Path, str], tuple[Records, str]]:
+    """What reads the records of a path, by what is there."""
+    if is_sweep(path):
+        return _read_sweep
+    return _read_domainbed if is_domainbed(path) else _read_comparison
 
 
 def _read_sweep(path: Path, rule: str) -> tuple[Records, str]:
@@ -93,6 +108,19 @@ def _read_sweep(path: Path, rule: str) -> tuple[Records, str]:
     if not selected:
         raise ValueError(f"{rule} has nothing to select from yet. {note}")
     return [{**record, "file": str(path)} for record in selected], note
+
+
+def _read_domainbed(path: Path, rule: str) -> tuple[Records, str]:
+    """The records selected of DomainBed's runs, and what a caption says of them."""
+    ended, unfinished = read_domainbed(path)
+    note = f"{SOURCE}: {path}, {len(ended)} finished runs, {len(unfinished)} left out."
+    if unfinished:
+        names = ", ".join(unfinished)
+        tell("warning", f"{path}: left out, without a file `done`: {names}.", "yellow")
+    selected = select_over_draws(ended, rule)
+    if not selected:
+        raise ValueError(f"{rule} has nothing to select from. {note}")
+    return [{**record, "source": SOURCE, "file": str(path)} for record in selected], note
 
 
 def _read_comparison(path: Path, rule: str) -> tuple[Records, str]:
@@ -115,7 +143,10 @@ def read_records(path: Path) -> list[dict]:
     """
     file = path / "results.json" if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"{path} holds no results.json of a comparison")
+        raise ValueError(
+            f"{path} holds no results.json of a comparison, no sweep, and no folder with a "
+            "results.jsonl of DomainBed's."
+        )
     results = read_json(file)
     records = results.get("records")
     if not isinstance(records, list) or not all(map(_is_record, records)):

@@ -71,7 +71,7 @@ def domain_table(
         for row in _rows(ours, method):
             columns = [list(ours.get((row, data, d), {}).values()) for d in domains]
             columns.append(_averages(ours, row, data, domains))
-            rows.append((row.name, "here", *(_cell(c, spread) for c in columns)))
+            rows.append((row.name, row.source, *(_cell(c, spread) for c in columns)))
         rows += _published_rows(printed, method, (*domains, data))
     caption = _caption(data, rule, part, spread) + _notes(printed, rows)
     return Table(caption, ("method", "source", *domains, "avg"), tuple(rows))
@@ -113,7 +113,7 @@ def overview_table(
             complete = len(of_all) == len(benchmarks)
             total = f"{100 * np.mean(of_all):.1f}" if complete else ""
             if any(cells):
-                rows.append((row.name, "here", *cells, total))
+                rows.append((row.name, row.source, *cells, total))
         rows += _published_rows(printed, method, (*columns, "average"))
     if records and not any(
         _averages(ours, row, data, _domains(data, ours)) for row, data, _ in ours

@@ -36,10 +36,12 @@ class Configuration:
     Attributes:
       method: with the penalty that was added to its losses.
       differing: what the configuration differs in from the method's others, in words.
+      source: whose runs they are; `here` is this project's.
     """
 
     method: str
     differing: str = ""
+    source: str = "here"
 
     @property
     def name(self) -> str:
@@ -118,25 +120,26 @@ def _accuracy(record: dict[str, Any], rule: str, part: str) -> float:
 
 def _configurations_of(records: Records) -> list[Configuration]:
     """Of each record: its method, and what its configuration differs in."""
-    methods = [method_of(record) for record in records]
+    rows = [(method_of(record), record.get("source", "here")) for record in records]
     configs = [_config(record) for record in records]
     alike = defaultdict(list)
-    for record, method, config in zip(records, methods, configs, strict=True):
-        alike[method, record["data"]].append(config)
+    for record, row, config in zip(records, rows, configs, strict=True):
+        alike[row, record["data"]].append(config)
     differing = defaultdict(set)
-    for (method, _), several in alike.items():
+    for (row, _), several in alike.items():
         for name in set().union(*several):
             if any(c.get(name) != several[0].get(name) for c in several):
-                differing[method].add(name)
+                differing[row].add(name)
     return [
         Configuration(
             method,
             ", ".join(
                 f"{name.rpartition('.')[2]} {config.get(name)}"
-                for name in sorted(differing[method])
+                for name in sorted(differing[method, source])
             ),
+            source,
         )
-        for method, config in zip(methods, configs, strict=True)
+        for (method, source), config in zip(rows, configs, strict=True)
     ]
 
 
@@ -144,8 +147,11 @@ def _config(record: dict[str, Any]) -> dict[str, Any]:
     """What the numbers of a record depend on beside seed and unseen domain, flat.
 
     A field that is missing had its default. A hyperparameter that the method does not read
-    changes nothing, and steps that epochs asked for follow from the images.
+    changes nothing, and steps that epochs asked for follow from the images. Of runs from
+    elsewhere, whose fields are not ours, nothing is compared.
     """
+    if "source" in record:
+        return {}
     method = record["method"]
     try:
         reads, defaults = find_method(method).reads, field_defaults(method)

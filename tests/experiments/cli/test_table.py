@@ -11,6 +11,7 @@ from experiments.data.benchmarks import BENCHMARKS
 from experiments.runs.records import Records
 from experiments.runs.sweep import Sweep, keep_sweep
 from tests.experiments.results.records import ended, record
+from tests.experiments.results.test_domainbed import line, write_run
 
 PACS = BENCHMARKS["pacs"].domains
 
@@ -142,6 +143,45 @@ def test_a_comparison_takes_both_spreads(tmp_path):
     by_domain = (tmp_path, "--data", "pacs")
     assert "20.0 ± 10.0 (3)" in table(*by_domain).output
     assert "20.0 ± 4.7 (3)" in table(*by_domain, "--spread", "domainbed").output
+
+
+def write_domainbed(folder):
+    """ERM on PACS: 10, 20, 30 % by trial on every domain; and a run that did not end."""
+    for trial in range(3):
+        accuracies = [(0.1 * (trial + 1), 0.5)] * 4
+        for unseen in range(4):
+            lines = [line(accuracies, unseen=[unseen], trial=trial, dataset="PACS")]
+            write_run(folder / f"{trial}{unseen}", lines)
+    write_run(folder / "killed", [], done=False)
+    return folder
+
+
+def test_domainbed_s_runs_stand_beside_new_ones(tmp_path):
+    old, new = write_domainbed(tmp_path / "old"), make_sweep(tmp_path / "new", runs())
+    shown = table(old, new)
+    cells = " 20.0 ± 10.0 (3) |" * 5
+    assert f"| erm | DomainBed |{cells}" in shown.output and f"| erm | here |{cells}" in (
+        shown.output
+    )
+    assert f"DomainBed: {old}, 12 finished runs, 1 left out." in shown.output
+    assert f"warning: {old}: left out, without a file `done`: killed." in shown.stderr
+    chosen = {"step": 1, "validation": 0.5, "whole": 0.5, "scored": 0.4}
+    kept = [
+        record("erm", domain, 0, 0.5)
+        | {"data": "pacs", "training_domain_validation": chosen}
+        for domain in PACS
+    ]
+    (tmp_path / "results.json").write_text(json.dumps({"records": kept}))
+    shown = table(old, tmp_path / "results.json").output
+    assert "| erm | DomainBed | 20.0 ± 10.0 (3) |" in shown
+    assert "| erm | here | 40.0 (1) |" in shown
+
+
+def test_selections_that_domainbed_has_not_are_refused(tmp_path):
+    folder = write_domainbed(tmp_path)
+    assert "unknown selection over draws 'swad'" in told(folder, "--selection", "swad")
+    pairs = told(folder, "--selection", "leave_one_domain_out")
+    assert "leave out two domains" in pairs
 
 
 def test_table_2_and_table_3_are_printed():
