@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "disam_jax.nnx trains models of Flax NNX, and Flax is not installed: "
-        "pip install flax. Nothing else in disam_jax needs it."
+        "pip install 'flax>=0.12.8'. Nothing else in disam_jax needs it."
     ) from error
 
 from disam_jax.composed import ComposedLoss
