@@ -10,7 +10,13 @@ method, evaluation.py what a step reports, diagnostics/ what can be measured at 
 parameters, testing/ what any method must hold.
 """
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
+if _TYPE_CHECKING:
+    from disam_jax import nnx as nnx
 
 # The methods.
 from disam_jax.methods import disam as disam
@@ -136,3 +142,10 @@ from disam_jax import diagnostics as diagnostics
 from disam_jax import testing as testing
 
 __version__ = _version("disam_jax")
+
+
+def __getattr__(name: str) -> _Any:
+    """The door for Flax NNX, imported when it is asked for: Flax is no dependency."""
+    if name == "nnx":
+        return _import_module("disam_jax.nnx")
+    raise AttributeError(f"module 'disam_jax' has no attribute {name!r}")

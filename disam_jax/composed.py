@@ -23,9 +23,14 @@ class ComposedLoss:
     loss_of_outputs: Callable[..., Any]
     has_aux: bool = False
 
+    def outputs(self, params: Tree, *batch: Any, **options: Any) -> tuple[Any, Any]:
+        """(outputs, aux), whose aux is None where there is none."""
+        found = self.outputs_fn(params, *batch, **options)
+        return found if self.has_aux else (found, None)
+
     def __call__(self, params: Tree, *batch: Any, **options: Any) -> Any:
         """The losses [M], or (losses, aux)."""
-        outputs, aux = self._outputs(params, *batch, **options)
+        outputs, aux = self.outputs(params, *batch, **options)
         losses = self.loss_of_outputs(outputs, *batch, **options)
         return (losses, aux) if self.has_aux else losses
 
@@ -36,8 +41,8 @@ class ComposedLoss:
         """
 
         def losses_fn(there: Tree, *batch: Any) -> Any:
-            clean = jax.lax.stop_gradient(self._outputs(params, *batch)[0])
-            outputs, aux = self._outputs(there, *batch)
+            clean = jax.lax.stop_gradient(self.outputs(params, *batch)[0])
+            outputs, aux = self.outputs(there, *batch)
             away = jax.tree.map(lambda y, x: y - x, outputs, clean)
             losses, more = jax.jvp(
                 lambda outputs: self.loss_of_outputs(outputs, *batch), (clean,), (away,)
@@ -45,10 +50,6 @@ class ComposedLoss:
             return (losses + more, aux) if self.has_aux else losses + more
 
         return losses_fn
-
-    def _outputs(self, params: Tree, *batch: Any, **options: Any) -> tuple[Any, Any]:
-        found = self.outputs_fn(params, *batch, **options)
-        return found if self.has_aux else (found, None)
 
 
 def composed_loss(

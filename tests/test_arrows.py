@@ -22,7 +22,7 @@ EXPERIMENTS = (
 DISAM_JAX = (
     ("testing",),
     ("diagnostics",),
-    ("wrappers", "methods"),
+    ("wrappers", "methods", "nnx"),
     ("sharpness",),
     ("step",),
     ("domains", "combinations", "perturbations", "objectives", "when"),

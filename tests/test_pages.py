@@ -30,14 +30,15 @@ PAGES = {  # and how many Python blocks are in them
     "docs/clip.md": 0,
     "docs/sweeps.md": 0,
     "docs/batchnorm.md": 6,
-    "docs/tuning.md": 5,
+    "docs/tuning.md": 4,
     "docs/scaling.md": 3,
     "docs/precision.md": 4,
     "docs/write_your_own.md": 6,
     "docs/differences.md": 0,
     "docs/faq.md": 0,
     "docs/examples/optax.md": 7,
-    "docs/examples/nnx.md": 7,
+    "docs/examples/doors.md": 10,
+    "docs/examples/nnx.md": 6,
     "docs/examples/tpu.md": 6,
 }
 ONE_PROGRAM = {  # pages whose blocks build on one another
@@ -47,6 +48,7 @@ ONE_PROGRAM = {  # pages whose blocks build on one another
     "docs/batchnorm.md",
     "docs/tuning.md",
     "docs/examples/optax.md",
+    "docs/examples/doors.md",
     "docs/examples/nnx.md",
     "docs/examples/tpu.md",
 }
@@ -81,6 +83,22 @@ def test_block_runs(page, i):
 @pytest.mark.parametrize(("page", "count"), PAGES.items())
 def test_there_are_blocks(page, count):
     assert len(blocks_of(page)) == count
+
+
+def test_a_door_changes_the_lines_that_it_says():
+    """Of the two blocks of a section, what differs is what is marked, and as many lines."""
+    sections = (ROOT / "docs/examples/doors.md").read_text().split("\n## ")
+    doors = [
+        section for section in sections if re.match(r".*: \d+ changed lines\n", section)
+    ]
+    assert len(doors) == 4
+    for door in doors:
+        before, after = re.findall(r"^```python\n(.*?)^```", door, flags=re.S | re.M)
+        mark, kept = "  # changed", before.splitlines()
+        marked = [line for line in after.splitlines() if line.endswith(mark)]
+        new = [line for line in after.splitlines() if line.removesuffix(mark) not in kept]
+        assert marked == new
+        assert len(marked) == int(re.search(r": (\d+) changed", door).group(1)), door[:20]
 
 
 CODE_COLUMNS = 92  # the site's code box is 94 wide in a window of 1280 pixels
@@ -138,7 +156,7 @@ def test_the_reference_holds_every_public_name_once():
         for module in (disam_jax, testing, diagnostics)
         for name, value in vars(module).items()
         if not name.startswith("_") and not inspect.ismodule(value)
-    } | {value.__qualname__: value for value in GIVEN}
+    } | {value.__qualname__: value for value in [*GIVEN, disam_jax.nnx.Optimizer]}
     documented = []
     for page in REFERENCE:
         for path in re.findall(r"^::: (\S+)$", page.read_text(), flags=re.MULTILINE):

@@ -25,7 +25,8 @@ MISSING_LOSS_FN = (
     "loss_fn is missing: this transformation takes the gradients itself. Call "
     "tx.update(None, state, params, loss_fn=loss_fn), or, where the optimizer's "
     "call is not yours (TrainState.apply_gradients, nnx.Optimizer), take the "
-    "gradients with disam_jax.value_and_grad and give them to the optimizer."
+    "gradients with disam_jax.value_and_grad and give them to the optimizer; for Flax "
+    "NNX, disam_jax.nnx.Optimizer(model, tx, wrt=nnx.Param) takes the loss function."
 )
 MISSING_MICRO_BATCHES = (
     "micro_batches is missing: give this method its domains as micro-batches, "

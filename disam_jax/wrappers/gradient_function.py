@@ -29,8 +29,8 @@ def value_and_grad(
 ) -> Callable[..., Any]:
     """The same step as a gradient function, to be used before any optimizer.
 
-    For Flax's `TrainState` and `nnx.Optimizer`, for gradient code of your own, and
-    wherever the optimizer's `update` is not yours to call.
+    For Flax's `TrainState`, for gradient code of your own, and wherever the optimizer's
+    `update` is not yours to call. For Flax NNX there is `disam_jax.nnx.Optimizer`.
 
     Example:
       >>> import disam_jax as dj, jax.numpy as jnp

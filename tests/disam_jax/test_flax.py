@@ -1,4 +1,4 @@
-"""Flax's two training states, each with a BatchNorm model, as a user would write it."""
+"""Linen's training state with a BatchNorm model, as a user would write it."""
 
 import flax.linen as nn
 import jax
@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 from flax.training import train_state
 
 import disam_jax as dj
@@ -79,47 +78,6 @@ def test_linen_train_state():
     assert_close(evaluation.perturbation_norm, 0.5)
     state, _ = train_step(state, X)
     assert state.sharpness.count == state.step == 2
-
-
-class Nnx(nnx.Module):
-    def __init__(self, rngs):
-        self.first = nnx.Linear(FEATURES, 6, rngs=rngs)
-        self.norm = nnx.BatchNorm(6, momentum=0.9, rngs=rngs)
-        self.last = nnx.Linear(6, CLASSES, rngs=rngs)
-
-    def __call__(self, x):
-        return self.last(nnx.relu(self.norm(self.first(x))))
-
-
-def test_nnx_optimizer():
-    model, sharpness = Nnx(nnx.Rngs(0)), dj.disam(rho=0.5, lam=0.1)
-    optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
-
-    def loss_fn(params, graph, statistics, x):
-        model = nnx.merge(graph, params, statistics, copy=True)
-        losses = domain_losses(model(x.reshape(-1, FEATURES)))
-        return losses, nnx.state(model, nnx.BatchStat)
-
-    grad_fn = dj.value_and_grad(loss_fn, sharpness, has_aux=True)
-
-    @nnx.jit
-    def train_step(model, optimizer, sharpness_state, x):
-        graph, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
-        (evaluation, grads), sharpness_state = grad_fn(
-            params, sharpness_state, graph, statistics, x
-        )
-        optimizer.update(model, grads)
-        nnx.update(model, evaluation.aux)
-        return sharpness_state, evaluation._replace(aux=None)
-
-    sharpness_state = sharpness.init(nnx.state(model, nnx.Param))
-    hidden = model.first(X.reshape(-1, FEATURES))
-    sharpness_state, evaluation = train_step(model, optimizer, sharpness_state, X)
-    mean, var = expected_statistics(hidden)
-    assert_close((model.norm.mean[...], model.norm.var[...]), (mean, var))
-    assert_close(evaluation.perturbation_norm, 0.5)
-    sharpness_state, _ = train_step(model, optimizer, sharpness_state, X)
-    assert sharpness_state.count == 2
 
 
 def test_train_state_alone_says_what_to_do():
