@@ -34,6 +34,7 @@ PAGES = {  # and how many Python blocks are in them
     "docs/write_your_own.md": 6,
     "docs/differences.md": 0,
     "docs/troubleshooting.md": 0,
+    "docs/citing.md": 0,
     "docs/examples/optax.md": 7,
     "docs/examples/nnx.md": 7,
     "docs/examples/tpu.md": 6,
