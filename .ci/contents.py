@@ -1,6 +1,7 @@
-"""What the wheel and the sdist hold: python .ci/contents.py FOLDER
+"""What the wheel and the sdist of a folder hold.
 
-The library and what says what it is; no tests, pages, results, data or experiments.
+The library and what says what it is: no tests, pages, results, data or experiments. Called
+as `python .ci/contents.py FOLDER`.
 """
 
 import email
