@@ -52,8 +52,9 @@ def test_the_page_cites_the_papers_that_the_file_does():
 
 def test_addresses_that_are_prepared_stand_in_one_file():
     prepared = PROJECT["urls"]["Repository"], PROJECT["urls"]["Documentation"]
-    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("disam_jax/**/*.py")]
-    files += [ROOT / name for name in ("CITATION.cff", "mkdocs.yml", "conda/recipe.yaml")]
+    files = [ROOT / name for name in ("CITATION.cff", "mkdocs.yml", "conda/recipe.yaml")]
+    for pattern in ("*.md", "docs/**/*.md", "disam_jax/**/*.py"):
+        files += ROOT.glob(pattern)
     for file in files:
         assert not any(url in file.read_text() for url in prepared), file
 
