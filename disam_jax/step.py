@@ -207,7 +207,7 @@ class Losses:
         return Report(evaluation, memories)
 
 
-class _AtW(dict):
+class _AtW(dict[str, Callable[[Losses], tuple[LossGrad, LossGrad]]]):
     def __missing__(self, name: str) -> NoReturn:
         raise ValueError(f"combine_with must be 'ascent' or 'descent'; got {name!r}.")
 

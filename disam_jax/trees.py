@@ -55,7 +55,7 @@ def norm(tree: Tree) -> jax.Array:
 
 
 # The square root of x >= 0; its derivative at zero is zero, not infinite.
-sqrt = jax.custom_jvp(jnp.sqrt)
+sqrt: jax.custom_jvp[jax.Array] = jax.custom_jvp(jnp.sqrt)
 
 
 @sqrt.defjvp

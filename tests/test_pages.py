@@ -36,6 +36,7 @@ PAGES = {  # and how many Python blocks are in them
     "docs/write_your_own.md": 6,
     "docs/differences.md": 0,
     "docs/faq.md": 0,
+    "docs/citing.md": 0,
     "docs/examples/optax.md": 7,
     "docs/examples/doors.md": 10,
     "docs/examples/nnx.md": 6,

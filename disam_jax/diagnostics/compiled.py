@@ -20,7 +20,7 @@ _COMPILED = weakref.WeakKeyDictionary()
 
 
 # One program, where leaf by leaf there would be one for every shape.
-zeros_like = jax.jit(optax.tree.zeros_like)
+zeros_like: Callable[[Tree], Tree] = jax.jit(optax.tree.zeros_like)
 
 
 def compiled(

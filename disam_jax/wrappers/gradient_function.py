@@ -26,7 +26,7 @@ def value_and_grad(
     tx: optax.GradientTransformationExtraArgs,
     has_aux: bool = False,
     **options: Any,
-) -> Callable[..., Any]:
+) -> Callable[..., tuple[tuple[Evaluation, Tree], optax.OptState]]:
     """The same step as a gradient function, to be used before any optimizer.
 
     For Flax's `TrainState`, for gradient code of your own, and wherever the optimizer's

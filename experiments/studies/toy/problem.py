@@ -104,16 +104,16 @@ def follow(method: Any, toys: Toys, steps: int = STEPS) -> Paths:
     """
     descend = dj.value_and_grad(domain_losses, method)
 
-    def path(centers: jax.Array, curvatures: jax.Array, start: jax.Array) -> Paths:
-        def step(carry: Any, _: None) -> tuple[Any, Paths]:
+    def path(centers: jax.Array, curvatures: jax.Array, start: jax.Array) -> Any:
+        def step(carry: Any, _: None) -> tuple[Any, Any]:
             w, state = carry
             (evaluation, gradient), state = descend(w, state, centers, curvatures)
-            found = Paths(w, evaluation.losses, evaluation.perturbed_losses)
+            found = w, evaluation.losses, evaluation.perturbed_losses
             return (w - STEP_SIZE * gradient, state), found
 
         return jax.lax.scan(step, (start, method.init(start)), length=steps)[1]
 
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(path))(*toys))
+    return Paths(*map(np.asarray, jax.jit(jax.vmap(path))(*toys)))
 
 
 def directions(toys: Toys, points: np.ndarray) -> dict[str, np.ndarray]:
