@@ -7,6 +7,7 @@ where a page of the reference names an object, its signature and docstring stand
 import ast
 import importlib
 import inspect
+import json
 import os
 import re
 import textwrap
@@ -47,20 +48,25 @@ def overview(config: Any) -> str:
 
 def everything(config: Any) -> str:
     """llms-full.txt: every page after the other, but those that are only linked."""
-    paths = [path for _, _, path in pages(config["nav"]) if _is_text(path)]
-    texts = [f"<!-- {path} -->\n\n{_expanded((DOCS / path).read_text())}" for path in paths]
+    paths = [path for _, _, path in pages(config["nav"]) if path not in LINKED]
+    texts = [f"<!-- {path} -->\n\n{_expanded(_text(path))}" for path in paths]
     return "\n\n".join(texts)
 
 
-def _is_text(path: str) -> bool:
-    return path.endswith(".md") and path not in LINKED
+def _text(path: str) -> str:
+    """Of a page, or of the notebook that the site makes it of."""
+    if (DOCS / path).exists():
+        return (DOCS / path).read_text()
+    cells = json.loads((DOCS / path).with_suffix(".ipynb").read_text())["cells"]
+    sources = [("".join(cell["source"]), cell["cell_type"]) for cell in cells]
+    return "\n\n".join(
+        f"```python\n{text}\n```" if kind == "code" else text for text, kind in sources
+    )
 
 
 def _first_sentence(path: str) -> str:
     """What a page says of itself: of its first paragraph of prose, the first sentence."""
-    if not path.endswith(".md"):
-        return "a notebook."
-    paragraphs = re.split(r"\n\s*\n", (DOCS / path).read_text())
+    paragraphs = re.split(r"\n\s*\n", _text(path))
     prose = [p for p in paragraphs if re.match(r"[`*]?\w", p)]
     unlinked = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(prose[0].split()))
     return unlinked.partition(". ")[0].rstrip(".:") + "."
