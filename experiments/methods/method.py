@@ -27,7 +27,7 @@ class Hyperparameters:
     variance: str = option("uniform", "DISAM's variance, uniform or count_weighted")
     period: int = option(5, "steps from one ascent to the next")
     fraction: float = option(0.25, "of the examples, for the ascent or as the hardest")
-    start: int = option(200, "first step of a late ascent")
+    start: float = option(200, "first step of a late ascent, or its share of the run")
     probability: float = option(0.5, "that a step ascends")
     threshold: float = option(0.0, "AE-SAM's, in standard deviations")
     ascent_steps: int = option(2, "steps of an ascent")
@@ -47,6 +47,11 @@ class Hyperparameters:
     )
     num_examples: float = option(1e4, "bSAM's N, of the training set", later=True)
     tilt: float = option(1.0, "Tilted SAM's weight of the worst points", later=True)
+
+    def __post_init__(self) -> None:
+        """Makes a step of a start that is none of the shares, as runs name it."""
+        if float(self.start).is_integer():
+            object.__setattr__(self, "start", int(self.start))
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Hyperparameters))
@@ -118,7 +123,7 @@ class Method:
 
         Args:
           h: its hyperparameters.
-          of_run: `learning_rate`, a schedule, and `weight_decay`, of the run; for a
+          of_run: `learning_rate`, a schedule, `weight_decay` and `run_steps`; for a
             function that has them among its arguments.
         """
         ascent = {"ascent": call(disam_ascent, h)} if self.disam else {}

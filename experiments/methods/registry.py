@@ -30,6 +30,14 @@ def adaptive_sam(rho: float = 0.5) -> Transformation:
     return dj.sam(rho, adaptive=True)
 
 
+def late_sam(
+    rho: float = 0.05, start: float = 200, run_steps: int | None = None
+) -> Transformation:
+    """SAM from a step on; 1 gradient before it."""
+    # Of a step that never comes the command line has told by then.
+    return dj.late_sam(rho, start, steps=run_steps if 0 < start < 1 else None)
+
+
 def multi_step_sam(rho: float = 0.05, ascent_steps: int = 2) -> Transformation:
     """Several ascent steps of rho in all."""
     return dj.multi_step_sam(rho, ascent_steps)
@@ -222,12 +230,7 @@ _LIST = (
     # Less than two gradients per step.
     INTERVAL,
     LOOKSAM,
-    Method(
-        dj.late_sam,
-        "SAM from a step on; 1 gradient before it",
-        overrides={"start": 200},
-        cost=1.5,
-    ),
+    Method(late_sam, cost=1.5),
     Method(
         dj.rst,
         "Zhao et al., 2022 (RST): SAM with a probability",

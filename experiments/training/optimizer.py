@@ -13,7 +13,7 @@ def make_chain(
     """The method, what it is computed on, the optimizer, and what keeps float16 whole."""
     rate = learning_rate_schedule(preset, method.peak_rate(h))
     of_run = {"learning_rate": rate, "weight_decay": preset.weight_decay}
-    tx = method.make(h, **of_run)
+    tx = method.make(h, run_steps=preset.steps, **of_run)
     if preset.scope != "batch":
         tx = dj.per_micro_batch(tx)
     own = method.optimizer

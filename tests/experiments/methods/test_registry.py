@@ -1,6 +1,8 @@
 """The table of methods, methods from elsewhere, and what each looks at."""
 
+import dataclasses
 import importlib.metadata
+import json
 import sys
 
 import jax
@@ -138,6 +140,21 @@ def test_a_budget_of_gradients_becomes_steps():
     assert steps("ksam", fraction=0.5) == 450
     with pytest.raises(ValueError, match=r"gradients must be at least 2, one step of sam"):
         with_steps(config_of("sam"), data, 0.5)
+
+
+def test_a_late_ascent_may_start_at_a_share_of_the_run():
+    late = config_of("late_sam", start=0.75, steps=40)
+    assert late.hyperparameters.start == 0.75
+    kept = json.dumps(dataclasses.asdict(config_of("late_sam", start=100.0)))
+    assert '"start": 100,' in kept  # a step, as in the runs of before
+    tx = METHODS["late_sam"].make(late.hyperparameters, run_steps=4)
+    w, norms = jnp.ones(2), []
+    state = tx.init(w)
+    for _ in range(4):
+        _, state = tx.update(None, state, w, loss_fn=lambda w: w @ w, record=True)
+        seen, state = dj.pop_evaluation(state)
+        norms.append(float(seen.perturbation_norm))
+    assert [norm > 0 for norm in norms] == [False, False, False, True]
 
 
 def config_of(method, **overrides):
