@@ -76,7 +76,7 @@ def tilted_sam(
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), count), samples)
         lengths = at_step(longest, count), at_step(length, count)
         seen = [_sample(loss, key, *lengths) for key in keys]
-        losses = jnp.stack([weighted_mean(p.losses, p.weights) for _, p, _ in seen])
+        losses = jnp.stack([weighted_mean(p.losses, p.weights) for _, p, _ in seen])  # pyright: ignore[reportArgumentType]  of a pass there are weights
         shares = jax.nn.softmax(at_step(t, count) * losses)
         gradient = jax.tree.map(
             lambda *g: jnp.tensordot(shares, jnp.stack(g), 1),

@@ -49,7 +49,9 @@ class Hyperparameters:
     tilt: float = option(1.0, "Tilted SAM's weight of the worst points", later=True)
 
     def __post_init__(self) -> None:
-        """Makes a step of a start that is none of the shares, as runs name it."""
+        """Refuses a rate that is none; a start that is no share becomes a step."""
+        if not self.own_rate > 0:
+            raise ValueError(f"own_rate must be > 0; got {self.own_rate}.")
         if float(self.start).is_integer():
             object.__setattr__(self, "start", int(self.start))
 

@@ -63,11 +63,12 @@ def disam_sagm(combine_with):
         (dj.le_sam(), 2.02),
         (dj.fisher_sam(), 2.02),
         (dj.zsharp(), 2.03),
+        (dj.sampa(0.1), 2.03),
         (dj.bsam(1e4), 2.08),  # of which the noise
     ],
     ids=[
         "sam", "sagm", "disam", "gsam", "sagm-pure", "disam+sagm", "disam+sagm-pure",
-        "nuclear_sam", "le_sam", "fisher_sam", "zsharp", "bsam",
+        "nuclear_sam", "le_sam", "fisher_sam", "zsharp", "sampa", "bsam",
     ],
 )  # fmt: skip
 def test_compiled_operations_are_two_gradients(tx, bound):
