@@ -52,6 +52,12 @@ METHODS = {
     "sam, group_dro": (dj.sam(ascent=dj.group_dro()), 2),
     "disam, one pass": (dj.one_pass(dj.ascend(), ascent=CLIMB), 1),
 }
+# One of each kind of step.
+KINDS = (
+    "erm", "disam", "gsam", "gam", "looksam", "ae_sam", "momentum_sam", "dgsam",
+    "nuclear_sam", "spectral_sam", "sassha", "disam, by domain", "masked", "scaled",
+    "sam by micro-batch",
+)  # fmt: skip
 BY_MICRO_BATCH = {"dgsam", "fish", "pgrad", "disam, by domain"}
 
 # What is no method by itself and holds one, and methods whose parts are another way round.

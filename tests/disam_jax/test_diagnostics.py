@@ -377,10 +377,10 @@ def measures(losses, batch_loss, batches):
 
     return {
         "sharpness": lambda w: diagnostics.sharpness(losses, w, RHO),
-        "steps": lambda w: diagnostics.sharpness(losses, w, RHO, steps=3),
+        "steps": lambda w: diagnostics.sharpness(losses, w, RHO, steps=2),
         "common": lambda w: diagnostics.sharpness(losses, w, RHO, ascent=dj.weighted_mean),
         "worst case": lambda w: diagnostics.worst_case_sharpness(
-            losses, w, RHO, KEY, steps=5, restarts=2, ascent=dj.weighted_mean
+            losses, w, RHO, KEY, steps=2, restarts=2, ascent=dj.weighted_mean
         ),
         "average": lambda w: diagnostics.average_sharpness(losses, w, RHO, KEY, samples=3),
         "variance": lambda w: diagnostics.gradient_variance(batch_loss, w, batches),
@@ -389,7 +389,7 @@ def measures(losses, batch_loss, batches):
         "eigenvalues": lambda w: diagnostics.hessian_top_eigenvalues(mean, w, 2, KEY),
         "trace": lambda w: diagnostics.hessian_trace(mean, w, KEY, samples=4),
         "product": lambda w: diagnostics.hessian_product(mean, w, w),
-        "density": lambda w: diagnostics.spectral_density(mean, w, KEY, iterations=3),
+        "density": lambda w: diagnostics.spectral_density(mean, w, KEY, iterations=2),
         "distance": lambda w: diagnostics.hessian_distance(losses, w, KEY, samples=2),
         "filters": lambda w: diagnostics.filter_normalized(KEY, w),
         "surface": lambda w: diagnostics.loss_surface(losses, w, [w], [jnp.arange(3.0)]),

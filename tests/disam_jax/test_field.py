@@ -149,7 +149,7 @@ ZERO = {
 
 
 @pytest.mark.parametrize("name", ZERO)
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_a_zero_gradient_gives_zero(debug_nans, name, dtype):
     zeros = {"kernel": jnp.zeros((3, 4), dtype), "bias": jnp.zeros(4, dtype)}
     assert not any(leaf.any() for leaf in displacement(ZERO[name], zeros).values())
