@@ -182,15 +182,10 @@ def measures(params, batches):
     directions = [measure.filter_normalized(key, params)]
     return {
         "sharpness": measure.sharpness(domain_losses, params, 0.1, steps=2),
-        "pooled": measure.sharpness(domain_losses, params, 0.1, ascent=dj.weighted_mean),
         "variance": measure.gradient_variance(loss, params, batches),
-        "conflict": measure.gradient_conflict(domain_losses, params),
         "angle": measure.angle(params, directions[0]),
         "eigenvalues": measure.hessian_top_eigenvalues(loss, params, 2, key, iterations=12),
         "trace": measure.hessian_trace(loss, params, key, samples=2),
-        "surface": measure.loss_surface(
-            domain_losses, params, directions, [np.arange(2.0)]
-        ),
         "realized": dj.realized_perturbation(params, directions[0], jnp.bfloat16),
     }
 
@@ -203,7 +198,13 @@ def longer_measures(params, batches):
         return losses(params, batches[0])
 
     key, measure = jax.random.key(0), dj.diagnostics
+    directions = [measure.filter_normalized(key, params)]
     return {
+        "pooled": measure.sharpness(domain_losses, params, 0.1, ascent=dj.weighted_mean),
+        "conflict": measure.gradient_conflict(domain_losses, params),
+        "surface": measure.loss_surface(
+            domain_losses, params, directions, [np.arange(2.0)]
+        ),
         "worst case": measure.worst_case_sharpness(
             domain_losses, params, 0.1, key, steps=2, norm="linf", adaptive=True
         ),
