@@ -1,7 +1,8 @@
 """The steps that are compared: `METHODS` maps a name to a function of a case.
 
 It returns the step, (params, state, batch) -> (params, state), and the first state. All
-end in the same SGD with momentum. A new entry is measured, tabled and drawn like the rest.
+end in the same SGD with momentum, but what brings its optimizer. A new entry is measured,
+tabled and drawn like the rest.
 """
 
 import functools
@@ -42,7 +43,10 @@ def of_transformation(transformation: Transformation, case: Case) -> tuple[Step,
 
 
 def _chained(method: Method, case: Case, record: bool) -> tuple[Step, Any]:
-    tx = optax.chain(method.make(method.defaults), OPTIMIZER)
+    last = OPTIMIZER
+    if method.optimizer is not None:
+        last = method.optimizer(learning_rate=1e-3, weight_decay=0.0)
+    tx = optax.chain(method.make(method.defaults), last)
 
     def step(params: Any, state: Any, batch: Batch) -> tuple[Any, Any]:
         updates, state = tx.update(

@@ -43,6 +43,7 @@ from disam_jax.methods import multi_step_sam as multi_step_sam
 from disam_jax.methods import bilateral_sam as bilateral_sam
 from disam_jax.methods import cr_sam as cr_sam
 from disam_jax.methods import gam as gam
+from disam_jax.methods import tilted_sam as tilted_sam
 from disam_jax.methods import interval_sam as interval_sam
 from disam_jax.methods import looksam as looksam
 from disam_jax.methods import late_sam as late_sam
@@ -51,11 +52,13 @@ from disam_jax.methods import ae_sam as ae_sam
 from disam_jax.methods import momentum_sam as momentum_sam
 from disam_jax.methods import noise_sam as noise_sam
 from disam_jax.methods import async_sam as async_sam
+from disam_jax.methods import sampa as sampa
 from disam_jax.methods import dgsam as dgsam
 from disam_jax.methods import fish as fish
 from disam_jax.methods import pgrad as pgrad
 from disam_jax.methods import functional_sam as functional_sam
 from disam_jax.methods import bsam as bsam
+from disam_jax.methods import sassha as sassha
 from disam_jax.sharpness import erm as erm
 
 # What stands after a method, or around it, in place of an optimizer.

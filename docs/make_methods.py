@@ -29,13 +29,13 @@ GROUPS = {
     "Another eps": (
         "asam", "layerwise_sam", "linf_sam", "sam_on", "unnormalized_sam", "nuclear_sam",
         "spectral_sam", "le_sam", "fisher_sam", "zsharp", "friendly_sam", "vasso",
-        "async_sam",
+        "async_sam", "sampa",
     ),
     "Another use of the two gradients": (
         "gradient_norm_penalty", "wsam", "wsam_decoupled", "stable_sam", "functional_sam",
     ),
-    "More points": ("multi_step_sam", "bilateral_sam", "cr_sam", "gam"),
-    "In place of an optimizer, or with its state": ("bsam", "genie"),
+    "More points": ("multi_step_sam", "bilateral_sam", "cr_sam", "gam", "tilted_sam"),
+    "In place of an optimizer, or with its state": ("bsam", "sassha", "genie"),
 }  # fmt: skip
 # What a method was called when the costs and the accuracies were recorded.
 RECORDED = {
@@ -138,7 +138,8 @@ def _experiments_table() -> str:
 def _takes_objective(name: str) -> str:
     if name.startswith("disam"):
         return "is one"
-    makers = {"part_sam": "sam", "ksam": "sam", "adaptive_sam": "sam"}
+    of_sam = ("part_sam", "ksam", "adaptive_sam", "polyak_sam")
+    makers = dict.fromkeys(of_sam, "sam")
     make = getattr(dj, makers.get(name, name), None)
     if make is None:  # a slot of it is taken
         return "no"
@@ -219,11 +220,14 @@ NOT_HERE = """\
 | R-SAM (Liu et al., NeurIPS 2022) | fits `method_from_step` (noise, then an ascent from the noisy point); its exact form could not be verified, and `noise_sam` is another method |
 | ESAM (Du et al., ICLR 2022) | its choice of examples needs the losses at w + eps before the second gradient; `ksam` chooses at w. A `perturbed_loss_fn` that ranks its own examples is ESAM's second half |
 | Sparse SAM, Eigen-SAM, X-SAM | a mask or an eigenvector that is refreshed every so often by passes of another kind |
-| SASSHA | an optimizer of second order that asks for a Hessian's diagonal at w + eps every ten steps |
-| SAMPa | owns the learning rate and needs the next batch: it evaluates a point that its own step makes. `async_sam` has two passes side by side too |
+| Universal SAM (ICML 2024) | derivatives of the loss along random directions in place of eps: fits `method_from_step`; nobody has asked for it |
+| Focal-SAM (ICML 2025) | SAM with a weight for each class: give the classes as domains, and objectives with those weights as `ascent` and `descent` |
+| Flat-LoRA (ICML 2025) | moves frozen weights, and eps is of what is trained: it belongs into `loss_fn` |
+| GGA (CVPR 2025) | 250 random moves of the weights at each step of a short phase; its other form, GGA-L, is `erm(descent=alignment_noise())` |
 | Lookbehind-SAM | interpolates weights after several inner steps: an optimizer around this one |
 | SAF, MESA, UDIM | a term of the loss, not a step: add it to `loss_fn` |
-| FAD (ICCV 2023) | its formula and code were not found |
+| FAD (ICCV 2023) | no code was found, and its formula could not be read: nothing that a port could be checked by. `gam` is of its kind, zeroth and first order of flatness |
+| MeCAM (arXiv 2412.11542) | the same: three terms, SAM's gap and meta-learning's beside the loss, whose exact form was not to be had; the code that was promised was not found |
 """
 
 

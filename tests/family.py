@@ -221,3 +221,13 @@ def async_sam(problems, w, lam=0.0):
         w = w - RATE * grad(problem, w + eps)
         path.append(w)
     return path
+
+
+def sampa(problems, w, lam=0.0, rate=0.2, alpha=0.3):
+    path, d = [], np.zeros(5)
+    for problem in problems:
+        y, eps = w - rate * d, RHO * unit(d) if d.any() else 0.0
+        w = w - RATE * ((1 - alpha) * grad(problem, w + eps) + alpha * grad(problem, y))
+        d = grad(problem, y, lam)
+        path.append(w)
+    return path

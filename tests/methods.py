@@ -41,7 +41,10 @@ METHODS = {
     "noise_sam": (dj.noise_sam(), 1),
     "dgsam": (dj.dgsam(), 4 / 3),
     "async_sam": (dj.async_sam(), 2),
+    "sampa": (dj.sampa(0.1), 2),
+    "tilted_sam": (dj.tilted_sam(samples=2, radius=0.05), 4),
     "bsam": (dj.bsam(1e4, weight_decay=0.0), 2),
+    "sassha": (dj.sassha(period=3), 2),
     "disam, by domain": (dj.one_pass_by_domain(dj.ascend(), ascent=CLIMB), 1),
     "fish": (dj.fish(1e-3), 1),
     "pgrad": (dj.pgrad(1e-3), 1),
@@ -49,6 +52,12 @@ METHODS = {
     "sam, group_dro": (dj.sam(ascent=dj.group_dro()), 2),
     "disam, one pass": (dj.one_pass(dj.ascend(), ascent=CLIMB), 1),
 }
+# One of each kind of step.
+KINDS = (
+    "erm", "disam", "gsam", "gam", "looksam", "ae_sam", "momentum_sam", "dgsam",
+    "nuclear_sam", "spectral_sam", "sassha", "disam, by domain", "masked", "scaled",
+    "sam by micro-batch",
+)  # fmt: skip
 BY_MICRO_BATCH = {"dgsam", "fish", "pgrad", "disam, by domain"}
 
 # What is no method by itself and holds one, and methods whose parts are another way round.

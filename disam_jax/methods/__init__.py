@@ -17,8 +17,8 @@ more_points.py      more points than w and w + eps
 one_pass.py         one point, from what the steps before it left
 
 and those with a step of their own: looksam.py, ae_sam.py, dgsam.py, walks.py, bsam.py,
-async_sam.py, functional_sam.py, wsam_decoupled.py. What stands after a method in the
-chain: genie.py.
+sassha.py, async_sam.py, sampa.py, tilted_sam.py, functional_sam.py, wsam_decoupled.py.
+What stands after a method in the chain: genie.py.
 """
 
 from disam_jax.methods.ae_sam import ae_sam as ae_sam
@@ -55,9 +55,12 @@ from disam_jax.methods.perturbed import layerwise_sam as layerwise_sam
 from disam_jax.methods.perturbed import linf_sam as linf_sam
 from disam_jax.methods.perturbed import sam_on as sam_on
 from disam_jax.methods.perturbed import unnormalized_sam as unnormalized_sam
+from disam_jax.methods.sampa import sampa as sampa
+from disam_jax.methods.sassha import sassha as sassha
 from disam_jax.methods.skipped import interval_sam as interval_sam
 from disam_jax.methods.skipped import late_sam as late_sam
 from disam_jax.methods.skipped import rst as rst
+from disam_jax.methods.tilted_sam import tilted_sam as tilted_sam
 from disam_jax.methods.walks import fish as fish
 from disam_jax.methods.walks import pgrad as pgrad
 from disam_jax.methods.wsam_decoupled import wsam_decoupled as wsam_decoupled

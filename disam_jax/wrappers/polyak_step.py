@@ -8,7 +8,12 @@ import optax
 
 from disam_jax import trees
 from disam_jax.evaluation import pop_evaluation, put_evaluation
-from disam_jax.hyperparameters import check_number
+from disam_jax.hyperparameters import (
+    Hyperparameter,
+    at_step,
+    check_hyperparameter,
+    check_number,
+)
 from disam_jax.trees import Tree
 
 
@@ -16,15 +21,17 @@ class PolyakState(NamedTuple):
     """State of `polyak_step`: by its kind it is told from a method, which gives gradients.
 
     Attributes:
+      count: int32 scalar, the steps done.
       inner: of the method.
     """
 
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     inner: optax.OptState
 
 
 def polyak_step(
     tx: optax.GradientTransformationExtraArgs,
-    max_learning_rate: float = 1.0,
+    max_learning_rate: Hyperparameter = 1.0,
     f_min: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """A whole optimizer of a method: SGD whose learning rate is Polyak's, at w + eps.
@@ -46,7 +53,8 @@ def polyak_step(
 
     Args:
       tx: a method of this package, or a chain that begins with one.
-      max_learning_rate: > 0, the largest gamma; the paper's gamma_b.
+      max_learning_rate: > 0, the largest gamma, the paper's gamma_b; a float, array or
+        schedule.
       f_min: the least that the loss of a mini-batch can be, the paper's l*.
 
     Returns:
@@ -63,11 +71,11 @@ def polyak_step(
       2606.01827). The authors' code takes all sums in float32; here they are in the dtype
       of the gradients, float32 at least. The names are those of `optax.polyak_sgd`.
     """
-    largest = check_number("max_learning_rate", max_learning_rate)
+    largest = check_hyperparameter("max_learning_rate", max_learning_rate)
     least = check_number("f_min", f_min, at_least=-jnp.inf)
 
     def init(params: Tree) -> PolyakState:
-        return PolyakState(tx.init(params))
+        return PolyakState(jnp.zeros([], jnp.int32), tx.init(params))
 
     def update(
         updates: Any,
@@ -79,9 +87,11 @@ def polyak_step(
     ) -> tuple[Tree, PolyakState]:
         updates, after = tx.update(updates, state.inner, params, record=True, **extra_args)
         evaluation, after = pop_evaluation(after)
-        gamma = jnp.clip(_polyak(evaluation, least), 0.0, largest)
+        gamma = jnp.clip(_polyak(evaluation, least), 0.0, at_step(largest, state.count))
         updates = jax.tree.map(lambda u: (-gamma * u).astype(u.dtype), updates)
-        return updates, PolyakState(put_evaluation(after, evaluation) if record else after)
+        inner = put_evaluation(after, evaluation) if record else after
+        count = jnp.asarray(optax.safe_increment(state.count))
+        return updates, PolyakState(count, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 

@@ -82,7 +82,7 @@ class Preset:
     shift: int = option(0, "largest shift in pixels (data sets held in memory)")
     split: str = option("domainbed", "how each domain is split")
     holdout_fraction: float = option(0.2, "of every domain, kept for validation")
-    optimizer: str = option("adam", "sgd has momentum 0.9")
+    optimizer: str = option("adam", "sgd has momentum 0.9; some methods bring their own")
     schedule: str = option("constant", "of the learning rate")
     learning_rate: float = option(5e-5, "peak of the schedule")
     weight_decay: float = option(0.0, "coupled for adam and sgd, decoupled for adamw")

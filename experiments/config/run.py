@@ -75,7 +75,7 @@ class RunConfig:
                 "their file, --weights FILE (.pth or .safetensors)"
                 f"{', or --weights scratch to go without' if drawn else ''}."
             )
-        method.make(self.hyperparameters)
+        method.make(self.hyperparameters, run_steps=self.preset.steps)
         method.chooser(self.hyperparameters)
         of_its_own = method.micro_batches or method.examples is not None
         if of_its_own and (self.preset.scope != "batch" or self.preset.micro_batches > 1):

@@ -42,7 +42,7 @@ KINDS = {
     "choice": lambda state, values: state.choice(values),
 }
 WHOLE = ("batch_size", "penalty_start")  # cut to integers
-DIALS = ("rho", "alpha", "lam")
+DIALS = ("rho", "alpha", "lam", "own_rate")
 PENALTY = ("penalty_weight", "penalty_start")
 FIELDS = ("learning_rate", "weight_decay", "batch_size", "dropout", *PENALTY, *DIALS)
 
@@ -224,8 +224,9 @@ def _dials(name: str) -> Ranges:
     method = find_method(name)
     is_sagm = method.function is METHODS["sagm"].function
     alphas = SAGM_ALPHAS if is_sagm else _multiples(method.defaults.alpha)
-    rhos = _multiples(method.defaults.rho)
-    return {"rho": ("choice", rhos), "alpha": ("choice", alphas), "lam": ("choice", LAMS)}
+    rhos, rates = map(_multiples, (method.defaults.rho, method.defaults.own_rate))
+    values = {"rho": rhos, "alpha": alphas, "lam": LAMS, "own_rate": rates}
+    return {field: ("choice", chosen) for field, chosen in values.items()}
 
 
 def _multiples(default: float) -> tuple[float, ...]:
@@ -235,7 +236,10 @@ def _multiples(default: float) -> tuple[float, ...]:
 def _is_read(field: str, config: RunConfig) -> bool:
     if field in PENALTY:
         return config.preset.penalty != "none"
-    return field not in DIALS or field in find_method(config.method).reads
+    method = find_method(config.method)
+    if field == "learning_rate":
+        return method.optimizer is None
+    return field not in DIALS or field in method.reads
 
 
 def _hashed_as(field: str, config: RunConfig) -> str:

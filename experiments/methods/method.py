@@ -27,7 +27,7 @@ class Hyperparameters:
     variance: str = option("uniform", "DISAM's variance, uniform or count_weighted")
     period: int = option(5, "steps from one ascent to the next")
     fraction: float = option(0.25, "of the examples, for the ascent or as the hardest")
-    start: int = option(200, "first step of a late ascent")
+    start: float = option(200, "first step of a late ascent, or its share of the run")
     probability: float = option(0.5, "that a step ascends")
     threshold: float = option(0.0, "AE-SAM's, in standard deviations")
     ascent_steps: int = option(2, "steps of an ascent")
@@ -42,6 +42,18 @@ class Hyperparameters:
     )
     dro_eta: float = option(0.01, "GroupDRO's weight of a step's losses", later=True)
     walk_rate: float = option(0.01, "of the steps of Fish's walk", later=True)
+    own_rate: float = option(
+        0.015, "peak learning rate of methods that bring an optimizer", later=True
+    )
+    num_examples: float = option(1e4, "bSAM's N, of the training set", later=True)
+    tilt: float = option(1.0, "Tilted SAM's weight of the worst points", later=True)
+
+    def __post_init__(self) -> None:
+        """Refuses a rate that is none; a start that is no share becomes a step."""
+        if not self.own_rate > 0:
+            raise ValueError(f"own_rate must be > 0; got {self.own_rate}.")
+        if float(self.start).is_integer():
+            object.__setattr__(self, "start", int(self.start))
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Hyperparameters))
@@ -67,6 +79,9 @@ class Method:
       disam: whether the function's `ascent` is DISAM's objective.
       examples: hyperparameters -> the examples it looks at; None is the whole batch.
       micro_batches: whether it is given the domains as micro-batches.
+      optimizer: (learning_rate, weight_decay) -> what stands after it, where that cannot be
+        the preset's optimizer; None is the preset's. The rate of one's own has `own_rate`
+        for its peak and follows the preset's schedule.
       static: the hyperparameters that its step is compiled for. The others enter the step
         as arrays, so that runs that differ in them alone share a compiled program; the
         function must take them.
@@ -80,6 +95,7 @@ class Method:
     disam: bool = False
     examples: Callable[..., Examples] | None = None
     micro_batches: bool = False
+    optimizer: Callable[..., optax.GradientTransformation] | None = None
     static: tuple[str, ...] = STATIC
 
     def __post_init__(self) -> None:
@@ -92,7 +108,8 @@ class Method:
     def reads(self) -> tuple[str, ...]:
         """The hyperparameters that change it."""
         functions = (self.function, self.examples, disam_ascent if self.disam else None)
-        return tuple(name for f in functions if f for name in hyperparameters(f))
+        read = tuple(name for f in functions if f for name in hyperparameters(f))
+        return read if self.optimizer is None else (*read, "own_rate")
 
     @functools.cached_property
     def defaults(self) -> Hyperparameters:
@@ -101,10 +118,23 @@ class Method:
         there = {name: p.default for name, p in own.items() if p.default is not p.empty}
         return Hyperparameters(**{**there, **self.overrides})
 
-    def make(self, h: Hyperparameters) -> optax.GradientTransformationExtraArgs:
-        """The transformation."""
+    def make(
+        self, h: Hyperparameters, **of_run: Any
+    ) -> optax.GradientTransformationExtraArgs:
+        """The transformation that stands before the optimizer.
+
+        Args:
+          h: its hyperparameters.
+          of_run: `learning_rate`, a schedule, `weight_decay` and `run_steps`; for a
+            function that has them among its arguments.
+        """
         ascent = {"ascent": call(disam_ascent, h)} if self.disam else {}
-        return call(self.function, h, **ascent)
+        asked = of_run.keys() & inspect.signature(self.function).parameters.keys()
+        return call(self.function, h, **ascent, **{name: of_run[name] for name in asked})
+
+    def peak_rate(self, h: Hyperparameters) -> float | None:
+        """Of its own optimizer's learning rate; None is the preset's."""
+        return None if self.optimizer is None else h.own_rate
 
     def chooser(self, h: Hyperparameters) -> Examples:
         """What chooses the examples of a step."""

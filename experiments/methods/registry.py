@@ -30,6 +30,14 @@ def adaptive_sam(rho: float = 0.5) -> Transformation:
     return dj.sam(rho, adaptive=True)
 
 
+def late_sam(
+    rho: float = 0.05, start: float = 200, run_steps: int | None = None
+) -> Transformation:
+    """SAM from a step on; 1 gradient before it."""
+    # Of a step that never comes the command line has told by then.
+    return dj.late_sam(rho, start, steps=run_steps if 0 < start < 1 else None)
+
+
 def multi_step_sam(rho: float = 0.05, ascent_steps: int = 2) -> Transformation:
     """Several ascent steps of rho in all."""
     return dj.multi_step_sam(rho, ascent_steps)
@@ -112,6 +120,60 @@ def pgrad(walk_rate: float = 0.01) -> Transformation:
     return dj.pgrad(walk_rate)
 
 
+def polyak_sam(
+    rho: float = 0.05,
+    learning_rate: Any = 1.0,
+    weight_decay: float = 0.0,
+    ascent: Any = None,
+) -> Transformation:
+    """SAM with Polyak's step, ICML 2026; own_rate is the most that the step may be."""
+    decay = optax.add_decayed_weights(weight_decay)
+    return dj.polyak_step(optax.chain(dj.sam(rho, ascent=ascent), decay), learning_rate)
+
+
+def nothing(learning_rate: Any, weight_decay: float) -> optax.GradientTransformation:
+    """After what is a whole step by itself."""
+    return optax.identity()
+
+
+def bsam(
+    rho: float = 0.05, num_examples: float = 1e4, weight_decay: float = 0.0
+) -> Transformation:
+    """Moellenhoff and Khan, ICLR 2023: a Gaussian of weights, its precision scales eps."""
+    return dj.bsam(num_examples, rho, weight_decay=weight_decay)
+
+
+def plain_sgd(learning_rate: Any, weight_decay: float) -> optax.GradientTransformation:
+    """After what has its own momentum and weight decay."""
+    return optax.sgd(learning_rate)
+
+
+def sassha(rho: float = 0.1, period: int = 10) -> Transformation:
+    """Shin et al., ICML 2025: a step by the curvature at w + eps."""
+    return dj.sassha(rho, period)
+
+
+def decayed_sgd(learning_rate: Any, weight_decay: float) -> optax.GradientTransformation:
+    """After what has its own momentum; the decay is decoupled."""
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate))
+
+
+def tilted_sam(rho: float = 0.05, tilt: float = 1.0) -> Transformation:
+    """Li et al., ICML 2025: three points around w, the worse the heavier."""
+    return dj.tilted_sam(rho, tilt)
+
+
+def sampa(rho: float = 0.1, alpha: float = 0.2, learning_rate: Any = 0.1) -> Transformation:
+    """Xie et al., NeurIPS 2024: climbs where SGD would have gone; two passes abreast."""
+    return dj.sampa(learning_rate, rho, alpha)
+
+
+def genie(learning_rate: Any, weight_decay: float) -> optax.GradientTransformation:
+    """GENIE, with its authors' coupled weight decay."""
+    decay = optax.add_decayed_weights(weight_decay)
+    return optax.chain(decay, dj.genie(learning_rate))
+
+
 def once_in_a_period(h: Hyperparameters, num_domains: int) -> float:
     """A second gradient at every period-th step."""
     return 1 + 1 / h.period
@@ -168,12 +230,7 @@ _LIST = (
     # Less than two gradients per step.
     INTERVAL,
     LOOKSAM,
-    Method(
-        dj.late_sam,
-        "SAM from a step on; 1 gradient before it",
-        overrides={"start": 200},
-        cost=1.5,
-    ),
+    Method(late_sam, cost=1.5),
     Method(
         dj.rst,
         "Zhao et al., 2022 (RST): SAM with a probability",
@@ -200,6 +257,7 @@ _LIST = (
         micro_batches=True,
     ),
     Method(dj.async_sam, "2025: SAM's eps of the step before; two passes side by side"),
+    Method(sampa),
     # Another eps, another use of the gradients, more points.
     Method(adaptive_sam),
     Method(dj.layerwise_sam, "a radius relative to each layer's norm"),
@@ -235,6 +293,7 @@ _LIST = (
     Method(bilateral_sam, cost=3),
     Method(dj.cr_sam, "Wu et al., AAAI 2024: less curvature along the ascent", cost=3),
     Method(gam, cost=4),
+    Method(tilted_sam, cost=6),
     # Rules from the domains' gradients, and what remembers their losses.
     Method(group_dro, cost=1),
     Method(group_dro_ascent, name="sam+group_dro"),
@@ -248,6 +307,25 @@ _LIST = (
         cost=lambda h, num_domains: 4 / 3 + BACKWARD * num_domains,
         disam=True,
     ),
+    # What brings its optimizer.
+    Method(
+        dj.erm, "ICML 2025: trusts sure gradients", name="genie", cost=1, optimizer=genie
+    ),
+    Method(
+        dj.sam,
+        "GENIE on DISAM's gradients",
+        name="disam+genie",
+        disam=True,
+        optimizer=genie,
+    ),
+    Method(bsam, overrides={"own_rate": 0.5}, optimizer=plain_sgd),
+    Method(
+        sassha,
+        overrides={"own_rate": 0.15},
+        cost=lambda h, num_domains: 2 + 1 / h.period,
+        optimizer=decayed_sgd,
+    ),
+    Method(polyak_sam, overrides={"own_rate": 1.0}, optimizer=nothing),
     # DISAM's objective in the cheap ones.
     on_disam(INTERVAL, "disam+interval", "DISAM at every period-th step"),
     on_disam(LOOKSAM, "disam+looksam", "LookSAM on DISAM's ascent objective"),

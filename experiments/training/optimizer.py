@@ -4,15 +4,20 @@ import optax
 
 import disam_jax as dj
 from experiments.config.preset import Preset
+from experiments.methods.method import Hyperparameters, Method
 
 
 def make_chain(
-    method: optax.GradientTransformationExtraArgs, preset: Preset
+    method: Method, h: Hyperparameters, preset: Preset
 ) -> optax.GradientTransformationExtraArgs:
     """The method, what it is computed on, the optimizer, and what keeps float16 whole."""
+    rate = learning_rate_schedule(preset, method.peak_rate(h))
+    of_run = {"learning_rate": rate, "weight_decay": preset.weight_decay}
+    tx = method.make(h, run_steps=preset.steps, **of_run)
     if preset.scope != "batch":
-        method = dj.per_micro_batch(method)
-    tx = optax.chain(method, make_optimizer(preset))
+        tx = dj.per_micro_batch(tx)
+    own = method.optimizer
+    tx = optax.chain(tx, make_optimizer(preset) if own is None else own(**of_run))
     return dj.scale_loss(tx) if preset.dtype == "float16" else tx
 
 
@@ -26,11 +31,17 @@ def make_optimizer(preset: Preset) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(preset.weight_decay), base)
 
 
-def learning_rate_schedule(preset: Preset) -> optax.Schedule:
-    """The preset's schedule, step -> learning rate; see `Preset`."""
+def learning_rate_schedule(preset: Preset, peak: float | None = None) -> optax.Schedule:
+    """The preset's schedule, step -> learning rate; see `Preset`.
+
+    Args:
+      preset: of the run.
+      peak: of a method that brings its optimizer; None is the preset's.
+    """
     # Optax looks at the peak of a schedule, and a traced one cannot be looked at.
     unit = _unit_schedule(preset)
-    return lambda step: preset.learning_rate * unit(step)
+    highest = preset.learning_rate if peak is None else peak
+    return lambda step: highest * unit(step)
 
 
 def _unit_schedule(preset: Preset) -> optax.Schedule:

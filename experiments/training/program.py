@@ -69,8 +69,7 @@ class Program:
     @functools.cached_property
     def tx(self) -> optax.GradientTransformationExtraArgs:
         """The method and the optimizer."""
-        method = self.method.make(self.hyperparameters)
-        return make_chain(method, self.preset)
+        return make_chain(self.method, self.hyperparameters, self.preset)
 
 
 def make_program(config: RunConfig, classes: Sequence[str], num_domains: int) -> Program:

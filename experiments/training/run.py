@@ -70,7 +70,8 @@ class Run:
         self.done = int(self.state.step)
         self._data = data
         self._folder = folder
-        self._learning_rate = learning_rate_schedule(config.preset)
+        peak = self.program.method.peak_rate(config.hyperparameters)
+        self._learning_rate = learning_rate_schedule(config.preset, peak)
         self._predict = compile_predict(self.program.model, layout)
         self._log = MetricsLog(folder.path, self.done, layout)
         self._seconds_per_step: list[float] = []

@@ -119,13 +119,13 @@ def on_one_device(method, loss_fn):
     return run(method, loss_fn)
 
 
-MESHES = [(1, 2), (2, 1), (1, 4), (4, 1), (2, 4), (1, 8)]
+MESHES = [(1, 2), (4, 1), (2, 4), (1, 8)]
 
 
 @pytest.mark.parametrize(
     ("method", "loss_fn", "shape", "sharded"),
     [("disam", stacked, shape, False) for shape in MESHES]
-    + [("disam", flat, shape, True) for shape in [(1, 2), (2, 2), (2, 4)]]
+    + [("disam", flat, shape, True) for shape in [(1, 2), (2, 4)]]
     + [(name, flat, (2, 4), False) for name in METHODS],
 )
 def test_any_devices_make_the_run_of_one(method, loss_fn, shape, sharded):

@@ -97,6 +97,12 @@ FAMILY = {
         dj.async_sam(RHO, ascent=CLIMB),
         partial(family.async_sam, lam=LAM),
     ),
+    "sampa": (dj.sampa(0.2, RHO, 0.3), family.sampa),
+    "sampa+disam": (
+        dj.sampa(0.2, RHO, 0.3, ascent=CLIMB),
+        partial(family.sampa, lam=LAM),
+    ),
+    "sampa without a rate": (dj.sampa(0.0, RHO, 0.0), family.async_sam),
     "cr+disam": (dj.cr_sam(RHO, 0.3, 0.2, ascent=CLIMB), partial(family.cr_sam, lam=LAM)),
     "bsam+disam": (
         dj.bsam(

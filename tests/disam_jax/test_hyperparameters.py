@@ -91,6 +91,7 @@ ALWAYS |= {
     "ae_sam": {"threshold": -1e3},
     "gsam": {"alpha": 0.2},
     "bsam": {"num_examples": float("inf")},
+    "sampa": {"learning_rate": 0.1},
 }
 
 

@@ -7,9 +7,12 @@ import optax
 import pytest
 
 import disam_jax as dj
-from tests.methods import COMPOSED, METHODS, wants_micro_batches
+from tests.methods import COMPOSED, KINDS, METHODS, wants_micro_batches
+from tests.slow import slow_but
 
 ALL = {name: tx for name, (tx, _) in METHODS.items()} | COMPOSED
+# The steps are told nothing of complex numbers: one of each kind, and what looks at leaves.
+QUICK = {*KINDS, "asam", "layerwise_sam", "sam_on", "zsharp", "before genie", "polyak"}
 CENTERS = np.array([[0.5, -1.0], [2.0, 0.3], [-0.7, 0.1]])
 
 
@@ -46,7 +49,7 @@ def run(tx, micro_batches, params, to_complex, steps=3):
 @pytest.mark.parametrize(
     "name",
     # A complex leaf of one axis is a bias by its axes, and named like one of a norm.
-    [name for name in ALL if name not in ("masked", "noise_sam")],
+    slow_but(QUICK, [name for name in ALL if name not in ("masked", "noise_sam")]),
 )
 def test_complex_numbers_are_their_real_coordinates(x64, name):
     z = jnp.array([0.4 + 0.2j, -1.0 + 0.5j])

@@ -1,5 +1,7 @@
 """One step of the whole batch: at once, in micro-batches, over devices, scaled."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +55,11 @@ ONE_ABSENT = np.where(UNBALANCED == 1, 0, UNBALANCED)
 DOMAIN_IDS = {"balanced": BALANCED, "unbalanced": UNBALANCED, "one absent": ONE_ABSENT}
 
 
-def at_once(tx, examples):
+@functools.cache
+def at_once(method, ids):
+    """What the step of the whole batch gives and sees."""
+    tx, examples = METHODS[method], batch(DOMAIN_IDS[ids])
+
     def step(params):
         return tx.update(
             None,
@@ -64,7 +70,7 @@ def at_once(tx, examples):
             record=True,
         )
 
-    return jax.jit(step)(params())
+    return popped(jax.jit(step)(params()))
 
 
 def assert_same(found, expected, tolerance=1e-12):
@@ -98,8 +104,8 @@ def counts_of(micro_batches):
     + [("disam", "unbalanced", 3, True), ("sam", "unbalanced", 3, 2)],
 )
 def test_micro_batches_make_the_step_of_the_whole_batch(x64, method, ids, num, unroll):
-    tx, examples = METHODS[method], batch(DOMAIN_IDS[ids])
-    micro_batches = dj.micro_batches(examples, num)
+    tx = METHODS[method]
+    micro_batches = dj.micro_batches(batch(DOMAIN_IDS[ids]), num)
     step = jax.jit(
         lambda params: tx.update(
             None,
@@ -112,7 +118,7 @@ def test_micro_batches_make_the_step_of_the_whole_batch(x64, method, ids, num, u
             record=True,
         )
     )
-    assert_same(popped(step(params())), popped(at_once(tx, examples)))
+    assert_same(popped(step(params())), at_once(method, ids))
 
 
 def test_aux_of_micro_batches_is_stacked(x64):
@@ -125,7 +131,7 @@ def test_aux_of_micro_batches_is_stacked(x64):
 
 def test_without_weights_every_piece_and_domain_counts_alike(x64):
     micro_batches = dj.micro_batches(batch(BALANCED), 4)
-    tx = dj.disam(0.3, 0.4)
+    tx = METHODS["disam"]
     found = tx.update(
         None,
         tx.init(params()),
@@ -134,7 +140,7 @@ def test_without_weights_every_piece_and_domain_counts_alike(x64):
         micro_batches=micro_batches,
         record=True,
     )
-    assert_same(popped(found), popped(at_once(tx, batch(BALANCED))))
+    assert_same(popped(found), at_once("disam", "balanced"))
 
 
 def compiled(method, micro_batches):
@@ -250,12 +256,12 @@ def test_axis_name_makes_the_step_of_the_whole_batch(
         check_vma=check,
     )
     found = popped(jax.jit(over)(params(), examples))
-    assert_same(found, popped(at_once(tx, examples)))
+    assert_same(found, at_once(method, ids))
 
 
 def test_axis_name_of_pmap_and_vmap(x64):
     tx, examples = METHODS["disam"], batch(UNBALANCED)
-    expected = popped(at_once(tx, examples))
+    expected = at_once("disam", "unbalanced")
     parts = jax.tree.map(lambda x: x.reshape(4, -1, *x.shape[1:]), examples)
     for over in (jax.pmap, jax.vmap):
         step = jax.jit(over(sharded_step(tx), axis_name="data", in_axes=(None, 0)))
@@ -268,7 +274,7 @@ def test_axis_name_of_pmap_and_vmap(x64):
 
 def test_value_and_grad_takes_an_axis_name(x64):
     examples = batch(UNBALANCED)
-    tx = dj.disam(0.3, 0.4)
+    tx = METHODS["disam"]
     grad_fn = dj.value_and_grad(losses, tx, axis_name="data")
 
     def step(params, examples):
@@ -279,7 +285,7 @@ def test_value_and_grad_takes_an_axis_name(x64):
         return grads, seen
 
     over = jax.shard_map(step, mesh=mesh(4), in_specs=(P(), P("data")), out_specs=P())
-    assert_same(jax.jit(over)(params(), examples), popped(at_once(tx, examples)))
+    assert_same(jax.jit(over)(params(), examples), at_once("disam", "unbalanced"))
 
 
 @pytest.mark.parametrize("method", ["erm", "disam", "disam+sagm-pure"])
@@ -294,7 +300,7 @@ def test_a_loss_scale_changes_nothing_that_fits(x64, method):
         loss_scale=jnp.asarray(1024.0),
         record=True,
     )
-    assert_same(popped(found), popped(at_once(tx, examples)))
+    assert_same(popped(found), at_once(method, "unbalanced"))
 
 
 def test_another_loss_at_w_plus_eps(x64):

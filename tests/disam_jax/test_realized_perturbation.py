@@ -130,6 +130,7 @@ def test_which_methods_warn():
     """All whose eps `ascend` makes of length rho, also in units of the parameters' size."""
     own = {"gsam": {"alpha": 0.1}}
     own["bsam"] = {"num_examples": 1e4}
+    own["sampa"] = {"learning_rate": 0.1}
     own["wsam_decoupled"] = {"optimizer": optax.sgd(0.1), "learning_rate": 0.1}
     micro_batches = {"dgsam": {"micro_batches": jnp.zeros((2, 1))}}
     takes, silent = set(), set()
@@ -144,5 +145,5 @@ def test_which_methods_warn():
     assert len(takes) > 20
     # The first two move every parameter by rho, and by rho times its gradient; the others
     # scale directions of their own.
-    scaled = {"bilateral_sam", "cr_sam", "gam", "noise_sam", "bsam"}
+    scaled = {"bilateral_sam", "cr_sam", "gam", "noise_sam", "bsam", "tilted_sam"}
     assert silent == {"linf_sam", "unnormalized_sam"} | scaled

@@ -11,12 +11,28 @@ import pytest
 import disam_jax as dj
 from disam_jax import methods, testing
 from tests.methods import METHODS, wants_micro_batches
+from tests.slow import slow_but
+
+# `sharpness_aware` with another eps, combination or policy than others that are here.
+AS_SAM = {
+    "gsam", "sagm", "asam", "layerwise_sam", "linf_sam", "sam_on", "unnormalized_sam",
+    "spectral_sam", "le_sam", "fisher_sam", "zsharp", "friendly_sam",
+    "gradient_norm_penalty", "wsam", "stable_sam", "late_sam", "rst",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", slow_but(METHODS.keys() - AS_SAM, METHODS))
 def test_every_method_passes(name):
     tx, gradients = METHODS[name]
     testing.check(tx, gradients=gradients, micro_batches=wants_micro_batches(name))
+
+
+@pytest.mark.parametrize("name", sorted(AS_SAM))
+def test_another_eps_in_the_step_of_sam_passes(name):
+    tx, gradients = METHODS[name]
+    testing.check_zero_gradient(tx)
+    testing.check_dtypes(tx)
+    testing.check_cost(tx, gradients)
 
 
 def test_every_public_method_is_checked():

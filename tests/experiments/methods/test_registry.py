@@ -1,6 +1,8 @@
 """The table of methods, methods from elsewhere, and what each looks at."""
 
+import dataclasses
 import importlib.metadata
+import json
 import sys
 
 import jax
@@ -51,6 +53,7 @@ momentum_sam          | 1.000 | rho 0.5, decay 0.9
 noise_sam             | 1.000 | rho 0.05
 dgsam                 | 1.333 | rho 0.05
 async_sam             | 2.000 | rho 0.05
+sampa                 | 2.000 | rho 0.1, alpha 0.2
 adaptive_sam          | 2.000 | rho 0.5
 layerwise_sam         | 2.000 | rho 0.05
 linf_sam              | 2.000 | rho 0.0001
@@ -70,6 +73,7 @@ multi_step_sam        | 3.000 | rho 0.05, ascent_steps 2
 bilateral_sam         | 3.000 | rho 0.05
 cr_sam                | 3.000 | rho 0.05, alpha 0.1
 gam                   | 4.000 | rho 0.2, gamma 0.03
+tilted_sam            | 6.000 | rho 0.05, tilt 1.0
 group_dro             | 1.000 | dro_eta 0.01
 sam+group_dro         | 2.000 | rho 0.05, dro_eta 0.01
 and_mask              | 1.000 | agreement 1.0
@@ -80,6 +84,11 @@ gga_l                 | 1.000 | gamma 0.001
 fish                  | 1.000 | walk_rate 0.01
 pgrad                 | 1.000 | walk_rate 0.01
 disam+and_mask        | 3.333 | rho 0.05, agreement 1.0, lam 0.1, variance uniform
+genie                 | 1.000 | own_rate 0.015
+disam+genie           | 2.000 | rho 0.05, lam 0.1, variance uniform, own_rate 0.015
+bsam                  | 2.000 | rho 0.05, num_examples 10000.0, own_rate 0.5
+sassha                | 2.100 | rho 0.1, period 10, own_rate 0.15
+polyak_sam            | 2.000 | rho 0.05, own_rate 1.0
 disam+interval        | 1.200 | rho 0.05, period 5, lam 0.1, variance uniform
 disam+looksam         | 1.200 | rho 0.05, alpha 0.7, period 5, lam 0.1, variance uniform
 disam+part            | 1.250 | rho 0.05, fraction 0.25, lam 0.1, variance uniform
@@ -131,6 +140,21 @@ def test_a_budget_of_gradients_becomes_steps():
     assert steps("ksam", fraction=0.5) == 450
     with pytest.raises(ValueError, match=r"gradients must be at least 2, one step of sam"):
         with_steps(config_of("sam"), data, 0.5)
+
+
+def test_a_late_ascent_may_start_at_a_share_of_the_run():
+    late = config_of("late_sam", start=0.75, steps=40)
+    assert late.hyperparameters.start == 0.75
+    kept = json.dumps(dataclasses.asdict(config_of("late_sam", start=100.0)))
+    assert '"start": 100,' in kept  # a step, as in the runs of before
+    tx = METHODS["late_sam"].make(late.hyperparameters, run_steps=4)
+    w, norms = jnp.ones(2), []
+    state = tx.init(w)
+    for _ in range(4):
+        _, state = tx.update(None, state, w, loss_fn=lambda w: w @ w, record=True)
+        seen, state = dj.pop_evaluation(state)
+        norms.append(float(seen.perturbation_norm))
+    assert [norm > 0 for norm in norms] == [False, False, False, True]
 
 
 def config_of(method, **overrides):

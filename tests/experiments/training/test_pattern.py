@@ -19,6 +19,7 @@ from experiments.training.pattern import numbers_of, pattern
 from experiments.training.program import begin, make_program, shapes
 from experiments.training.step import compile_step, train_step
 from tests.experiments.training.test_step import BATCH, KEY, NAMES, SIZE
+from tests.slow import slow_but
 
 DATA = load("rotated_digits")
 SMALL = {
@@ -59,12 +60,6 @@ def config(method="disam+sagm", seed=0, unseen="75", **changes):
         seed=seed,
         overrides={**SMALL, **changes},
     )
-
-
-def slow_but(quick, methods):
-    """All of them, those that say least of them all in the slow tests."""
-    slow = pytest.mark.slow
-    return [name if name in quick else pytest.param(name, marks=slow) for name in methods]
 
 
 @pytest.mark.parametrize("method", slow_but({"erm", "sam", "disam+sagm"}, METHODS))
