@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import scalar
 
 import disam_jax as dj
 from experiments.devices import Layout
@@ -162,19 +164,29 @@ class MetricsLog:
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Appends one line; it is on the disk when this returns."""
+        """Appends one line; a process that is killed now does not lose it."""
         self.lines.append(line)
         if not self._writes:
             return
         with naming(self._path):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
-            os.fsync(self._file.fileno())
+        event = Summary()  # one for all: each costs more than what is in it
         for name, value in line.items():
             if name not in ("step", "kind"):
-                self._events.add_scalar(name, value, line["step"])
-        if line["kind"] != "train":  # a checkpoint follows, and a run goes on from there
-            self._events.flush()
+                event.MergeFrom(scalar(name, value))
+        self._events.file_writer.add_summary(event, line["step"])
+
+    def keep(self) -> None:
+        """All lines are on the disk when this returns, and the machine may fail.
+
+        A checkpoint follows, from which the run will go on, and what it asks of the lines.
+        """
+        if not self._writes:
+            return
+        with naming(self._path):
+            os.fsync(self._file.fileno())
+        self._events.flush()
 
     def close(self) -> None:
         """Ends the files."""
