@@ -220,12 +220,11 @@ def _print(
     first, out = comparison.configs[0], asked.out
     if rows:
         console.print(_table(asked.data, rows))
+        console.print(verdict(rows), style="bold")
         console.print(comparison.about, MORE)
-        console.print(verdict(rows))
     console.print(protocol_line(first))
     console.print(f"Report: {out / 'report.md'}   numbers: {out / 'results.json'}")
-    steps = max(config.preset.steps for config in comparison.configs)
-    console.print(_fuller(comparison.records, asked, steps))
+    console.print(_fuller(comparison, asked))
     console.print(f"This call took {seconds:.0f} s.")
     for config, why in comparison.failures:
         console.print(f"{config.name} did not finish:", style="red", end=" ")
@@ -245,13 +244,14 @@ def _table(data: str, rows: Sequence[Row]) -> Table:
     return table
 
 
-def _fuller(records: list[dict[str, Any]], asked: Asked, steps: int) -> str:
-    """What five times the steps and five seeds would take on this machine."""
-    seconds = sum(record["seconds_per_step"] or 0.0 for record in records)
-    minutes = seconds * 5 * steps * 5 / asked.seeds / (asked.jobs or 1) / 60
+def _fuller(comparison: Comparison, asked: Asked) -> str:
+    """What more seeds would take on this machine: intervals shrink with their number."""
+    seconds = sum((r["seconds_per_step"] or 0.0) * r["steps"] for r in comparison.records)
+    seeds = 2 * max(5, asked.seeds)
+    minutes = seconds * seeds / asked.seeds / (asked.jobs or 1) / 60
     return (
-        f"A fuller run, --seeds 5 --steps {5 * steps}, would take about {minutes:.0f} "
-        "minutes on this machine."
+        f"A fuller run, --seeds {seeds}, would take about {minutes:.0f} minutes on this "
+        "machine."
     )
 
 

@@ -58,7 +58,7 @@ def differences(rows: Sequence[Row], path: Path) -> None:
       path: of the PNG.
     """
     first, *others = rows
-    groups = {"all unseen domains": [row.per_seed for row in rows]}
+    groups = {"all unseen": [row.per_seed for row in rows]}
     groups |= {f"unseen: {d}": [row.scores[d] for row in rows] for d in first.scores}
     height = 0.23 * len(groups) * (len(rows) + 0.4) + 0.8
     figure, panel = plt.subplots(figsize=(NARROW, height), layout="constrained")
@@ -208,7 +208,9 @@ def spread(
     above.set_ylabel("nats")
     above.set_title(f"{label(first)}: std of the source domains' losses", loc="left")
     below.axhline(1, color=color_of(first), linewidth=1, zorder=0)
-    below.set_title(f"divided by {label(first)}'s; band: 95 % over seeds", loc="left")
+    below.set_title(
+        f"divided by {label(first)}'s (band: 95 %); below 1: closer", loc="left"
+    )
     below.set_xlabel("step")
     legend(below)
     save(figure, path)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
-from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import scalar
 
 import disam_jax as dj
@@ -171,11 +170,13 @@ class MetricsLog:
         with naming(self._path):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
-        event = Summary()  # one for all: each costs more than what is in it
-        for name, value in line.items():
-            if name not in ("step", "kind"):
-                event.MergeFrom(scalar(name, value))
-        self._events.file_writer.add_summary(event, line["step"])
+        # One event for all numbers of a line: an event costs more than what is in it.
+        numbers = [scalar(k, v) for k, v in line.items() if k not in ("step", "kind")]
+        for other in numbers[1:]:
+            numbers[0].MergeFrom(other)
+        writer = self._events.file_writer
+        assert writer is not None  # until it is closed
+        writer.add_summary(numbers[0], line["step"])
 
     def keep(self) -> None:
         """All lines are on the disk when this returns, and the machine may fail.
