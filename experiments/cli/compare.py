@@ -111,7 +111,7 @@ def compare_command(
         warn_of_perturbations(configs)
     started = time.perf_counter()
     if asked.jobs is None and not asked.vectorize and machines == Machines():
-        jobs = fitting_jobs(configs, opened, asked.out, layout)
+        jobs = fitting_jobs(configs, opened, layout)
         asked = dataclasses.replace(asked, jobs=jobs)
     train_all = _way_to_train(asked, where, layout)
     comparison, rows = _compare(asked, configs, opened, layout, train_all)

@@ -32,7 +32,7 @@ class RunGivenUpError(RuntimeError):
 
 
 def fitting_jobs(
-    configs: Sequence[RunConfig], data: DomainData | Prepared, out: Path, layout: Layout
+    configs: Sequence[RunConfig], data: DomainData | Prepared, layout: Layout
 ) -> int:
     """How many processes train a matrix where nobody says it.
 
@@ -42,7 +42,6 @@ def fitting_jobs(
     Args:
       configs: of the runs, finished or not.
       data: that they name.
-      out: the folder of the comparison.
       layout: the devices.
 
     Returns:
@@ -52,8 +51,8 @@ def fitting_jobs(
     pixels = [batch_examples(c, data) * c.preset.image_size**2 for c in configs]
     if platforms != ["cpu"] or isinstance(data, Prepared) or max(pixels) >= SMALL:
         return 1
-    missing = sum(c.preset.steps for c in configs if _result(out, c) is None)
-    return max(1, min(usable_cores(), missing // ENOUGH))
+    steps = sum(config.preset.steps for config in configs)
+    return max(1, min(usable_cores(), steps // ENOUGH))
 
 
 def side_by_side(jobs: int, where: Where) -> TrainAll:

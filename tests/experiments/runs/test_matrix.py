@@ -13,8 +13,8 @@ from experiments.cli.app import app
 from experiments.config.run import make_config
 from experiments.data import load
 from experiments.data.opening import Where
-from experiments.devices import Layout, one_device
-from experiments.files import read_json, write_json
+from experiments.devices import Layout
+from experiments.files import read_json
 from experiments.runs import matrix
 from experiments.runs.matrix import ENOUGH, fitting_jobs, side_by_side
 from experiments.runs.records import Records, read_records
@@ -203,23 +203,11 @@ STEPS = {"steps": ENOUGH}
         (STEPS, (GPU,), 1),
     ],
 )
-def test_small_steps_of_a_cpu_are_taken_side_by_side(
-    tmp_path, monkeypatch, changes, devices, jobs
-):
+def test_small_steps_of_a_cpu_are_taken_side_by_side(monkeypatch, changes, devices, jobs):
     monkeypatch.setattr(matrix, "usable_cores", lambda: 4)
     asked = configs(**changes)
     data = load("rotated_digits")
-    assert fitting_jobs(asked, data, tmp_path, Layout(devices)) == jobs
-
-
-def test_finished_runs_ask_for_no_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(matrix, "usable_cores", lambda: 4)
-    asked = configs(**STEPS)
-    for config in asked:
-        folder = tmp_path / "runs" / config.name
-        folder.mkdir(parents=True)
-        write_json(folder / "result.json", {})
-    assert fitting_jobs(asked, load("rotated_digits"), tmp_path, one_device()) == 1
+    assert fitting_jobs(asked, data, Layout(devices)) == jobs
 
 
 @pytest.mark.parametrize(

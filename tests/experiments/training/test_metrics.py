@@ -3,7 +3,7 @@
 import json
 import struct
 
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
 from experiments.devices import one_device
 from experiments.training.metrics import MetricsLog
