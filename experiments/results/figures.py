@@ -208,9 +208,8 @@ def spread(
     above.set_ylabel("nats")
     above.set_title(f"{label(first)}: std of the source domains' losses", loc="left")
     below.axhline(1, color=color_of(first), linewidth=1, zorder=0)
-    below.set_title(
-        f"divided by {label(first)}'s (band: 95 %); below 1: closer", loc="left"
-    )
+    below.set_title(f"divided by {label(first)}'s (band: 95 % over seeds)", loc="left")
+    below.set_ylabel("ratio, below 1: closer")
     below.set_xlabel("step")
     legend(below)
     save(figure, path)
