@@ -24,9 +24,9 @@ from experiments.data.opening import Where
 from experiments.data.prepare import Prepared
 from experiments.devices import Layout
 from experiments.methods import find_method
-from experiments.results.report import headline, write_report
+from experiments.results.report import headline, verdict, write_report
 from experiments.results.summary import Row
-from experiments.runs.matrix import side_by_side
+from experiments.runs.matrix import ENOUGH, SMALL, fitting_jobs, side_by_side
 from experiments.runs.node import leaving_memory
 from experiments.training.compare import (
     Comparison,
@@ -37,6 +37,8 @@ from experiments.training.compare import (
 )
 from experiments.training.feed import batch_examples, with_steps
 from experiments.training.population import train_together
+
+MORE = "More is better; differences are paired by seed, with 95 % intervals (Holm)."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +70,14 @@ class Asked(TrainedOn):
         ),
     ] = None
     jobs: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
-            help="Processes that train at once, each a run on a device of its own.",
+            help="Processes that train at once, each a run on a device of its own "
+            "(default: 1; on a CPU, where a batch has fewer than "
+            f"{SMALL:,} pixels, one for each core and each {ENOUGH:,} steps to take).",
         ),
-    ] = 1
+    ] = None
     vectorize: Annotated[
         bool,
         typer.Option(
@@ -106,6 +110,9 @@ def compare_command(
     if layout.writes:
         warn_of_perturbations(configs)
     started = time.perf_counter()
+    if asked.jobs is None and not asked.vectorize and machines == Machines():
+        jobs = fitting_jobs(configs, opened, layout)
+        asked = dataclasses.replace(asked, jobs=jobs)
     train_all = _way_to_train(asked, where, layout)
     comparison, rows = _compare(asked, configs, opened, layout, train_all)
     if layout.writes:
@@ -116,7 +123,7 @@ def compare_command(
 
 def _start(asked: Asked, machines: Machines) -> Layout:
     """The devices of this process; beside others that train it only looks at one."""
-    if asked.jobs == 1:
+    if asked.jobs in (None, 1):
         return cli_machines.start(machines)
     given = {
         "vectorize": asked.vectorize,
@@ -140,7 +147,8 @@ def _start(asked: Asked, machines: Machines) -> Layout:
 def _way_to_train(asked: Asked, where: Where, layout: Layout) -> TrainAll:
     if asked.vectorize:
         return train_together
-    return side_by_side(asked.jobs, where) if asked.jobs > 1 else one_after_another(layout)
+    jobs = asked.jobs or 1
+    return side_by_side(jobs, where) if jobs > 1 else one_after_another(layout)
 
 
 def _configs(
@@ -188,7 +196,8 @@ def _compare(
         cli_machines.alone(layout, asked.out),
         bars(layout) as progress,
     ):
-        bar = progress.add_task(f"{len(configs)} runs", total=total, note="")
+        at_once = f", {asked.jobs} at once" if (asked.jobs or 1) > 1 else ""
+        bar = progress.add_task(f"{len(configs)} runs{at_once}", total=total, note="")
 
         def watch(config: RunConfig, step: int, line: dict) -> None:
             if step == config.preset.steps != finished.get(config.name):
@@ -208,13 +217,14 @@ def _compare(
 def _print(
     asked: Asked, comparison: Comparison, rows: Sequence[Row], seconds: float
 ) -> None:
+    first, out = comparison.configs[0], asked.out
     if rows:
         console.print(_table(asked.data, rows))
-    first, out = comparison.configs[0], asked.out
+        console.print(verdict(rows), style="bold")
+        console.print(comparison.about, MORE)
     console.print(protocol_line(first))
     console.print(f"Report: {out / 'report.md'}   numbers: {out / 'results.json'}")
-    steps = max(config.preset.steps for config in comparison.configs)
-    console.print(_fuller(comparison.records, asked.seeds, steps))
+    console.print(_fuller(comparison, asked))
     console.print(f"This call took {seconds:.0f} s.")
     for config, why in comparison.failures:
         console.print(f"{config.name} did not finish:", style="red", end=" ")
@@ -234,13 +244,14 @@ def _table(data: str, rows: Sequence[Row]) -> Table:
     return table
 
 
-def _fuller(records: list[dict[str, Any]], seeds: int, steps: int) -> str:
-    """What five times the steps and five seeds would take on this machine."""
-    seconds = sum(record["seconds_per_step"] or 0.0 for record in records)
-    minutes = seconds * 5 * steps * 5 / seeds / 60
+def _fuller(comparison: Comparison, asked: Asked) -> str:
+    """What more seeds would take on this machine: intervals shrink with their number."""
+    seconds = sum((r["seconds_per_step"] or 0.0) * r["steps"] for r in comparison.records)
+    seeds = 2 * max(5, asked.seeds)
+    minutes = seconds * seeds / asked.seeds / (asked.jobs or 1) / 60
     return (
-        f"A fuller run, --seeds 5 --steps {5 * steps}, would take about {minutes:.0f} "
-        "minutes on this machine."
+        f"A fuller run, --seeds {seeds}, would take about {minutes:.0f} minutes on this "
+        "machine."
     )
 
 

@@ -12,7 +12,6 @@ matplotlib.use("Agg")  # no screen is needed
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import Normalize
-from matplotlib.lines import Line2D
 
 from experiments.files import writing
 from experiments.methods.registry import METHODS
@@ -48,7 +47,7 @@ def label(method: str) -> str:
     return method.upper().replace("_", " ")
 
 
-HOW = "95 % intervals, paired by seed; open: not told apart"
+HOW = "95 % intervals, paired by seed; open circle: not told apart"
 
 
 def differences(rows: Sequence[Row], path: Path) -> None:
@@ -59,15 +58,15 @@ def differences(rows: Sequence[Row], path: Path) -> None:
       path: of the PNG.
     """
     first, *others = rows
-    groups = {"all unseen domains": [row.per_seed for row in rows]}
-    groups |= {d: [row.scores[d] for row in rows] for d in first.scores}
+    groups = {"all unseen": [row.per_seed for row in rows]}
+    groups |= {f"unseen: {d}": [row.scores[d] for row in rows] for d in first.scores}
     height = 0.23 * len(groups) * (len(rows) + 0.4) + 0.8
     figure, panel = plt.subplots(figsize=(NARROW, height), layout="constrained")
     names: dict[float, str] = {}
     at, reach = 0.0, 1.0
     for name, scores in groups.items():
         mean = 100 * np.mean(list(scores[0].values()))
-        head = f"{name}, {label(first.method)} {mean:.1f} %"
+        head = f"{name} ({label(first.method)}: {mean:.1f} %)"
         panel.text(
             -0.3, at, head, va="center", fontweight="bold",
             transform=panel.get_yaxis_transform(),
@@ -80,7 +79,11 @@ def differences(rows: Sequence[Row], path: Path) -> None:
                 seeds = 100 * np.array(difference.values)
                 panel.plot(seeds, np.full(len(seeds), at - 0.3), ".", ms=3, color="#999999")
                 _draw_difference(panel, at, difference, color_of(row.method))
-                reach = max(reach, 1.1 * abs(seeds).max())
+                found = difference.estimate
+                ends = 105 * max(abs(found.low), abs(found.high))
+                reach = max(
+                    reach, min(ends, 2.5 * abs(seeds).max()), 1.1 * abs(seeds).max()
+                )
         at -= 1.4
     panel.set_yticks(list(names), list(names.values()))
     panel.set_ylim(at + 0.8, 0.6)
@@ -117,6 +120,14 @@ def ranking(rows: Sequence[Row], path: Path) -> None:
     _finish(figure, panel, rows[0], reach, path)
 
 
+def _reach(difference: Difference) -> float:
+    """How far from 0 a difference is drawn, in points; two seeds' interval may be huge."""
+    found, seeds = difference.estimate, 110 * float(np.abs(difference.values).max())
+    if found.count < 2:
+        return seeds
+    return max(seeds, min(105 * max(abs(found.low), abs(found.high)), 2.5 * seeds))
+
+
 def _draw_difference(panel: Any, at: float, difference: Difference, color: Any) -> None:
     found = difference.estimate
     if found.count > 1:
@@ -131,47 +142,43 @@ def _finish(figure: Any, panel: Any, first: Row, reach: float, path: Path) -> No
     panel.spines["left"].set_visible(False)
     panel.tick_params(axis="y", length=0)
     panel.set_xlim(-reach, reach)
-    panel.set_xlabel(f"points above or below {label(first.method)}")
-    figure.suptitle(HOW, fontsize=9)
+    panel.set_xlabel(f"accuracy less {label(first.method)}'s (points)")
+    better = f"Right of the line: better than {label(first.method)} on unseen domains"
+    figure.suptitle(f"{better}\n{HOW}", fontsize=9)
     save(figure, path)
 
 
 def convergence(
     curves: Curves, methods: Sequence[str], unseen: Sequence[str], path: Path
 ) -> None:
-    """Training loss of every source domain, means over seeds: paper Fig. 1b and 7.
+    """Training loss of every source domain, means over runs: paper Fig. 1b and 7.
 
     Args:
       curves: run name (`method/unseen/seedN`) -> lines of metrics.
-      methods: a dash each.
-      unseen: the domains left out, a panel each.
+      methods: a panel each.
+      unseen: the domains left out, in the order that the others are told in.
       path: of the PNG.
     """
     figure, axes = plt.subplots(
-        len(unseen),
+        len(methods),
         1,
-        figsize=(NARROW, 1.5 * len(unseen) + 1.2),
+        figsize=(NARROW, 1.5 * len(methods) + 1.2),
         sharex=True,
+        sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    colors: dict[str, Any] = {}
-    for panel, left_out in zip(axes[:, 0], unseen, strict=True):
-        for dash, method in zip(LINES, methods, strict=False):
-            steps, losses = mean_losses(curves, method, left_out)
-            for domain, loss in losses.items():
-                color = colors.setdefault(domain, PALETTE[(len(colors) + 1) % len(PALETTE)])
-                panel.plot(steps, loss, linestyle=dash, color=color, linewidth=1.2)
-        panel.set_title(f"{left_out} unseen", loc="left")
+    for panel, method in zip(axes[:, 0], methods, strict=True):
+        steps, losses = mean_losses(curves, method)
+        names = [name for name in dict.fromkeys((*unseen, *losses)) if name in losses]
+        for i, name in enumerate(names):
+            color = PALETTE[(i + 1) % len(PALETTE)]
+            panel.plot(steps, losses[name], color=color, linewidth=1.2, label=name)
+        panel.set_title(label(method), loc="left")
     axes[-1, 0].set_xlabel("step")
     figure.supylabel("training loss (nats)", fontsize=9)
-    order = [name for name in dict.fromkeys((*unseen, *colors)) if name in colors]
-    keys = [Line2D([], [], color=colors[name], label=name) for name in order]
-    keys += [
-        Line2D([], [], color="#222222", linestyle=dash, label=label(method))
-        for dash, method in zip(LINES, methods, strict=False)
-    ]
-    figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
+    style = {"loc": "outside lower center", "ncols": 4, "title": "source domain"}
+    legend(axes[0, 0], figure, **style)
     save(figure, path)
 
 
@@ -194,16 +201,16 @@ def spread(
     if spreads:
         steps = list(next(iter(spreads.values())))
         means = np.mean([[own[step] for step in steps] for own in spreads.values()], axis=0)
-        above.plot(steps, means, color=color_of(first), label=label(first))
+        above.plot(steps, means, color=color_of(first))
     for method, dash in zip(others, LINES, strict=False):
         _ratio(below, loss_spreads(curves, method, unseen), spreads, method, dash)
     above.set_ylim(bottom=0)
     above.set_ylabel("nats")
-    above.set_title("std of the source domains' losses", loc="left")
+    above.set_title(f"{label(first)}: std of the source domains' losses", loc="left")
     below.axhline(1, color=color_of(first), linewidth=1, zorder=0)
-    below.set_title(f"ratio to {label(first)}, band: 95 % over seeds", loc="left")
+    below.set_title(f"divided by {label(first)}'s (band: 95 % over seeds)", loc="left")
+    below.set_ylabel("ratio, below 1: closer")
     below.set_xlabel("step")
-    legend(above)
     legend(below)
     save(figure, path)
 
@@ -242,21 +249,19 @@ def loss_spreads(curves: Curves, method: str, unseen: Sequence[str]) -> Spreads:
     }
 
 
-def mean_losses(
-    curves: Curves, method: str, unseen: str
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Steps [T], and the training loss [T] of each source domain, means over seeds."""
-    runs = [
-        _train_lines(lines)
-        for name, lines in curves.items()
-        if name.rsplit("/", 1)[0] == f"{method}/{unseen}"
-    ]
+def mean_losses(curves: Curves, method: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Steps [T], and a method's training loss [T] on each source domain.
+
+    It is the mean over the runs that train on the domain: over seeds and unseen domains.
+    """
+    own = [name for name in curves if name.rsplit("/", 2)[0] == method]
+    runs = [_train_lines(curves[name]) for name in own]
     if not runs:
         return np.zeros(0), {}
-    keys = [key for key in runs[0][0] if key.startswith("loss/")]
+    keys = dict.fromkeys(k for run in runs for k in run[0] if k.startswith("loss/"))
     return np.array([line["step"] for line in runs[0]]), {
         key.removeprefix("loss/"): np.mean(
-            [[line[key] for line in run] for run in runs], axis=0
+            [[line[key] for line in run] for run in runs if key in run[0]], axis=0
         )
         for key in keys
     }

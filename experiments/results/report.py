@@ -15,21 +15,26 @@ from experiments.training.compare import Comparison
 from experiments.training.metrics import AVERAGES
 from experiments.training.numerics import environment
 
+SHARED = """\
+Unseen concepts: images of the unseen domain that show what was trained on in no domain. All
+images: also those that show what was trained on in another domain."""
+
+NOT_SHARED = """\
+Unseen domain: all images of it; no domain shows what another one does."""
+
 LEGEND = """\
-Unseen concepts: images of the unseen domain that show what was trained on in no domain;
-where the domains share no concept that is all of them. All images: also those that show
-what was trained on in another domain. In-domain: the held-out parts of the source domains.
-All are means over the unseen domains at the last step: nothing was selected. Beside them
-the paired difference in accuracy on unseen concepts to the first method, seed by seed, with
-its 95 % interval. Not told apart: it may be chance, at 5 % for all methods together (Holm).
-Loss spread: standard deviation over the source domains of the training loss, mean of the
-last logged steps. Gradients: steps times gradients of a whole batch per step."""
+In-domain: the held-out parts of the source domains. More is better. All are means over the
+unseen domains at the last step: nothing was selected. Beside them the paired difference to
+the first method, seed by seed, with its 95 % interval. Not told apart: it may be chance, at
+5 % for all methods together (Holm). Loss spread: standard deviation over the source domains
+of the training loss, mean of the last logged steps. Gradients: steps times gradients of a
+whole batch per step."""
 
 FIGURE = """\
 ![Differences in accuracy](accuracy.png)
 
-Accuracy on unseen concepts less that of the first method: the mean with its 95 % interval
-and, of few methods, a dot per seed."""
+Accuracy less that of the first method, on all unseen domains and on each: the mean with its
+95 % interval and, of few methods, a dot per seed."""
 
 SELECTION = """\
 Accuracy on the scored part of the unseen domain (`python -m experiments table` prints it):
@@ -102,15 +107,38 @@ def headline(rows: Sequence[Row]) -> tuple[Column, ...]:
         "loss spread",
         lambda row: row.loss_spread.plain() if row.loss_spread else "",
     )
+    shared = _share_concepts(rows)
+    scored = "unseen concepts %" if shared else "unseen domain %"
+    whole: Column = ("all images %", lambda row: row.out_of_domain.percent())
     return (
         METHOD,
-        ("unseen concepts %", lambda row: row.unseen_concepts.percent()),
+        (scored, lambda row: row.unseen_concepts.percent()),
         less,
-        ("all images %", lambda row: row.out_of_domain.percent()),
+        *([whole] if shared else []),
         IN_DOMAIN,
         spread,
         gradients,
     )
+
+
+def _share_concepts(rows: Sequence[Row]) -> bool:
+    """Whether some images of an unseen domain show what was trained on in another one."""
+    return any(row.unseen_concepts != row.out_of_domain for row in rows)
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """What the differences to the first method tell, in a line; empty of one method."""
+    first = figures.label(rows[0].method)
+    told: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
+    for row in rows:
+        if row.difference:
+            mean = row.difference.estimate.mean
+            way = "above" if mean > 0 else "below"
+            way = way if row.difference.told_apart else "not told apart from"
+            told[way].append(f"{figures.label(row.method)} {100 * mean:+.1f}")
+    parts = [f"{way} {first}: {', '.join(names)}" for way, names in told.items() if names]
+    found = "; ".join(parts)
+    return f"{found[0].upper()}{found[1:]} (points, on unseen domains)." if found else ""
 
 
 def _half_column(rule: str, half: str) -> Column:
@@ -145,7 +173,7 @@ def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 def _domain_columns(rows: Sequence[Row]) -> list[Column]:
     def column(domain: str) -> Column:
-        return f"{domain} %", lambda row: row.by_domain[domain].percent()
+        return domain, lambda row: row.by_domain[domain].percent()
 
     average: Column = ("average", lambda row: row.unseen_concepts.percent())
     worst: Column = ("worst", lambda row: row.worst_domain[0])
@@ -169,7 +197,7 @@ def _selection_columns(rows: Sequence[Row]) -> list[Column]:
 def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
     parts = [f"# {comparison.configs[0].data}: leave one domain out"]
     if rows:
-        parts += _tables(rows)
+        parts += [_what_was_done(comparison, rows), *_tables(rows)]
     if _trained(rows) and len(rows) <= len(figures.COLORS):
         parts.append(CURVES)
     if comparison.failures:
@@ -180,18 +208,30 @@ def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
     return "\n\n".join([*parts, *_how_it_was_made(comparison, command)]) + "\n"
 
 
-def _tables(rows: Sequence[Row]) -> list[str]:
-    selected = _selection_columns(rows)
-    scored = "all images" if rows[0].halves else "unseen concepts"
-    return [
+def _what_was_done(comparison: Comparison, rows: Sequence[Row]) -> str:
+    noise = 100 * comparison.configs[0].preset.label_noise
+    said = [
+        comparison.about,
+        f"{noise:.0f} % of the training labels are wrong." if noise else "",
         "Each method is trained on all domains but one and tested on that one; "
         f"seeds: {rows[0].seeds}; mean ± standard deviation over seeds.",
+    ]
+    return " ".join(sentence for sentence in said if sentence)
+
+
+def _tables(rows: Sequence[Row]) -> list[str]:
+    selected = _selection_columns(rows)
+    shared = _share_concepts(rows)
+    scored = "unseen concepts" if shared and not rows[0].halves else "all images"
+    told = verdict(rows)
+    return [
+        *([f"**{told}**"] if told else []),
         _table(headline(rows), rows),
-        LEGEND,
+        f"{SHARED if shared else NOT_SHARED}\n{LEGEND}",
         *([FIGURE] if len(rows) > 1 else []),
         *_open_classes(rows),
         "## By unseen domain",
-        f"Accuracy on {scored} of the unseen domain.",
+        f"Accuracy in % on {scored} of each domain, when it was the one left out.",
         _table(_domain_columns(rows), rows),
         *(["## By selection rule", SELECTION, _table(selected, rows)] if selected else []),
     ]
@@ -202,12 +242,13 @@ CURVES = """\
 
 ![Spread of the domain losses](spread.png)
 
-Above the standard deviation over the source domains of the first method's training loss;
-below that of the others divided by it, seed by seed.
+Above how far the losses of the source domains lie apart, their standard deviation, under
+the first method; below that of the others divided by it, seed by seed: under 1 they lie
+closer together.
 
 ![Convergence of the source domains](convergence.png)
 
-The training loss of each source domain, mean over seeds; a dash for each method."""
+The training loss of each source domain: means over the runs that are trained on it."""
 
 
 def _how_it_was_made(comparison: Comparison, command: str) -> list[str]:

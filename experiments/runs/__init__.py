@@ -8,6 +8,7 @@ node.py            a supervisor that keeps several of them alive
 engines/           what starts nodes on a cluster
 status.py          how far a plan is
 compiled.py        compiled programs, by kind of machine
+cores.py           how many cores there are to train on
 
 sweep.py           the plan of a search, as its folder holds it
 sweep_planning.py  how it is made

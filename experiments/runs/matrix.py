@@ -10,19 +10,49 @@ from experiments.config.run import RunConfig
 from experiments.data import DomainData
 from experiments.data.opening import Where, open_same_data
 from experiments.data.prepare import Prepared
+from experiments.devices import Layout
 from experiments.fields import digest
+from experiments.runs.cores import usable_cores
 from experiments.runs.node import run_node
 from experiments.runs.plan import Outcome, Plan, Stop, Trainer
 from experiments.runs.records import DIVERGED, FINISHED, GIVEN_UP, read_records
 from experiments.training import compare
 from experiments.training.compare import TrainAll, Watch
+from experiments.training.feed import batch_examples
 from experiments.training.loop import train_claimed
 from experiments.training.metrics import RunDivergedError
 from experiments.training.run_folder import read_result
 
+SMALL = 2**18  # pixels of a batch: one core is what a step of fewer keeps busy
+ENOUGH = 1000  # steps that make up for the seconds in which a process begins and compiles
+
 
 class RunGivenUpError(RuntimeError):
     """The process that trained a run ended again and again."""
+
+
+def fitting_jobs(
+    configs: Sequence[RunConfig], data: DomainData | Prepared, layout: Layout
+) -> int:
+    """How many processes train a matrix where nobody says it.
+
+    On a CPU whose runs have small steps, of fewer than `SMALL` pixels, it is one for each
+    core, and at least `ENOUGH` steps for each of them; else one for all.
+
+    Args:
+      configs: of the runs, finished or not.
+      data: that they name.
+      layout: the devices.
+
+    Returns:
+      The number, at least 1.
+    """
+    platforms = [device.platform for device in layout.devices]
+    pixels = [batch_examples(c, data) * c.preset.image_size**2 for c in configs]
+    if platforms != ["cpu"] or isinstance(data, Prepared) or max(pixels) >= SMALL:
+        return 1
+    steps = sum(config.preset.steps for config in configs)
+    return max(1, min(usable_cores(), steps // ENOUGH))
 
 
 def side_by_side(jobs: int, where: Where) -> TrainAll:

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runs.compiled import keep_compiled
+from experiments.runs.cores import usable_cores
 from experiments.runs.plan import Plan
 from experiments.runs.records import Records, node_name
 from experiments.runs.worker import RunFailedError, work
@@ -70,10 +72,11 @@ def _remove_what_is_left(plan: Plan, records: Records) -> None:
 class _Process:
     """A process that trains, and what it has told."""
 
-    def __init__(self, plan: Plan, log: Path, slot: int, jobs: int) -> None:
+    def __init__(self, plan: Plan, log: Path, slot: int, jobs: int, begin: float) -> None:
         self.slot = slot
         self.told, telling = SPAWN.Pipe(duplex=False)
-        self.process = SPAWN.Process(target=_work, args=(plan, log, telling), daemon=True)
+        args = plan, log, telling, (begin + slot / jobs) % 1
+        self.process = SPAWN.Process(target=_work, args=args, daemon=True)
         with _without_ctrl_c(), _changed(os.environ, of_slot(slot, jobs)):
             self.process.start()
         telling.close()
@@ -94,6 +97,8 @@ class _Node:
         self._log = plan.logs / f"{node_name()}.log"
         self._failed: dict[str, str] = {}  # since the last run that ended: id -> why
         self._stillborn = 0
+        # Anywhere, for other nodes may work on the plan; its processes begin far apart.
+        self._at = random.SystemRandom().random()
 
     def run(self, stop: Callable[[], bool], watch: Callable[[], None]) -> None:
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +121,7 @@ class _Node:
             raise
 
     def _begin(self, slot: int) -> _Process:
-        return _Process(self._plan, self._log, slot, self._jobs)
+        return _Process(self._plan, self._log, slot, self._jobs, self._at)
 
     def _look(self, each: _Process, stopping: bool) -> _Process | None:
         """The process, or the one in its place; None where no more is to do."""
@@ -155,7 +160,7 @@ class _Node:
             raise what
 
 
-def _work(plan: Plan, log: Path, telling: Connection) -> None:
+def _work(plan: Plan, log: Path, telling: Connection, begin: float) -> None:
     """What a process of a node does."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGUSR2):
@@ -174,7 +179,7 @@ def _work(plan: Plan, log: Path, telling: Connection) -> None:
     try:
         keep_compiled(plan.folder / "compiled")
         _write(log, f"environment {environment()}")
-        work(plan, stopping.is_set, tell)
+        work(plan, stopping.is_set, tell, begin)
     except RunFailedError as error:
         traceback.print_exc()
         telling.send(("failed", error.args))
@@ -201,9 +206,7 @@ def default_jobs() -> int:
     A process is not bound to its core: the last digits of a sum depend on how many there
     are, and a run shall not depend on how many others are trained beside it.
     """
-    cores = len(os.sched_getaffinity(0))
-    allocated = int(os.environ.get("SLURM_CPUS_ON_NODE", cores))
-    return len(visible_gpus()) or min(cores, allocated)
+    return len(visible_gpus()) or usable_cores()
 
 
 def visible_gpus() -> list[str]:

@@ -22,6 +22,7 @@ def work(
     plan: Plan,
     stop: Callable[[], bool] = lambda: False,
     log: Callable[[str], None] = lambda line: None,
+    begin: float | None = None,
 ) -> None:
     """Trains the runs of a plan, those that no other process trains, until all ended.
 
@@ -29,13 +30,15 @@ def work(
       plan: of the runs.
       stop: whether to stop; a run that is being trained is kept as it stands.
       log: called with a line for every start and every end.
+      begin: at which share of the plan, in [0, 1); None is anywhere. Processes that begin
+        apart seldom meet, and go on with programs that they have compiled.
 
     Raises:
       RunFailedError: something went wrong in a run, which keeps its last checkpoint.
       OSError: a file cannot be written, as on a full disk.
     """
     train = plan.open()
-    worker = _Worker(plan, train, stop, log)
+    worker = _Worker(plan, train, stop, log, begin)
     while not stop() and (run := worker.claim()) is not None:
         worker.train(run)
 
@@ -44,7 +47,12 @@ class _Worker:
     """One process's way through a plan."""
 
     def __init__(
-        self, plan: Plan, train: Trainer, stop: Stop, log: Callable[[str], None]
+        self,
+        plan: Plan,
+        train: Trainer,
+        stop: Stop,
+        log: Callable[[str], None],
+        begin: float | None,
     ) -> None:
         self._plan = plan
         self._train = train
@@ -53,9 +61,8 @@ class _Worker:
         self._records = Records(plan.records)
         self._claims = Claims(plan.claims, plan.lease)
         self._order = list(plan.runs)
-        # From anywhere, and on from there: processes seldom meet, and go on with programs
-        # that they have compiled.
-        self._next = random.SystemRandom().randrange(max(1, len(self._order)))
+        begin = random.SystemRandom().random() if begin is None else begin
+        self._next = int(begin * len(self._order))
 
     def claim(self) -> str | None:
         """The next run that is this process's; None where all ended, or it is to stop."""

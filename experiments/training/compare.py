@@ -36,12 +36,14 @@ class Comparison:
       records: one per finished run, in the order of the configs.
       failures: (run, reason) of the runs that diverged, or were given up.
       curves: run -> its lines of metrics.
+      about: the data, what they are and what guessing would reach.
     """
 
     configs: list[RunConfig]
     records: list[dict[str, Any]]
     failures: list[tuple[RunConfig, str]]
     curves: dict[str, list[dict[str, Any]]]
+    about: str = ""
 
 
 def one_after_another(layout: Layout | None = None) -> TrainAll:
@@ -105,7 +107,14 @@ def run_matrix(
         records.append(outcome | setup)
         watch(config, config.preset.steps, {})
         curves[config.name] = read_metrics(out / "runs" / config.name)
-    return Comparison(configs, records, failures, curves)
+    return Comparison(configs, records, failures, curves, _about(data))
+
+
+def _about(data: DomainData | Prepared) -> str:
+    described = data.description if isinstance(data, DomainData) else ""
+    classes = len(data.classes)
+    guessed = f"{classes} classes: guessing is right in {100 / classes:.0f} %."
+    return f"{described[:1].upper()}{described[1:]}. {guessed}" if described else guessed
 
 
 def write_results(comparison: Comparison, out: Path, command: str) -> None:

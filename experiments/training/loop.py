@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import disam_jax as dj
 from experiments.config.run import RunConfig
@@ -143,4 +144,8 @@ def take_window(
     for _ in range(size):
         state, evaluation = step(state)
         evaluations.append(evaluation)
-    return state, jax.device_get(evaluations)
+    # On a CPU they are there: to ask for each of them takes longer than a small step.
+    there = jax.default_backend() == "cpu"
+    return state, (
+        jax.tree.map(np.asarray, evaluations) if there else jax.device_get(evaluations)
+    )

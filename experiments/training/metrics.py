@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
+from tensorboardX.summary import scalar
 
 import disam_jax as dj
 from experiments.devices import Layout
@@ -162,19 +163,31 @@ class MetricsLog:
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Appends one line; it is on the disk when this returns."""
+        """Appends one line; a process that is killed now does not lose it."""
         self.lines.append(line)
         if not self._writes:
             return
         with naming(self._path):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+        # One event for all numbers of a line: an event costs more than what is in it.
+        numbers = [scalar(k, v) for k, v in line.items() if k not in ("step", "kind")]
+        for other in numbers[1:]:
+            numbers[0].MergeFrom(other)
+        writer = self._events.file_writer
+        assert writer is not None  # until it is closed
+        writer.add_summary(numbers[0], line["step"])
+
+    def keep(self) -> None:
+        """All lines are on the disk when this returns, and the machine may fail.
+
+        A checkpoint follows, from which the run will go on, and what it asks of the lines.
+        """
+        if not self._writes:
+            return
+        with naming(self._path):
             os.fsync(self._file.fileno())
-        for name, value in line.items():
-            if name not in ("step", "kind"):
-                self._events.add_scalar(name, value, line["step"])
-        if line["kind"] != "train":  # a checkpoint follows, and a run goes on from there
-            self._events.flush()
+        self._events.flush()
 
     def close(self) -> None:
         """Ends the files."""

@@ -106,7 +106,7 @@ class Run:
         self._log.write(self._evaluate("evaluation", self.state))
         if self.segments:
             self.segments.end(self.done, self._log.lines)
-        self._folder.save(self.state)
+        self._save()
 
     def keep(self) -> None:
         """Keeps the state where the run is left, without an evaluation.
@@ -114,7 +114,11 @@ class Run:
         SWAD averages from checkpoint to checkpoint: there the run goes on from the last.
         """
         if not (self.segments or self.config.is_checkpoint(self.done)):
-            self._folder.save(self.state)
+            self._save()
+
+    def _save(self) -> None:
+        self._log.keep()
+        self._folder.save(self.state)
 
     def finish(self) -> dict[str, Any]:
         """Keeps the record, and returns it: from here on the run is finished."""
@@ -122,6 +126,7 @@ class Run:
             self.checkpoint()
         for kind, averaged in self._averages().items():
             self._log.write(self._evaluate(kind, averaged))
+            self._log.keep()
         record = self._record()
         self._folder.finish(record)
         if self.segments:

@@ -38,9 +38,32 @@ def test_a_penalty_s_runs_are_in_the_table_and_in_the_figures(tmp_path, monkeypa
     assert row.method == "erm+coral"
     assert "| ERM+CORAL | 25.0 |  | 50.0 | 90.0 |" in (tmp_path / "report.md").read_text()
     spread, convergence = shown  # nothing to compare with: no figure of differences
-    told = [spread.axes[0].get_legend(), *convergence.legends]
-    names = [[text.get_text() for text in legend.get_texts()] for legend in told]
-    assert names == [["ERM+CORAL"], ["b", "ERM+CORAL"]]
+    assert spread.axes[0].get_title(loc="left").startswith("ERM+CORAL: std")
+    assert convergence.axes[0].get_title(loc="left") == "ERM+CORAL"
+    (told,) = convergence.legends
+    assert [text.get_text() for text in told.get_texts()] == ["b"]
+
+
+def test_the_report_says_what_the_differences_tell(tmp_path, monkeypatch):
+    """And names what is scored by what the data are."""
+    monkeypatch.setattr(figures, "save", lambda figure, path: None)
+    offsets = {"erm": (0, 0, 0), "sam": (0.05, 0.06, 0.07), "disam": (0.1, -0.1, 0.03)}
+    records = [
+        {**record(name, "a", seed, 0.5 + offset), "commit": "0"}
+        for name, seeds in offsets.items()
+        for seed, offset in enumerate(seeds)
+    ]
+    comparison = Comparison([CONFIG], records, [], {}, "Digits. 2 classes.")
+    write_report(comparison, tmp_path, "the command")
+    text = (tmp_path / "report.md").read_text()
+    told = "**Above ERM: SAM +3.0; not told apart from ERM: DISAM +0.5 (points, on"
+    assert "Digits. 2 classes. Each method" in text and told in text
+    assert "| method | unseen concepts % | less ERM (points) | all images % |" in text
+    for one in records:
+        one["out_of_domain_accuracy"] = one["unseen_concept_accuracy"]
+    write_report(comparison, tmp_path, "the command")
+    text = (tmp_path / "report.md").read_text()
+    assert "| method | unseen domain % | less ERM (points) | in-domain % |" in text
 
 
 def test_every_tuning_s_training_and_both_halves_are_told(tmp_path, monkeypatch):

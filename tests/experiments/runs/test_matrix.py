@@ -3,17 +3,20 @@
 import os
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
+from experiments.cli import compare as cli_compare
 from experiments.cli.app import app
 from experiments.config.run import make_config
 from experiments.data import load
 from experiments.data.opening import Where
+from experiments.devices import Layout
 from experiments.files import read_json
 from experiments.runs import matrix
-from experiments.runs.matrix import side_by_side
+from experiments.runs.matrix import ENOUGH, fitting_jobs, side_by_side
 from experiments.runs.records import Records, read_records
 from experiments.training.compare import run_matrix
 from experiments.training.metrics import RunDivergedError
@@ -184,3 +187,50 @@ def test_processes_of_one_device_take_no_other_devices(tmp_path, option):
             catch_exceptions=False,
         )
     assert not any(tmp_path.iterdir())
+
+
+CPU, GPU = (SimpleNamespace(platform=name) for name in ("cpu", "gpu"))
+STEPS = {"steps": ENOUGH}
+
+
+@pytest.mark.parametrize(
+    ("changes", "devices", "jobs"),
+    [
+        (STEPS, (CPU,), 3),  # 3 runs on 4 cores
+        ({"steps": ENOUGH // 2, "log_every": 1}, (CPU,), 1),
+        ({**STEPS, "batch_size": 512}, (CPU,), 1),  # 5 domains x 512 x 16 x 16 pixels
+        (STEPS, (CPU, CPU), 1),
+        (STEPS, (GPU,), 1),
+    ],
+)
+def test_small_steps_of_a_cpu_are_taken_side_by_side(monkeypatch, changes, devices, jobs):
+    monkeypatch.setattr(matrix, "usable_cores", lambda: 4)
+    asked = configs(**changes)
+    data = load("rotated_digits")
+    assert fitting_jobs(asked, data, Layout(devices)) == jobs
+
+
+@pytest.mark.parametrize(
+    ("options", "jobs"),
+    [
+        ((), 7),
+        (("--jobs", "1"), 1),
+        (("--jobs", "3"), 3),
+        (("--vectorize",), None),
+        (("--devices", "1"), None),
+    ],
+)
+def test_the_rule_decides_where_nobody_does(tmp_path, monkeypatch, options, jobs):
+    class Told(Exception):
+        pass
+
+    def told(asked, where, layout):
+        raise Told(asked.jobs)
+
+    monkeypatch.setattr(cli_compare, "fitting_jobs", lambda *_: 7)
+    monkeypatch.setattr(cli_compare, "_way_to_train", told)
+    with pytest.raises(Told) as raised:
+        CliRunner().invoke(
+            app, ["compare", "--out", str(tmp_path), *options], catch_exceptions=False
+        )
+    assert raised.value.args == (jobs,)
