@@ -138,7 +138,11 @@ def verdict(rows: Sequence[Row]) -> str:
             told[way].append(f"{figures.label(row.method)} {100 * mean:+.1f}")
     parts = [f"{way} {first}: {', '.join(names)}" for way, names in told.items() if names]
     found = "; ".join(parts)
-    return f"{found[0].upper()}{found[1:]} (points, on unseen domains)." if found else ""
+    return (
+        f"{found[0].upper()}{found[1:]} (points on unseen domains, at the last step)."
+        if found
+        else ""
+    )
 
 
 def _half_column(rule: str, half: str) -> Column:

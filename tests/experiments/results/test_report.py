@@ -56,7 +56,7 @@ def test_the_report_says_what_the_differences_tell(tmp_path, monkeypatch):
     comparison = Comparison([CONFIG], records, [], {}, "Digits. 2 classes.")
     write_report(comparison, tmp_path, "the command")
     text = (tmp_path / "report.md").read_text()
-    told = "**Above ERM: SAM +3.0; not told apart from ERM: DISAM +0.5 (points, on"
+    told = "**Above ERM: SAM +3.0; not told apart from ERM: DISAM +0.5 (points on"
     assert "Digits. 2 classes. Each method" in text and told in text
     assert "| method | unseen concepts % | less ERM (points) | all images % |" in text
     for one in records:
