@@ -44,7 +44,7 @@ def tpu_compile(
 ) -> None:
     """Operations, bytes, memory and collectives of steps on a TPU, over ERM's."""
     chips = chips_of(topology)
-    result = read_json(out) if out.exists() else {"records": []}
+    result: dict[str, Any] = read_json(out) if out.exists() else {"records": []}
     result["environment"] = environment()
     done = {tuple(r[key] for key in KEYS): r for r in result["records"]}
     for model in models.split(","):
@@ -127,7 +127,7 @@ def compiled(case: Case, method: str, chips: list[Any], sharded: bool) -> dict[s
     )
     out = jax.tree.map(lambda x: x.sharding, (params, state))
     jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=out)
-    program = jitted.lower(params, state, batch).compile()
+    program: Any = jitted.lower(params, state, batch).compile()
     memory, cost = program.memory_analysis(), program.cost_analysis()
     return {
         "chips": len(chips),

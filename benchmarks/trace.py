@@ -24,7 +24,12 @@ from experiments.files import write_json
 from experiments.results.figures import NARROW, PALETTE, label, save
 from experiments.training.numerics import environment
 
-PARTS: tuple[str, ...] = ("ascend", "perturb", "descend", "combine")  # scopes of a step, in its order
+PARTS: tuple[str, ...] = (
+    "ascend",
+    "perturb",
+    "descend",
+    "combine",
+)  # scopes of a step, in its order
 REST = "optimizer"  # what stands after the method
 WARM = 5  # steps before the one that is looked at
 
