@@ -43,7 +43,8 @@ def tilted_sam(
 
       >>> import disam_jax as dj, jax.numpy as jnp
       >>> tx, params = dj.tilted_sam(rho=0.5, radius=0.0), jnp.array([3.0, 4.0])
-      >>> print(tx.update(None, tx.init(params), params, loss_fn=lambda w: w @ w)[0])
+      >>> grads, _ = tx.update(None, tx.init(params), params, loss_fn=lambda w: w @ w)
+      >>> print(jnp.round(grads, 3))
       [6.6 8.8]
 
     Args:
