@@ -39,13 +39,13 @@ def tilted_sam(
     When: the whole neighbourhood should be low, not one point of it, whatever it costs.
 
     Example:
-      Without noise all samples are SAM's point:
+      Without noise the sample is SAM's point:
 
       >>> import disam_jax as dj, jax.numpy as jnp
-      >>> tx, params = dj.tilted_sam(rho=0.5, radius=0.0), jnp.array([3.0, 4.0])
+      >>> tx, params = dj.tilted_sam(0.5, samples=1, radius=0.0), jnp.ones(4)
       >>> grads, _ = tx.update(None, tx.init(params), params, loss_fn=lambda w: w @ w)
-      >>> print(jnp.round(grads, 3))
-      [6.6 8.8]
+      >>> print(grads)
+      [2.5 2.5 2.5 2.5]
 
     Args:
       rho: >= 0, the radius of the ascents; a float, array or schedule.
