@@ -15,11 +15,11 @@ import optax
 
 try:
     from flax import nnx
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "disam_jax.nnx trains models of Flax NNX, and Flax is not installed: "
         "pip install 'flax>=0.12.8'. Nothing else in disam_jax needs it."
-    ) from error
+    ) from _error
 
 from disam_jax.composed import ComposedLoss
 from disam_jax.evaluation import Evaluation, holds_method, pop_evaluation
@@ -28,7 +28,7 @@ from disam_jax.passes.options import LOSS_FNS, StepOptions, split_options
 from disam_jax.trees import Tree
 
 
-class Optimizer(nnx.Optimizer):
+class Optimizer(nnx.Optimizer[Any]):
     """`nnx.Optimizer` for a method: its `update` takes the loss function, not gradients.
 
     `wrt` says both what is perturbed and what is trained. What else of the model changes
