@@ -27,6 +27,7 @@ LOOK = 1.0  # seconds between two looks at the processes
 MOST_IN_A_ROW = 3  # that fail before one succeeds: then it is not the runs, it is the node
 # Spawned: a forked process would share the threads of the compiler.
 SPAWN = multiprocessing.get_context("spawn")
+GOLDEN = (5**0.5 - 1) / 2  # of a circle: as many such steps as you like keep apart
 
 
 def run_node(
@@ -75,7 +76,7 @@ class _Process:
     def __init__(self, plan: Plan, log: Path, slot: int, jobs: int, begin: float) -> None:
         self.slot = slot
         self.told, telling = SPAWN.Pipe(duplex=False)
-        args = plan, log, telling, (begin + slot / jobs) % 1
+        args = plan, log, telling, begin
         self.process = SPAWN.Process(target=_work, args=args, daemon=True)
         with _without_ctrl_c(), _changed(os.environ, of_slot(slot, jobs)):
             self.process.start()
@@ -97,7 +98,7 @@ class _Node:
         self._log = plan.logs / f"{node_name()}.log"
         self._failed: dict[str, str] = {}  # since the last run that ended: id -> why
         self._stillborn = 0
-        # Anywhere, for other nodes may work on the plan; its processes begin far apart.
+        # Anywhere, for other nodes may work on the plan.
         self._at = random.SystemRandom().random()
 
     def run(self, stop: Callable[[], bool], watch: Callable[[], None]) -> None:
@@ -121,6 +122,8 @@ class _Node:
             raise
 
     def _begin(self, slot: int) -> _Process:
+        # Far from where any before it began, that of the process in whose place it is too.
+        self._at = (self._at + GOLDEN) % 1
         return _Process(self._plan, self._log, slot, self._jobs, self._at)
 
     def _look(self, each: _Process, stopping: bool) -> _Process | None:
