@@ -11,6 +11,7 @@ from benchmarks.cases import classifier, mlp, rematerialized
 from benchmarks.figures import family_of
 from benchmarks.measure import Setup, compile_step, kept_bytes, measure
 from benchmarks.methods import METHODS, NAIVE, STANDARD
+from benchmarks.tpu_compile import collectives, spec_of
 from benchmarks.trace import PARTS, REST, parts_of, traced
 from experiments.results.figures import COLORS
 
@@ -169,3 +170,22 @@ def test_the_profile_of_a_step_shows_its_parts_one_after_another(case):
     found = traced(case, "sam")
     ends = {part: max(o.start for o in found if o.part == part) for part in PARTS[:3]}
     assert ends["ascend"] <= ends["perturb"] <= ends["descend"]
+
+
+def test_collectives_are_counted_with_what_they_move():
+    text = """
+      %a = (f32[4,2]{1,0}, bf16[8]{0}) all-reduce-start(%x, %y), channel_id=1
+      %b = f32[4,2]{1,0} all-reduce-done(%a)
+      ROOT %c = f32[] all-reduce(%z), channel_id=2
+      %d = bf16[16]{0:T(256)} all-gather(%w), dimensions={0}
+    """
+    assert collectives(text) == {
+        "all-gather": {"count": 1, "bytes": 32, "largest": 32},
+        "all-reduce": {"count": 2, "bytes": 52, "largest": 48},
+    }
+
+
+def test_the_largest_axis_that_divides_is_shared_out():
+    assert tuple(spec_of((3, 8, 16), 4)) == (None, None, "chips")
+    assert tuple(spec_of((8, 6), 4)) == ("chips",)
+    assert tuple(spec_of((3, 5), 4)) == tuple(spec_of((), 4)) == ()
