@@ -59,6 +59,11 @@ def test_addresses_that_are_prepared_stand_in_one_file():
         assert not any(url in file.read_text() for url in prepared), file
 
 
+def test_no_index_is_named_by_its_address():
+    for name in ("RELEASING.md", "conda/recipe.yaml", "README.md", "pyproject.toml"):
+        assert not re.search(r"pypi\.org|anaconda\.org", (ROOT / name).read_text()), name
+
+
 UNPICKLING = (
     r"pickle\.loads?\(|torch\.load|allow_pickle=True|yaml\.\w*load|\beval\(|joblib|dill"
 )

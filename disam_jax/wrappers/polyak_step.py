@@ -53,7 +53,7 @@ def polyak_step(
 
     Args:
       tx: a method of this package, or a chain that begins with one.
-      max_learning_rate: > 0, the largest gamma, the paper's gamma_b; a float, array or
+      max_learning_rate: >= 0, the largest gamma, the paper's gamma_b; a float, array or
         schedule.
       f_min: the least that the loss of a mini-batch can be, the paper's l*.
 

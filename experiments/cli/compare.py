@@ -87,6 +87,11 @@ class Asked(TrainedOn):
         ),
     ] = False
 
+    @property
+    def at_once(self) -> int:
+        """How many runs are trained at a time, each in a process of its own."""
+        return self.jobs or 1
+
 
 @with_options(asked=Asked, overrides=TRAINING, machines=Machines, where=Where)
 def compare_command(
@@ -123,7 +128,7 @@ def compare_command(
 
 def _start(asked: Asked, machines: Machines) -> Layout:
     """The devices of this process; beside others that train it only looks at one."""
-    if asked.jobs in (None, 1):
+    if asked.at_once == 1:
         return cli_machines.start(machines)
     given = {
         "vectorize": asked.vectorize,
@@ -147,8 +152,9 @@ def _start(asked: Asked, machines: Machines) -> Layout:
 def _way_to_train(asked: Asked, where: Where, layout: Layout) -> TrainAll:
     if asked.vectorize:
         return train_together
-    jobs = asked.jobs or 1
-    return side_by_side(jobs, where) if jobs > 1 else one_after_another(layout)
+    if asked.at_once > 1:
+        return side_by_side(asked.at_once, where)
+    return one_after_another(layout)
 
 
 def _configs(
@@ -196,7 +202,7 @@ def _compare(
         cli_machines.alone(layout, asked.out),
         bars(layout) as progress,
     ):
-        at_once = f", {asked.jobs} at once" if (asked.jobs or 1) > 1 else ""
+        at_once = f", {asked.at_once} at once" if asked.at_once > 1 else ""
         bar = progress.add_task(f"{len(configs)} runs{at_once}", total=total, note="")
 
         def watch(config: RunConfig, step: int, line: dict) -> None:
@@ -248,7 +254,7 @@ def _fuller(comparison: Comparison, asked: Asked) -> str:
     """What more seeds would take on this machine: intervals shrink with their number."""
     seconds = sum((r["seconds_per_step"] or 0.0) * r["steps"] for r in comparison.records)
     seeds = 2 * max(5, asked.seeds)
-    minutes = seconds * seeds / asked.seeds / (asked.jobs or 1) / 60
+    minutes = seconds * seeds / asked.seeds / asked.at_once / 60
     return (
         f"A fuller run, --seeds {seeds}, would take about {minutes:.0f} minutes on this "
         "machine."

@@ -79,11 +79,7 @@ def differences(rows: Sequence[Row], path: Path) -> None:
                 seeds = 100 * np.array(difference.values)
                 panel.plot(seeds, np.full(len(seeds), at - 0.3), ".", ms=3, color="#999999")
                 _draw_difference(panel, at, difference, color_of(row.method))
-                found = difference.estimate
-                ends = 105 * max(abs(found.low), abs(found.high))
-                reach = max(
-                    reach, min(ends, 2.5 * abs(seeds).max()), 1.1 * abs(seeds).max()
-                )
+                reach = max(reach, _reach(difference))
         at -= 1.4
     panel.set_yticks(list(names), list(names.values()))
     panel.set_ylim(at + 0.8, 0.6)

@@ -220,7 +220,7 @@ def test_vmap_over_rho(method):
     def run_traced(tx):
         params = to_tree(start())
         state = tx.init(params)
-        for problem in stream(2):
+        for problem in stream(STEPS):
             params, state = one_step(tx, problem, params, state)
         return to_flat(params)
 
@@ -228,7 +228,7 @@ def test_vmap_over_rho(method):
     for rho, actual in zip(rhos, jax.vmap(final)(rhos), strict=True):
         if rho == 0 and method.kind == "asam":
             continue
-        expected = loop(method, stream(2), rho=lambda t, rho=rho: float(rho))[-1]
+        expected = loop(method, stream(STEPS), rho=lambda t, rho=rho: float(rho))[-1]
         assert_same(actual, expected)
 
 

@@ -206,7 +206,7 @@ def test_they_know_emoji_that_they_have_not_seen_by_name():
     found = ranks(icons_clip(), few)
     right = np.mean([np.mean(rank < 1) for rank in found.values()])
     # The README has 7.6 % of all; of 552 drawings at random that is 7.6 +- 1.1.
-    assert right > 20 / 687  # twenty times chance
+    assert right > 21 / 687 > 0.03  # twenty times chance, rounded up
 
 
 def test_it_is_a_model_of_the_command_line():
