@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 LARGE = 500_000  # numbers; from there on the sum over images is quicker one by one
 
@@ -29,18 +30,11 @@ class DepthwiseConv(nn.Module):
         shape = (self.size, self.size, 1, x.shape[-1])
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
         kernel = kernel.astype(self.dtype)
-        if jax.default_backend() == "cpu":
-            return shifted_sums(x, _within_reach(x, kernel, self.stride), self.stride)
-        return grouped_convolution(x, kernel, self.stride)
-
-
-def _within_reach(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """The kernel without the margin that meets nothing but padding, on small images."""
-    reach = 2 * max(x.shape[1:3]) - 1
-    margin = max(0, kernel.shape[0] - reach) // 2
-    if stride > 1 or margin == 0:
-        return kernel
-    return kernel[margin:-margin, margin:-margin]
+        if jax.default_backend() != "cpu":
+            return grouped_convolution(x, kernel, self.stride)
+        if self.stride == 1 and 3 * x.shape[1] * x.shape[2] <= 2 * self.size**2:
+            return pixel_sums(x, kernel)
+        return shifted_sums(x, kernel, self.stride)
 
 
 def grouped_convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -117,6 +111,63 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, k: int, stride: int) -> jax.Ar
     # Image by image: one fits the cache, where all k*k taps find it again.
     zeros = jnp.zeros((k * k, x.shape[-1]), dtype)
     return jax.lax.scan(add_image, zeros, (x, dy))[0]
+
+
+@jax.custom_vjp
+def pixel_sums(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same, of stride 1, as a sum over pixels, quicker where they are few.
+
+    Between two pixels stands one weight of each channel, or none. No tap meets padding, and
+    a network of 2 x 2 pixels takes less than half of the time of shifted sums.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [k, k, 1, C], k odd.
+
+    Returns:
+      [B, H, W, C].
+    """
+    return _weigh(x, _between(kernel, x.shape[1:3]))
+
+
+def _weigh(x: jax.Array, between: jax.Array) -> jax.Array:
+    pixels = x.reshape(len(x), -1, 1, x.shape[-1])
+    total = sum(pixels[:, q] * w for q, w in enumerate(between))
+    return total.reshape(x.shape)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _between(kernel: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """[H*W, H*W, C]: the weight that pixel q has in the sum of pixel p."""
+    taps = kernel.reshape(-1, kernel.shape[-1])
+    return taps.at[_taps_between(kernel.shape[0], size)].get(mode="fill", fill_value=0)
+
+
+def _taps_between(k: int, size: tuple[int, ...]) -> np.ndarray:
+    """Int [H*W, H*W]: the tap between q and p; k*k where they lie out of its reach."""
+    rows, columns = np.indices(size).reshape(2, -1)
+    down, right = (at[:, None] - at + k // 2 for at in (rows, columns))
+    within = (down >= 0) & (down < k) & (right >= 0) & (right < k)
+    return np.where(within, down * k + right, k * k)
+
+
+def _pixels_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+    return pixel_sums(x, kernel), (x, kernel)
+
+
+def _pixels_backward(saved: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    size, channels = x.shape[1:3], x.shape[-1]
+    dx = _weigh(dy, _between(kernel, size).swapaxes(0, 1))
+    # Of each pair of pixels the sum over images, then of each tap that over its pairs.
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    q, p = x.reshape(len(x), -1, 1, channels), dy.reshape(len(x), 1, -1, channels)
+    of_pairs = jnp.sum(q * p, 0, dtype)
+    taps = jnp.zeros((kernel.size // channels, channels), dtype)
+    taps = taps.at[_taps_between(kernel.shape[0], size)].add(of_pairs, mode="drop")
+    return dx, taps.reshape(kernel.shape).astype(kernel.dtype)
+
+
+pixel_sums.defvjp(_pixels_forward, _pixels_backward)
 
 
 def _out(size: tuple[int, ...], stride: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from experiments.models.classifier import make_classifier
 from experiments.models.depthwise import (
     DepthwiseConv,
     grouped_convolution,
+    pixel_sums,
     shifted_sums,
 )
 from experiments.models.pretrained import from_torch, target
@@ -189,31 +190,50 @@ def test_statistics_move_in_live_training_alone(name, batch_norm, train, moves):
         trace()
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (1, 2)])
-@pytest.mark.parametrize("large", [1, 10**9])
-def test_shifted_sums_are_the_grouped_convolution(
-    kernel, stride, height, width, large, monkeypatch
-):
-    monkeypatch.setattr("experiments.models.depthwise.LARGE", large)
+SIZES = pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (1, 2), (3, 4)])
+
+
+def assert_same_convolution(convolve, kernel, stride, height, width):
+    """As the grouped one, with its gradients; in float64 sums of any order agree."""
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(3, height, width, 4)), jnp.float32)
-    w = jnp.asarray(rng.normal(size=(kernel, kernel, 1, 4)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(3, height, width, 4)))
+    w = jnp.asarray(rng.normal(size=(kernel, kernel, 1, 4)))
 
     @functools.partial(jax.jit, static_argnums=0)
     def run(convolve):
-        y, pull = jax.vjp(lambda x, w: jnp.sin(convolve(x, w, stride)), x, w)
+        y, pull = jax.vjp(lambda x, w: jnp.sin(convolve(x, w)), x, w)
         return y, *pull(jnp.cos(y))
 
-    for ours, theirs in zip(run(shifted_sums), run(grouped_convolution), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    expected = run(lambda x, w: grouped_convolution(x, w, stride))
+    for ours, theirs in zip(run(convolve), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@SIZES
+@pytest.mark.parametrize("large", [1, 10**9])
+def test_shifted_sums_are_the_grouped_convolution(
+    x64, kernel, stride, height, width, large, monkeypatch
+):
+    monkeypatch.setattr("experiments.models.depthwise.LARGE", large)
+
+    def own(x, w):
+        return shifted_sums(x, w, stride)
+
+    assert_same_convolution(own, kernel, stride, height, width)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@SIZES
+def test_pixel_sums_are_the_grouped_convolution(x64, kernel, height, width):
+    assert_same_convolution(pixel_sums, kernel, 1, height, width)
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "side"), [(5, 1, 2), (5, 1, 1), (3, 1, 1), (5, 2, 2), (5, 1, 3)]
+    ("kernel", "stride", "side"), [(5, 1, 2), (5, 1, 1), (3, 1, 1), (5, 2, 2), (5, 1, 4)]
 )
-def test_taps_that_meet_padding_alone_are_left_out(kernel, stride, side):
+def test_a_layer_is_the_grouped_convolution(kernel, stride, side):
     x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
     module = DepthwiseConv(kernel, stride)
     variables = module.init(jax.random.key(1), x)
