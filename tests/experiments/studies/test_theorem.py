@@ -226,7 +226,8 @@ def test_the_network_by_hand(x64):
     images, labels = problem.batch
     assert images.shape == (1, 5, 3, PIXELS) and labels.shape == (1, 5, 3)
     assert images.min() == -1 and images.max() <= 1
-    w = problem.start[0] + 0.1  # biases too
+    w = problem.start[0].astype(np.float64) + 0.1  # biases too
+    images = images.astype(np.float64)  # in float32 no two orders of a sum agree
     kernel, rest = w[: PIXELS * 4].reshape(PIXELS, 4), w[PIXELS * 4 :]
     features = np.tanh(images[0, 2] @ kernel + rest[:4])
     logits = features @ rest[4:44].reshape(4, CLASSES) + rest[44:]
