@@ -73,9 +73,12 @@ def _draw_arm(
         ms=5,
         label=told if name == first else None,
     )
+    end, side = (found.high, 1) if permuted else (found.low, -1)  # where is room
     panel.annotate(
-        f"{lam:g}", (x, found.mean), xytext=(-5 if permuted else 5, 5), color=color,
-        textcoords="offset points", fontsize=8, ha="right" if permuted else "left",
+        f"{lam:g}", (x, end if found.count > 1 else found.mean), xytext=(0, 4 * side),
+        color=color, textcoords="offset points", fontsize=8, ha="center",
+        va="bottom" if permuted else "top",
+        bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 0.5},
     )  # fmt: skip
 
 
