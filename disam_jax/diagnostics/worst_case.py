@@ -86,8 +86,9 @@ def worst_case_sharpness(
       Generalization, ICML 2023, the worst case of section 2; the ascent is Croce and Hein's
       Auto-PGD, ICML 2020, Algorithm 1. The code of 2023 does otherwise: its momentum
       averages z with x_{k-1}; after a halving only the next gradient is taken at the
-      highest point; in l2 it starts a root of the number of parameters outside the ball and
-      counts what it meets there; adaptively in l2, x is scaled once more by c in each step
+      highest point; a random start is an error as released, and once mended it starts in l2
+      a root of the number of parameters outside the ball and counts what it meets there;
+      adaptively in l2, x is scaled once more by c in each step
       and projected by bisection, so that factors between layers change the result.
     """
     check_number("rho", rho)
