@@ -88,8 +88,8 @@ def worst_case_sharpness(
       averages z with x_{k-1}; after a halving only the next gradient is taken at the
       highest point; a random start is an error as released, and once mended it starts in l2
       a root of the number of parameters outside the ball and counts what it meets there;
-      adaptively in l2, x is scaled once more by c in each step
-      and projected by bisection, so that factors between layers change the result.
+      adaptively in l2, x is scaled once more by c in each step and projected by bisection,
+      so that factors between layers change the result.
     """
     check_number("rho", rho)
     check_integer("steps", steps, why="of the ascent")

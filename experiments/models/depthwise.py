@@ -32,6 +32,7 @@ class DepthwiseConv(nn.Module):
         kernel = kernel.astype(self.dtype)
         if jax.default_backend() != "cpu":
             return grouped_convolution(x, kernel, self.stride)
+        # As measured: quicker up to 4 x 4 pixels under 5 x 5 taps, slower at 4 x 5.
         if self.stride == 1 and 3 * x.shape[1] * x.shape[2] <= 2 * self.size**2:
             return pixel_sums(x, kernel)
         return shifted_sums(x, kernel, self.stride)
@@ -117,8 +118,10 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, k: int, stride: int) -> jax.Ar
 def pixel_sums(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The same, of stride 1, as a sum over pixels, quicker where they are few.
 
-    Between two pixels stands one weight of each channel, or none. No tap meets padding, and
-    a network of 2 x 2 pixels takes less than half of the time of shifted sums.
+    y[b, p, c] = sum over q of x[b, q, c] * kernel[q - p + k // 2, 0, c], of the pixels q
+    within the kernel's reach of p
+
+    Nothing is padded, and no shifted copies of x are kept.
 
     Args:
       x: [B, H, W, C].
