@@ -1,6 +1,7 @@
 """LoRA: a low-rank change of a transformer's attention (Hu et al., ICLR 2022)."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -41,8 +42,9 @@ class LowRank(Tuning):
             pairs[(*path, "b")] = jnp.zeros((self.rank, outputs))
         return {"lora": traverse_util.unflatten_dict(pairs)}
 
-    def weights(self, params: Params) -> Params:
+    def weights(self, params: Params, classes: Sequence[int] | None = None) -> Params:
         """The backbone's with W + A B."""
+        params = super().weights(params, classes)
         backbone: dict[Any, Any] = traverse_util.flatten_dict(params["backbone"])
         pairs: dict[Any, Any] = traverse_util.flatten_dict(params["lora"])
         for path in changed_kernels(params["backbone"]):

@@ -30,11 +30,29 @@ class Attention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """[B, T, C] -> [B, T, C]; `mask` [.., T, T] is true where a token may look."""
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None = None, before: jax.Array | None = None
+    ) -> jax.Array:
+        """[B, T, C] -> [B, T, C].
+
+        Args:
+          x: the tokens.
+          mask: [.., T, P + T], true where a token may look.
+          before: [1, P, C], tokens in front of those of all B rows, which are looked at and
+            do not look; none where it is left out.
+        """
         b, t, c = x.shape
-        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(x)
-        q, k, v = jnp.moveaxis(qkv.reshape(b, t, 3, self.heads, c // self.heads), 2, 0)
+        project = nn.Dense(3 * c, dtype=self.dtype, name="qkv")
+
+        def heads(x: jax.Array) -> jax.Array:
+            return project(x).reshape(*x.shape[:2], 3, self.heads, c // self.heads)
+
+        q, k, v = jnp.moveaxis(heads(x), 2, 0)
+        if before is not None:
+            _, *shared = jnp.moveaxis(jnp.repeat(heads(before), b, axis=0), 2, 0)
+            k, v = (
+                jnp.concatenate(both, axis=1) for both in zip(shared, (k, v), strict=True)
+            )
         y = nn.dot_product_attention(q, k, v, mask=mask).reshape(b, t, c)
         return nn.Dense(c, dtype=self.dtype, name="proj")(y)
 
@@ -55,11 +73,14 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """[B, T, C] -> [B, T, C]; all tokens see each other where there is no mask."""
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None = None, before: jax.Array | None = None
+    ) -> jax.Array:
+        """[B, T, C] -> [B, T, C]; see `Attention`. Without a mask all see each other."""
         width = x.shape[-1]
         norm = functools.partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
-        y = norm(name="norm1")(x)
-        x = x + Attention(self.heads, self.dtype, name="attn")(y, mask)
+        norm1 = norm(name="norm1")
+        attention = Attention(self.heads, self.dtype, name="attn")
+        x = x + attention(norm1(x), mask, None if before is None else norm1(before))
         y = nn.Dense(4 * width, dtype=self.dtype, name="fc1")(norm(name="norm2")(x))
         return x + nn.Dense(width, dtype=self.dtype, name="fc2")(self.activation(y))

@@ -44,21 +44,16 @@ class Tuning:
         del params, key
         return {}
 
-    def weights(self, params: Params) -> Params:
-        """The model's own weights, of all that are trained and frozen."""
-        return params
+    def weights(self, params: Params, classes: Sequence[int] | None = None) -> Params:
+        """The model's own weights, of all that are trained and frozen.
 
-
-PER_CLASS = ("head", "prompts")  # weights with a row for each class
-
-
-def of_classes(params: Params, labels: Sequence[int] | None) -> Params:
-    """All weights, those of each class only of these classes; None is all."""
-    if labels is None:
-        return params
-    rows = np.array(labels)
-    of_these = {name: params[name] for name in PER_CLASS if name in params}
-    return params | jax.tree.map(lambda leaf: leaf[rows], of_these)
+        Args:
+          params: the trained and the frozen weights.
+          classes: labels that the head [K, D] shall tell; None is all.
+        """
+        if classes is None:
+            return params
+        return params | {"head": params["head"][np.array(classes)]}
 
 
 def among_classes(labels: jax.Array, classes: Sequence[int] | None) -> jax.Array:

@@ -19,7 +19,7 @@ from experiments.data.augment import scale_pixels
 from experiments.data.batches import Batch, batch_shardings
 from experiments.devices import Layout
 from experiments.methods.penalties import PENALTIES, penalty_weight
-from experiments.models.tuning import Model, Params, among_classes, of_classes
+from experiments.models.tuning import Model, Params, among_classes
 from experiments.training.bma import take_in
 from experiments.training.micro_batches import of_batch, update_arguments
 from experiments.training.pattern import Numbers
@@ -113,7 +113,7 @@ def forward(
     batch: Batch,
 ) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
     """Example losses [N], logits, features, and BatchNorm's statistics after the batch."""
-    weights = model.tuning.weights(of_classes(frozen | params, program.seen))
+    weights = model.tuning.weights(frozen | params, program.seen)
     (logits, features), moved = model.module.apply(
         {"params": weights, "batch_stats": state.batch_stats},
         batch.images,

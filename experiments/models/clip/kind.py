@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from experiments.models.clip.classifier import CosineClassifier, MarginSoftmax, unit
 from experiments.models.clip.model import Clip, load_clip
-from experiments.models.clip.prompts import STD, Prompts, class_prompts
+from experiments.models.clip.prompts import STD, Prompts, class_prompts, prompt_lengths
 from experiments.models.low_rank import LowRank
 from experiments.models.tuning import Model, Params, Tuning, make_tuning
 
@@ -23,7 +23,9 @@ OF_CLIP: Mapping[str, Callable[..., Tuning]] = {
         ("backbone",), ("head", "scale"), MarginSoftmax(margin)
     ),
     "lora": lambda rank: LowRank(("lora",), ("backbone", "head", "scale"), rank=rank),
-    "coop": lambda tower: Prompts(tower=tower),
+    "coop": lambda tower, position, lengths: Prompts(
+        tower=tower, position=position, lengths=lengths
+    ),
 }
 
 
@@ -51,14 +53,16 @@ class ClipClassifier:
         clip = self.clip(wanted)
         tower = dataclasses.replace(clip, dtype=jnp.dtype(dtype)).text_tower
         module = CosineClassifier(clip.sizes, clip.activation, jnp.dtype(dtype))
-        return Model(module, make_tuning(self.tunings, wanted, tower=tower))
+        lengths = prompt_lengths(clip, spoken(classes))
+        tuning = make_tuning(self.tunings, wanted, tower=tower, lengths=lengths)
+        return Model(module, tuning)
 
     def first(
         self, model: Model, wanted: Any, classes: tuple[str, ...], key: jax.Array
     ) -> Params:
         """The file's, and what the tuning makes of them and of the classes' names."""
         clip = self.clip(wanted)
-        names = [name.replace("_", " ") for name in classes]
+        names = spoken(classes)
         shape = (wanted.context, clip.sizes.text_width)
         shape = (len(names), *shape) if wanted.class_specific else shape
         parts: dict[str, Callable[[], Any]] = {
@@ -109,6 +113,11 @@ class ClipClassifier:
                 "take --model clip, which is any."
             )
         return clip
+
+
+def spoken(classes: Sequence[str]) -> list[str]:
+    """Classes as they stand in texts: an underscore is a blank."""
+    return [name.replace("_", " ") for name in classes]
 
 
 @functools.lru_cache(maxsize=2)  # all runs of a process

@@ -14,6 +14,7 @@ from experiments.models.tuning import Params, Tuning
 
 POSITIONS = ("end", "middle", "front")  # of the name among the vectors
 STD = 0.02  # of the vectors at first
+ALIKE = 8  # prompts whose lengths differ by fewer tokens are computed together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +22,16 @@ class Prompts(Tuning):
     """Trains the vectors that stand before, around or after every class's name.
 
     head_k = text tower([start] v_1 ... v_n [name of class k] . [end]); the gradient runs
-    through the frozen text tower. The loss's logits use the fixed scale.
+    through the frozen text tower. The loss's logits use the fixed scale. A token sees
+    those before it alone, so what all prompts begin with is computed once, and a prompt is
+    not filled up to the longest one: the same features by fewer operations than CoOp's.
 
     Attributes:
       trained: `context`, [n, C], or [K, n, C] where every class has its own.
       frozen: `prompts`, see `class_prompts`, `text`, the tower's weights, and the others.
       tower: of texts.
+      position: of the context, see `class_prompts`.
+      lengths: of every class's name with start, full stop and end, in tokens.
 
     References:
       Zhou et al., IJCV 2022, section 3.2 and their code.
@@ -35,16 +40,37 @@ class Prompts(Tuning):
     trained: tuple[str, ...] = ("context",)
     frozen: tuple[str, ...] = ("backbone", "text", "prompts", "scale")
     tower: TextTower | None = None
+    position: str = "end"
+    lengths: tuple[int, ...] = ()
 
-    def weights(self, params: Params) -> Params:
+    def weights(self, params: Params, classes: Sequence[int] | None = None) -> Params:
         """The image tower's, with the head that the prompts make."""
-        assert self.tower is not None
-        prompts = params["prompts"]
-        vectors = with_context(prompts, params["context"])
-        arguments = {"params": params["text"]}, vectors, prompts["end"]
-        head = self.tower.apply(*arguments, method="encode")
+        labels = np.arange(len(self.lengths)) if classes is None else np.array(classes)
+        step = np.array(self.lengths)[labels] // ALIKE
+        groups = [labels[step == s] for s in np.unique(step)]
+        head = jnp.concatenate([self._features(params, group) for group in groups])
         own = {name: params[name] for name in ("backbone", "scale")}
-        return own | {"head": jnp.asarray(head, jnp.float32)}
+        return own | {"head": head[np.argsort(np.concatenate(groups))]}
+
+    def _features(self, params: Params, labels: np.ndarray) -> jax.Array:
+        """Of the prompts of these classes, float32 [len(labels), D]."""
+        assert self.tower is not None
+        context = params["context"]
+        count, shared = context.shape[-2], 1  # all begin with the same token
+        if context.ndim == 3:
+            context = context[labels]
+        else:
+            shared += vectors_before(count, self.position)
+        lengths = count + np.array(self.lengths)[labels]
+        prompts = jax.tree.map(lambda leaf: leaf[labels], params["prompts"])
+        vectors = with_context(prompts, context)[:, : lengths.max()]
+        arguments = {"params": params["text"]}, vectors, lengths - 1, shared
+        return jnp.float32(self.tower.apply(*arguments, method="encode"))
+
+
+def vectors_before(count: int, position: str) -> int:
+    """Of so many vectors, how many stand before the name."""
+    return {"end": count, "middle": count // 2, "front": 0}[position]
 
 
 def with_context(prompts: Params, context: jax.Array) -> jax.Array:
@@ -71,14 +97,12 @@ def class_prompts(
       fixed: float32 [K, S, C], start, name, full stop and end, as vectors.
       order: int32 [K, T], where each of a prompt's vectors stands in context and fixed, one
         after another; cut after the last end token.
-      end: int32 [K], where a prompt has its end token.
 
     Raises:
       ValueError: the position is unknown, or a prompt has more tokens than the model.
     """
     check_known("position", position, POSITIONS)
-    tokens = clip.tokenizer([f"{name}." for name in names])
-    lengths = tokens.argmax(-1) + 1  # start and end included
+    tokens, lengths = _tokens(clip, names)
     longest = count + int(lengths.max())
     if longest > clip.sizes.length:
         raise ValueError(
@@ -90,12 +114,23 @@ def class_prompts(
     for row, length, name in zip(order, lengths, named, strict=True):
         row[: count + length] = _order(count, int(length), int(name), position)
     vectors = clip.weights["text"]["token_embed"]["embedding"][tokens[:, : lengths.max()]]
-    return {"fixed": vectors, "order": order, "end": (count + lengths - 1).astype(np.int32)}
+    return {"fixed": vectors, "order": order}
+
+
+def prompt_lengths(clip: Clip, names: Sequence[str]) -> tuple[int, ...]:
+    """Tokens of every class's prompt without the context: start, name, full stop, end."""
+    return tuple(_tokens(clip, names)[1].tolist())
+
+
+def _tokens(clip: Clip, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Of the prompts without the context, [K, T]; and how many each has, [K]."""
+    tokens = clip.tokenizer([f"{name}." for name in names])
+    return tokens, tokens.argmax(-1) + 1
 
 
 def _order(count: int, length: int, name: int, position: str) -> np.ndarray:
     """Of one prompt: the context is 0..n - 1, and its own `length` tokens follow."""
     context = np.arange(count)
     start, named, rest = np.split(count + np.arange(length), [1, 1 + name])
-    before = {"end": count, "middle": count // 2, "front": 0}[position]
+    before = vectors_before(count, position)
     return np.concatenate([start, context[:before], named, context[before:], rest])

@@ -153,15 +153,18 @@ class TextTower(nn.Module):
         """Tokens [B, T] -> vectors [B, T, C], float32 as the table is."""
         return self.token_embed(tokens)
 
-    def encode(self, vectors: jax.Array, end: jax.Array) -> jax.Array:
+    def encode(self, vectors: jax.Array, end: jax.Array, shared: int = 0) -> jax.Array:
         """Features of texts whose tokens are given as vectors.
 
-        No token sees those after it, so whatever stands behind the last end token may be
-        cut off: the features are the same.
+        No token sees those after it. So whatever stands behind the last end token may be
+        cut off, and what all texts begin with is computed once for all: the features are
+        the same.
 
         Args:
           vectors: [B, T, C], T at most the model's length.
           end: [B], where each text has its end token.
+          shared: of the T, how many stand in front of every end token and are those of the
+            first text in all others too.
 
         Returns:
           [B, embedding], not of length 1.
@@ -170,9 +173,12 @@ class TextTower(nn.Module):
         position = self.pos_embed[:count].astype(self.dtype)
         x = vectors.astype(self.dtype) + position
         mask = jnp.tril(jnp.ones((count, count), bool))
+        before, x = x[:1, :shared] if shared else None, x[:, shared:]
         for block in self.blocks:
-            x = block(x, mask)
-        last = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
+            x = block(x, mask[shared:], before)
+            if before is not None:
+                before = block(before, mask[:shared, :shared])
+        last = jnp.take_along_axis(x, (end - shared)[:, None, None], axis=1)[:, 0]
         return self.proj(self.norm(last))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ from experiments.devices import one_device
 from experiments.methods.penalties import PENALTIES
 from experiments.methods.registry import METHODS
 from experiments.models.clip.kind import OF_CLIP
-from experiments.models.tuning import among_classes, of_classes
+from experiments.models.tuning import Tuning, among_classes
 from experiments.training.pattern import Numbers
 from experiments.training.program import begin, shapes
 from experiments.training.step import compile_step, train_step
@@ -145,12 +145,10 @@ def test_training_on_some_classes_is_that_of_a_model_with_only_those(tuning):
 
 
 def test_classes_are_told_by_their_place():
-    prompts = {"end": np.array([7, 8, 9])}
-    params = {"head": np.arange(6).reshape(3, 2), "scale": 1, "prompts": prompts}
-    some = of_classes(params, (0, 2))
+    params = {"head": np.arange(6).reshape(3, 2), "scale": 1}
+    some = Tuning(()).weights(params, (0, 2))
     np.testing.assert_array_equal(some["head"], [[0, 1], [4, 5]])
-    np.testing.assert_array_equal(some["prompts"]["end"], [7, 9])
-    assert some["scale"] == 1 and of_classes(params, None) is params
+    assert some["scale"] == 1 and Tuning(()).weights(params) is params
     labels = jnp.asarray([2, 0, 2])
     np.testing.assert_array_equal(among_classes(labels, (0, 2)), [1, 0, 1])
     np.testing.assert_array_equal(among_classes(labels, None), labels)

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,18 @@ from flax import traverse_util
 
 from experiments.models.clip import Clip, Sizes, load_clip
 from experiments.models.clip.classifier import unit
-from experiments.models.clip.prompts import POSITIONS, Prompts, class_prompts, with_context
+from experiments.models.clip.prompts import (
+    POSITIONS,
+    Prompts,
+    class_prompts,
+    prompt_lengths,
+    with_context,
+)
 from tests.experiments.models.clip.recorded import DATA
 from tests.float32 import assert_close
 
 RECORDED = np.load(DATA / "coop.npz")
-NAMES = RECORDED["names"].tolist()
+NAMES = tuple(RECORDED["names"].tolist())
 CONTEXT = RECORDED["context"]
 SIZES = Sizes(64, 1, 16, 2, 64, 2, 77, 49408, 16)
 
@@ -36,28 +43,42 @@ def clip():
 
 
 @pytest.fixture(scope="module")
-def of_prompts(clip):
-    """(prompts, context) -> the head that they make."""
-    tuning = Prompts(tower=clip.text_tower)
+def head_of(clip):
+    """(context, position, names, classes) -> the head that the prompts make."""
     others = {name: clip.weights[name] for name in ("text", "scale")} | {"backbone": {}}
 
-    @jax.jit
-    def head(prompts, context):
-        return tuning.weights({**others, "prompts": prompts, "context": context})["head"]
+    @functools.partial(jax.jit, static_argnums=(1, 2, 3))
+    def head(context, position="end", names=NAMES, classes=None):
+        tuning = Prompts(
+            tower=clip.text_tower, position=position, lengths=prompt_lengths(clip, names)
+        )
+        prompts = class_prompts(clip, names, context.shape[-2], position)
+        params = {**others, "prompts": prompts, "context": context}
+        return tuning.weights(params, classes)["head"]
 
     return head
+
+
+def filled_up(clip, context, position, names):
+    """The head of prompts that are computed each by itself and up to 77 tokens."""
+    prompts = class_prompts(clip, names, context.shape[-2], position)
+    longest = prompts["order"].shape[1]
+    order = jnp.pad(prompts["order"], ((0, 0), (0, 77 - longest)))
+    vectors = with_context({**prompts, "order": order}, context)
+    end = context.shape[-2] + np.array(prompt_lengths(clip, names)) - 1
+    arguments = {"params": clip.weights["text"]}, vectors, end
+    return clip.text_tower.apply(*arguments, method="encode")
 
 
 @pytest.mark.parametrize(
     "position",
     ["middle", *(pytest.param(p, marks=pytest.mark.slow) for p in ("end", "front"))],
 )
-def test_the_loss_and_its_gradient_are_coop_s(clip, of_prompts, position):
+def test_the_loss_and_its_gradient_are_coop_s(head_of, position):
     """Of CoOp's own classes in PyTorch, in float32; see `tests.float32` for the bound."""
-    prompts = class_prompts(clip, NAMES, len(CONTEXT), position)
 
     def loss(context):
-        cosines = unit(RECORDED["features"]) @ unit(of_prompts(prompts, context)).T
+        cosines = unit(RECORDED["features"]) @ unit(head_of(context, position)).T
         logits = jnp.exp(RECORDED["scale"]) * cosines
         return optax.softmax_cross_entropy_with_integer_labels(
             logits, RECORDED["labels"]
@@ -68,17 +89,48 @@ def test_the_loss_and_its_gradient_are_coop_s(clip, of_prompts, position):
     assert_close(gradient, RECORDED[f"gradient/{position}"])
 
 
+LIKE = ("dog", "The Eiffel Tower dog alarm clock alarm clock", "alarm clock", "The Tower")
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["shared", "of every class"])
 @pytest.mark.parametrize("position", POSITIONS)
-def test_what_stands_behind_the_last_end_is_cut_and_changes_nothing(
-    clip, of_prompts, position
+def test_what_is_computed_once_or_not_at_all_changes_no_feature(
+    clip, head_of, position, each
 ):
+    """Lengths of 4 to 11: two groups, whose classes do not stand one after another."""
+    context = np.stack([CONTEXT, -CONTEXT, 2 * CONTEXT, CONTEXT[::-1]])
+    context = context if each else CONTEXT
+    expected = filled_up(clip, context, position, LIKE)
+    assert_close(head_of(context, position, LIKE), expected)
+    assert_close(head_of(context, position, LIKE, (0, 1, 3)), expected[np.array([0, 1, 3])])
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_what_stands_behind_the_last_end_is_cut(clip, position):
     prompts = class_prompts(clip, NAMES, len(CONTEXT), position)
-    count, longest = len(CONTEXT), 6  # start, The, Eiffel, Tower, full stop and end
-    assert prompts["order"].shape == (3, count + longest)
-    assert prompts["end"].max() == count + longest - 1
-    whole = np.pad(prompts["order"], ((0, 0), (0, 77 - count - longest)))
-    found = of_prompts(prompts, CONTEXT)
-    assert_close(of_prompts({**prompts, "order": whole}, CONTEXT), found)
+    longest = 6  # start, The, Eiffel, Tower, full stop and end
+    assert prompts["order"].shape == (3, len(CONTEXT) + longest)
+
+
+def test_prompts_are_computed_for_the_tokens_that_are_their_own(clip, head_of):
+    """Of 24 tokens 21 are the same in all: the context and what all texts begin with.
+
+    A long name is filled up by no other. Operations as they are written, twice as many for
+    all tokens as for one half; a twentieth is left to what is no product of matrices.
+    """
+    context = np.zeros((20, 64), np.float32)
+
+    def operations(names):
+        return head_of.lower(context, "end", names).cost_analysis()["flops"]
+
+    def whole(names):
+        compute = jax.jit(functools.partial(filled_up, clip, position="end", names=names))
+        return compute.lower(context).cost_analysis()["flops"]
+
+    short = operations(("dog",) * 64)
+    assert short < whole(("dog",) * 64) * 24 / 77 * (3 * 64 + 21) / (24 * 64) * 1.05
+    long = " ".join(["dog"] * 40)
+    assert operations(("dog",) * 64 + (long,)) < 1.05 * (short + operations((long,)))
 
 
 def test_vectors_stand_where_the_position_says(clip):
@@ -97,16 +149,14 @@ def test_vectors_stand_where_the_position_says(clip):
         expected = [x if x < 4 else 100 * x for x in ids]
         (found,) = with_context(prompts, context)
         np.testing.assert_array_equal(found[:, 0], expected)
-        assert prompts["end"] == [6]
 
 
-def test_every_class_may_have_vectors_of_its_own(clip, of_prompts):
-    prompts = class_prompts(clip, NAMES, len(CONTEXT))
-    shared = of_prompts(prompts, CONTEXT)
+def test_every_class_may_have_vectors_of_its_own(head_of):
     each = np.broadcast_to(CONTEXT, (3, *CONTEXT.shape)).copy()
-    np.testing.assert_array_equal(of_prompts(prompts, each), shared)
+    shared = head_of(each)
+    assert_close(shared, head_of(CONTEXT))
     each[1] *= -1
-    moved = of_prompts(prompts, each)
+    moved = head_of(each)
     np.testing.assert_array_equal(moved[::2], shared[::2])
     assert (moved[1] != shared[1]).any()
 
