@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 
@@ -51,11 +52,18 @@ def scan(
 
     XLA for the CPU runs convolutions inside loops many times slower than outside.
     """
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((carry, xs))):
+    if _traced((carry, xs)):
         return jax.lax.scan(step, carry, xs)
     ys = []
     for i in range(len(jax.tree.leaves(xs)[0])):
         at = jnp.asarray(i)  # for an int, XLA would compile every slice by itself
         carry, y = step(carry, jax.tree.map(lambda leaf, at=at: leaf[at], xs))
         ys.append(y)
-    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *ys)
+    if _traced(ys):  # of what the step closes over, under `vmap`
+        return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *ys)
+    # On the host: XLA would compile an operation with as many operands, for minutes.
+    return carry, jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *ys))
+
+
+def _traced(tree: Tree) -> bool:
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
