@@ -25,6 +25,7 @@ DISAM_JAX = (
     ("wrappers", "methods", "nnx"),
     ("sharpness",),
     ("step",),
+    ("losses",),
     ("domains", "combinations", "perturbations", "objectives", "when"),
     ("evaluation",),
     ("passes",),
