@@ -15,9 +15,8 @@ import optax
 
 from disam_jax.combinations import Combination
 from disam_jax.hyperparameters import at_step
-from disam_jax.losses import AT_W, Losses
 from disam_jax.objectives import Objective
-from disam_jax.step import Step, method_from_step
+from disam_jax.step import AT_W, Losses, Step, method_from_step
 from disam_jax.when import Policy, either
 
 

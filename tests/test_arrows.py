@@ -25,7 +25,6 @@ DISAM_JAX = (
     ("wrappers", "methods", "nnx"),
     ("sharpness",),
     ("step",),
-    ("losses",),
     ("domains", "combinations", "perturbations", "objectives", "when"),
     ("evaluation",),
     ("passes",),

@@ -11,9 +11,9 @@ import pytest
 import disam_jax
 from disam_jax import diagnostics, methods, testing
 from disam_jax.evaluation import Realized
-from disam_jax.losses import Losses
 from disam_jax.passes.forward import DomainGradients, LossGrad, Pass
 from disam_jax.perturbations.sized import each_element
+from disam_jax.step import Losses
 
 ROOT = Path(__file__).parents[1]
 PAGES = {  # and how many Python blocks are in them

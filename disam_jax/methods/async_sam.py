@@ -5,12 +5,11 @@ import optax
 
 from disam_jax import trees
 from disam_jax.hyperparameters import Hyperparameter
-from disam_jax.losses import Losses
 from disam_jax.methods.one_pass import OnePassState
 from disam_jax.objectives import Objective
 from disam_jax.perturbations.ascend import ascend
 from disam_jax.perturbations.masks import Mask
-from disam_jax.step import Step, method_from_step
+from disam_jax.step import Losses, Step, method_from_step
 from disam_jax.trees import Tree
 
 

@@ -13,9 +13,8 @@ from disam_jax.hyperparameters import (
     check_hyperparameter,
     check_number,
 )
-from disam_jax.losses import Losses
 from disam_jax.objectives import Objective
-from disam_jax.step import Step, method_from_step
+from disam_jax.step import Losses, Step, method_from_step
 from disam_jax.trees import Tree
 
 

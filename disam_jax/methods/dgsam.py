@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from disam_jax.hyperparameters import Hyperparameter
-from disam_jax.losses import Losses
 from disam_jax.objectives import weighted_mean
 from disam_jax.passes.forward import LossGrad
 from disam_jax.perturbations.ascend import ascend
 from disam_jax.perturbations.masks import Mask
-from disam_jax.step import Step, method_from_step
+from disam_jax.step import Losses, Step, method_from_step
 
 
 def dgsam(

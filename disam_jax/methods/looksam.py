@@ -7,11 +7,10 @@ import optax
 
 from disam_jax import trees
 from disam_jax.hyperparameters import Hyperparameter, at_step, check_hyperparameter
-from disam_jax.losses import AT_W, Losses
 from disam_jax.objectives import Objective
 from disam_jax.perturbations.ascend import ascend
 from disam_jax.perturbations.masks import Mask
-from disam_jax.step import Step, method_from_step
+from disam_jax.step import AT_W, Losses, Step, method_from_step
 from disam_jax.trees import Tree
 from disam_jax.when import either, every
 

@@ -13,10 +13,9 @@ from disam_jax.hyperparameters import (
     check_hyperparameter,
     check_integer,
 )
-from disam_jax.losses import Losses
 from disam_jax.objectives import Objective, weighted_mean
 from disam_jax.passes.forward import LossGrad
-from disam_jax.step import Step, method_from_step
+from disam_jax.step import Losses, Step, method_from_step
 from disam_jax.trees import Tree
 
 

@@ -7,12 +7,11 @@ import optax
 
 from disam_jax import trees
 from disam_jax.hyperparameters import Hyperparameter, at_step, check_hyperparameter
-from disam_jax.losses import Losses
 from disam_jax.methods.combined import sharpness_weight
 from disam_jax.objectives import Objective
 from disam_jax.perturbations.ascend import ascend
 from disam_jax.perturbations.masks import Mask
-from disam_jax.step import SharpnessState, Step, method_from_step
+from disam_jax.step import Losses, SharpnessState, Step, method_from_step
 from disam_jax.trees import Tree
 
 
