@@ -17,7 +17,8 @@ RESULTS = sorted((DOCS / "results").glob("*/*.json"))
 STUDIES = [
     file
     for file in sorted((DOCS / "studies").glob("*/numbers.json"))
-    if file.parent.name not in ("toy", "theorem", "synthetic")  # draw no images
+    # They draw no images; the last draws what its frozen part made of them.
+    if file.parent.name not in ("toy", "theorem", "synthetic", "pretrained")
 ]
 load_once = functools.cache(load)
 
