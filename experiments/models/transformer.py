@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -48,13 +49,47 @@ class Attention(nn.Module):
             return project(x).reshape(*x.shape[:2], 3, self.heads, c // self.heads)
 
         q, k, v = jnp.moveaxis(heads(x), 2, 0)
-        if before is not None:
-            _, *shared = jnp.moveaxis(jnp.repeat(heads(before), b, axis=0), 2, 0)
-            k, v = (
-                jnp.concatenate(both, axis=1) for both in zip(shared, (k, v), strict=True)
-            )
-        y = nn.dot_product_attention(q, k, v, mask=mask).reshape(b, t, c)
-        return nn.Dense(c, dtype=self.dtype, name="proj")(y)
+        if before is None:
+            y = nn.dot_product_attention(q, k, v, mask=mask)
+        else:
+            _, *shared = jnp.moveaxis(heads(before)[0], 1, 0)
+            y = attend_after(*shared, q, k, v, mask)
+        return nn.Dense(c, dtype=self.dtype, name="proj")(y.reshape(b, t, c))
+
+
+def attend_after(
+    first_k: jax.Array,
+    first_v: jax.Array,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None,
+) -> jax.Array:
+    """Attention to tokens in front that all rows share, and to a row's own.
+
+    softmax(q [first_k, k]^T / sqrt(D)) [first_v, v], where what is shared is repeated for
+    no row.
+
+    Args:
+      first_k: [P, H, D].
+      first_v: the same.
+      q: [B, T, H, D].
+      k: the same.
+      v: the same.
+      mask: [.., T, P + T], true where a token may look; all see each other without one.
+
+    Returns:
+      [B, T, H, D].
+    """
+    scores = jnp.concatenate(
+        [jnp.einsum("bthd,phd->bhtp", q, first_k), jnp.einsum("bthd,bshd->bhts", q, k)],
+        axis=-1,
+    )
+    weights = nn.softmax(scores / np.sqrt(q.shape[-1]).astype(q.dtype), where=mask)
+    first, own = jnp.split(weights, [len(first_k)], axis=-1)
+    return jnp.einsum("bhtp,phd->bthd", first, first_v) + jnp.einsum(
+        "bhts,bshd->bthd", own, v
+    )
 
 
 class Block(nn.Module):

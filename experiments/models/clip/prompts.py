@@ -14,7 +14,7 @@ from experiments.models.tuning import Params, Tuning
 
 POSITIONS = ("end", "middle", "front")  # of the name among the vectors
 STD = 0.02  # of the vectors at first
-ALIKE = 8  # prompts whose lengths differ by fewer tokens are computed together
+ALIKE = 8  # names of 0 to 7 tokens are computed together, of 8 to 15, and so on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +57,18 @@ class Prompts(Tuning):
         assert self.tower is not None
         context = params["context"]
         count, shared = context.shape[-2], 1  # all begin with the same token
-        if context.ndim == 3:
-            context = context[labels]
-        else:
+        if context.ndim == 2:
             shared += vectors_before(count, self.position)
-        lengths = count + np.array(self.lengths)[labels]
-        prompts = jax.tree.map(lambda leaf: leaf[labels], params["prompts"])
-        vectors = with_context(prompts, context)[:, : lengths.max()]
-        arguments = {"params": params["text"]}, vectors, lengths - 1, shared
+        ends = count + np.array(self.lengths)[labels]
+
+        def vectors(labels: np.ndarray, places: slice) -> jax.Array:
+            prompts = jax.tree.map(lambda leaf: leaf[labels], params["prompts"])
+            prompts["order"] = prompts["order"][:, places]
+            return with_context(prompts, context if context.ndim == 2 else context[labels])
+
+        before = vectors(labels[:1], slice(shared))
+        own = vectors(labels, slice(shared, ends.max()))
+        arguments = {"params": params["text"]}, own, ends - 1 - shared, before
         return jnp.float32(self.tower.apply(*arguments, method="encode"))
 
 
@@ -74,11 +78,16 @@ def vectors_before(count: int, position: str) -> int:
 
 
 def with_context(prompts: Params, context: jax.Array) -> jax.Array:
-    """The prompts' vectors [K, T, C] with the context in its places."""
-    fixed = prompts["fixed"]
-    own = jnp.broadcast_to(context, (len(fixed), *context.shape[-2:]))
-    both = jnp.concatenate([own, fixed], axis=1)
-    return jnp.take_along_axis(both, prompts["order"][..., None], axis=1)
+    """The prompts' vectors [K, T, C] with the context in its places.
+
+    Read from each apart: the gradient by the context is of the context's shape.
+    """
+    count, order = context.shape[-2], prompts["order"]
+    rows = () if context.ndim == 2 else (np.arange(len(order))[:, None],)
+    trained = context[*rows, jnp.minimum(order, count - 1)]
+    at = jnp.maximum(order - count, 0)
+    fixed = jnp.take_along_axis(prompts["fixed"], at[..., None], axis=1)
+    return jnp.where((order < count)[..., None], trained, fixed)
 
 
 def class_prompts(

@@ -153,7 +153,9 @@ class TextTower(nn.Module):
         """Tokens [B, T] -> vectors [B, T, C], float32 as the table is."""
         return self.token_embed(tokens)
 
-    def encode(self, vectors: jax.Array, end: jax.Array, shared: int = 0) -> jax.Array:
+    def encode(
+        self, vectors: jax.Array, end: jax.Array, before: jax.Array | None = None
+    ) -> jax.Array:
         """Features of texts whose tokens are given as vectors.
 
         No token sees those after it. So whatever stands behind the last end token may be
@@ -161,24 +163,26 @@ class TextTower(nn.Module):
         the same.
 
         Args:
-          vectors: [B, T, C], T at most the model's length.
-          end: [B], where each text has its end token.
-          shared: of the T, how many stand in front of every end token and are those of the
-            first text in all others too.
+          vectors: [B, T, C].
+          end: [B], where of its T vectors each text has its end token.
+          before: [1, P, C], what stands before those of all texts, P + T being at most the
+            model's length; nothing where it is left out.
 
         Returns:
           [B, embedding], not of length 1.
         """
-        count = vectors.shape[1]
+        shared = 0 if before is None else before.shape[1]
+        count = shared + vectors.shape[1]
         position = self.pos_embed[:count].astype(self.dtype)
-        x = vectors.astype(self.dtype) + position
+        x = vectors.astype(self.dtype) + position[shared:]
+        if before is not None:
+            before = before.astype(self.dtype) + position[:shared]
         mask = jnp.tril(jnp.ones((count, count), bool))
-        before, x = x[:1, :shared] if shared else None, x[:, shared:]
         for block in self.blocks:
             x = block(x, mask[shared:], before)
             if before is not None:
                 before = block(before, mask[:shared, :shared])
-        last = jnp.take_along_axis(x, (end - shared)[:, None, None], axis=1)[:, 0]
+        last = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
         return self.proj(self.norm(last))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:

@@ -110,13 +110,14 @@ def test_what_stands_behind_the_last_end_is_cut(clip, position):
     prompts = class_prompts(clip, NAMES, len(CONTEXT), position)
     longest = 6  # start, The, Eiffel, Tower, full stop and end
     assert prompts["order"].shape == (3, len(CONTEXT) + longest)
+    assert prompt_lengths(clip, NAMES) == (4, 5, longest)
 
 
 def test_prompts_are_computed_for_the_tokens_that_are_their_own(clip, head_of):
     """Of 24 tokens 21 are the same in all: the context and what all texts begin with.
 
-    A long name is filled up by no other. Operations as they are written, twice as many for
-    all tokens as for one half; a twentieth is left to what is no product of matrices.
+    No short name is filled up to a long one. The operations of the lowered programs grow
+    with the tokens; a twentieth is left to what does not.
     """
     context = np.zeros((20, 64), np.float32)
 
@@ -149,6 +150,7 @@ def test_vectors_stand_where_the_position_says(clip):
         expected = [x if x < 4 else 100 * x for x in ids]
         (found,) = with_context(prompts, context)
         np.testing.assert_array_equal(found[:, 0], expected)
+        assert prompt_lengths(clip, ["dog"]) == (7 - 3,)
 
 
 def test_every_class_may_have_vectors_of_its_own(head_of):
