@@ -52,8 +52,8 @@ class Attention(nn.Module):
         if before is None:
             y = nn.dot_product_attention(q, k, v, mask=mask)
         else:
-            _, *shared = jnp.moveaxis(heads(before)[0], 1, 0)
-            y = attend_after(*shared, q, k, v, mask)
+            _, first_k, first_v = jnp.moveaxis(heads(before)[0], 1, 0)
+            y = attend_after(first_k, first_v, q, k, v, mask)
         return nn.Dense(c, dtype=self.dtype, name="proj")(y.reshape(b, t, c))
 
 

@@ -63,7 +63,7 @@ class Prompts(Tuning):
 
         def vectors(labels: np.ndarray, places: slice) -> jax.Array:
             prompts = jax.tree.map(lambda leaf: leaf[labels], params["prompts"])
-            prompts["order"] = prompts["order"][:, places]
+            prompts = prompts | {"order": prompts["order"][:, places]}
             return with_context(prompts, context if context.ndim == 2 else context[labels])
 
         before = vectors(labels[:1], slice(shared))
