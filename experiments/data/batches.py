@@ -4,6 +4,7 @@ A batch is a function of (seed, step) alone, so a run goes on anywhere as if it 
 stopped.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -55,12 +56,27 @@ def batch_shardings(layout: Layout) -> Batch:
     return Batch(spread, spread, spread, layout.replicated)  # pyright: ignore[reportArgumentType]
 
 
-def stack_domains(data: DomainData, domains: list[int]) -> TrainingImages:
-    """Returns the images of the domains with these indices, one after another."""
+def stack_domains(
+    data: DomainData, domains: Sequence[int], room: int | None = None
+) -> TrainingImages:
+    """The images of the domains with these indices, one after another.
+
+    Args:
+      data: the part to train on.
+      domains: positions of the source domains.
+      room: N that is filled up to, behind the last image, where no batch draws: so runs
+        that hold out other images, or another domain, still share one program.
+    """
     counts = np.array([len(data.labels[d]) for d in domains], np.int32)
+    behind = max(0, (room or 0) - counts.sum())
+
+    def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+        joined = np.concatenate([parts[d] for d in domains])
+        return np.pad(joined, [(0, behind)] + [(0, 0)] * (joined.ndim - 1))
+
     return TrainingImages(
-        images=np.concatenate([data.images[d] for d in domains]),
-        labels=np.concatenate([data.labels[d] for d in domains]).astype(np.int32),
+        images=stacked(data.images),
+        labels=stacked(data.labels).astype(np.int32),
         starts=(np.cumsum(counts) - counts).astype(np.int32),
         counts=counts,
     )

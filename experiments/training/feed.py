@@ -160,7 +160,8 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
     sources = source_positions(config, data)
     seen = concepts_seen(train, sources)
     layout.check_batch(batch_examples(config, data))
-    images = layout.put(stack_domains(train, sources), layout.replicated)
+    room = sum(map(len, data.labels))
+    images = layout.put(stack_domains(train, sources, room), layout.replicated)
     draw = functools.partial(
         _draw(preset.batching, layout),
         images,

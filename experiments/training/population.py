@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import disam_jax as dj
 from experiments.config.run import RunConfig
 from experiments.data import DomainData
-from experiments.data.batches import DRAWS, Array, TrainingImages
+from experiments.data.batches import DRAWS, TrainingImages
 from experiments.data.prepare import Prepared
 from experiments.devices import one_device
 from experiments.fields import check_at_least
@@ -215,7 +215,7 @@ def _take_stretch(
       The members that diverged, each with its error.
     """
     alive, failures = dict(enumerate(members)), {}
-    lanes = stack_lanes(
+    lanes = stack(
         [
             make_lane(run.config, run.frozen, run.feed.images)
             for run in members
@@ -247,20 +247,6 @@ def _take_stretch(
 def stack(trees: Sequence[Any]) -> Any:
     """Trees of one structure as one, their leaves with one more axis in front."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def stack_lanes(lanes: Sequence[Lane]) -> Lane:
-    """Stacked; fewer images are filled up behind the last, where no batch draws."""
-    most = max(len(lane.images.labels) for lane in lanes)
-
-    def filled(x: Array) -> jax.Array:
-        return jnp.pad(x, [(0, most - len(x))] + [(0, 0)] * (x.ndim - 1))
-
-    def widened(training: TrainingImages) -> TrainingImages:
-        images, labels = filled(training.images), filled(training.labels)
-        return training._replace(images=images, labels=labels)
-
-    return stack([lane._replace(images=widened(lane.images)) for lane in lanes])
 
 
 def _of_lane(stacked: Any, i: int | jax.Array) -> Any:

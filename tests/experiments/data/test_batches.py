@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +81,23 @@ def test_a_merged_batch_holds_each_domain_by_its_share():
     for domain, count in enumerate(COUNTS):
         seen = np.bincount(found[found // 20 == domain] - 20 * domain, minlength=count)
         np.testing.assert_allclose(seen, 300, atol=5 * 300**0.5)
+
+
+@pytest.mark.parametrize("draw", [draw_batch, draw_merged])
+def test_room_behind_the_images_changes_no_batch(draw):
+    """So runs that are trained on more or fewer images have arrays of one shape."""
+    room = sum(map(len, DATA.labels)) + 5
+    for domains in ([0, 1], [2], [2, 0, 1]):
+        own, filled = stack_domains(DATA, domains), stack_domains(DATA, domains, room)
+        assert len(filled.images) == len(filled.labels) == room
+        chex.assert_trees_all_equal(
+            *(
+                draw(
+                    jax.tree.map(jnp.asarray, x), jax.random.key(3), 7, 6, 2, True
+                )._replace(key=None)
+                for x in (own, filled)
+            )
+        )
 
 
 def test_flips_half_of_the_images():
