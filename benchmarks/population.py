@@ -30,7 +30,6 @@ from experiments.training.population import (
     compile_population,
     make_lane,
     stack,
-    stack_lanes,
     train_population,
 )
 from experiments.training.program import begin, make_program
@@ -165,7 +164,7 @@ def together_turn(
     feeds = [make_feed(config, data) for config in configs]
     program = make_program(case.config, data.classes, len(feeds[0].sources))
     first = [begin(program, init_key(config), one_device()) for config in configs]
-    lanes = stack_lanes(
+    lanes = stack(
         [
             make_lane(config, frozen, feed.images)
             for config, feed, (_, frozen) in zip(configs, feeds, first, strict=True)

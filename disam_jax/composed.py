@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from disam_jax.trees import Tree
 
@@ -41,15 +43,28 @@ class ComposedLoss:
         """
 
         def losses_fn(there: Tree, *batch: Any) -> Any:
-            clean = jax.lax.stop_gradient(self.outputs(params, *batch)[0])
+            clean = jax.lax.stop_gradient(_arrays(self.outputs(params, *batch)[0]))
             outputs, aux = self.outputs(there, *batch)
-            away = jax.tree.map(lambda y, x: y - x, outputs, clean)
+            away = jax.tree.map(_from, clean, outputs)
             losses, more = jax.jvp(
-                lambda outputs: self.loss_of_outputs(outputs, *batch), (clean,), (away,)
+                lambda outputs: jnp.asarray(self.loss_of_outputs(outputs, *batch)),
+                (clean,),
+                (away,),
             )
             return (losses + more, aux) if self.has_aux else losses + more
 
         return losses_fn
+
+
+def _arrays(outputs: Any) -> Any:
+    return jax.tree.map(jnp.asarray, outputs)
+
+
+def _from(clean: jax.Array, there: Any) -> Any:
+    """The way to an output; of integers, labels say, that of no derivative."""
+    if jnp.issubdtype(clean.dtype, jnp.inexact):
+        return there - clean
+    return np.zeros(clean.shape, jax.dtypes.float0)
 
 
 def composed_loss(

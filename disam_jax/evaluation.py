@@ -54,6 +54,7 @@ class Evaluation(NamedTuple):
       descent_weights: [M], each domain's weight in the gradient at w + eps.
       perturbed_rise: scalar, how the descended loss rises along eps at w + eps, to first
         order: the product of the gradient there with eps.
+      perturbed_objective: scalar, the descended objective there; NaN of a `Rule`.
     """
 
     losses: jax.Array
@@ -68,6 +69,7 @@ class Evaluation(NamedTuple):
     ascent_losses: jax.Array | None = None
     descent_weights: jax.Array | None = None
     perturbed_rise: jax.Array | None = None
+    perturbed_objective: jax.Array | None = None
 
 
 def evaluation_of(

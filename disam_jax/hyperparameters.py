@@ -16,6 +16,7 @@ from jax.core import Tracer
 Number = Any  # float | jax.Array, which checkers refuse to subtract
 Schedule = Callable[[Number], Number]
 Hyperparameter = Number | Schedule
+ABOVE_ZERO = 1e-30  # the least of what must not be 0
 
 
 class Scheduled(NamedTuple):
@@ -102,7 +103,8 @@ def check_hyperparameter(
         )
     number = float(value)  # under jit a comparison of a JAX array would be traced
     if not (math.isfinite(number) and at_least <= number <= at_most):
-        above = f" and >= {at_least:g}" if at_least > -math.inf else ""
+        least = " and > 0" if at_least == ABOVE_ZERO else f" and >= {at_least:g}"
+        above = least if at_least > -math.inf else ""
         below = f" and <= {at_most:g}" if at_most < math.inf else ""
         hint = f" Use {name}=0 to switch its effect off." if at_least == 0 else ""
         raise ValueError(f"{name} must be finite{above}{below}; got {value}.{hint}")

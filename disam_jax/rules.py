@@ -4,7 +4,8 @@ An objective weighs the domains' gradients by numbers that follow from their los
 looks at the gradients themselves: where they agree, or conflict. It stands where an
 objective stands, as `ascent` or as `descent` of any method, and costs the gradient of each
 domain by itself: M ways back through one forward pass, or, where the domains are the
-micro-batches and `loss_fn` gives each its one loss, one gradient of the batch in all.
+micro-batches and `loss_fn` gives each its one loss, one gradient of the batch in all. An
+objective beside a rule then sees the same domains.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from disam_jax import trees
 from disam_jax.hyperparameters import (
+    ABOVE_ZERO,
     Hyperparameter,
     Number,
     Scheduled,
@@ -87,7 +91,7 @@ def and_mask(tau: Hyperparameter = 1.0) -> Rule | Scheduled:
 
     def make(tau: Number) -> Rule:
         def mask(g: jax.Array, weights: jax.Array) -> jax.Array:
-            return (_agreement(g, weights) >= tau).astype(g.dtype)
+            return (_above(g, weights, tau) >= 0).astype(g.dtype)
 
         return Rule(lambda gradients, weights: _masked(mask, gradients, weights))
 
@@ -107,14 +111,15 @@ def sand_mask(tau: Hyperparameter = 0.5, k: Hyperparameter = 10.0) -> Rule | Sch
       [4. 0.]
 
     Args:
-      tau: in [0, 1); at 1 no mask is above 0. A float, array or schedule.
+      tau: in [0, 1); at 1 no mask is above 0, which of a schedule or a traced value no
+        check can see. A float, array or schedule.
       k: > 0, steepness of the edge; a float or array.
 
     Returns:
       The rule.
 
     Raises:
-      ValueError: tau is out of [0, 1) or not finite, k negative or not finite.
+      ValueError: tau is out of [0, 1) or not finite, k not above 0 or not finite.
       TypeError: k is a schedule.
 
     References:
@@ -122,11 +127,11 @@ def sand_mask(tau: Hyperparameter = 0.5, k: Hyperparameter = 10.0) -> Rule | Sch
       of Invariances in Domain Generalization, 2021 (arXiv 2106.02266). DomainBed's default
       tau is 1, with which its code returns zeros; here 1 is refused.
     """
-    steepness = check_hyperparameter("k", k)
+    steepness = check_hyperparameter("k", k, at_least=ABOVE_ZERO)
     if isinstance(steepness, Scheduled):
         raise TypeError("k follows no schedule, tau may; give a number.")
     tau = check_hyperparameter("tau", tau, at_most=1.0)
-    if isinstance(tau, int | float) and tau == 1:
+    if not isinstance(tau, Scheduled | Tracer) and np.asarray(tau) == 1:
         raise ValueError(
             "tau must be < 1; got 1, at which SAND-mask's mask is 0 everywhere. Take less, "
             "or and_mask(1.0)."
@@ -134,10 +139,11 @@ def sand_mask(tau: Hyperparameter = 0.5, k: Hyperparameter = 10.0) -> Rule | Sch
 
     def make(tau: Number) -> Rule:
         def mask(g: jax.Array, weights: jax.Array) -> jax.Array:
-            above, variance = _agreement(g, weights) - tau, _variance(g, weights)
+            above, variance = _above(g, weights, tau), _variance(g, weights)
+            slope = trees.safe_divide(steepness * above, variance)
             # Where all are the same the edge is a step.
-            steep = jnp.where(variance > 0, trees.safe_divide(above, variance), above / 0.0)
-            return jnp.maximum(0.0, jnp.tanh(jnp.where(above == 0, 0.0, steepness * steep)))
+            edge = jnp.where(variance > 0, jnp.tanh(slope), jnp.sign(above))
+            return jnp.maximum(0.0, edge)
 
         return Rule(lambda gradients, weights: _masked(mask, gradients, weights))
 
@@ -162,7 +168,7 @@ def agreement_sum() -> Rule:
 
     def make(gradients: Tree, weights: jax.Array) -> Tree:
         return jax.tree.map(
-            lambda g: jnp.where(_agreement(g, weights) >= 1, jnp.sum(g, axis=0), 0.0),
+            lambda g: jnp.where(_above(g, weights, 1.0) >= 0, jnp.sum(g, axis=0), 0.0),
             gradients,
         )
 
@@ -282,11 +288,16 @@ def _masked(mask: Make, gradients: Tree, weights: jax.Array) -> Tree:
     return jax.tree.map(leaf, gradients)
 
 
-def _agreement(g: jax.Array, weights: jax.Array) -> jax.Array:
-    """|mean_i sign(g_i)| over the domains that are there, of [M, ...]."""
+def _above(g: jax.Array, weights: jax.Array, tau: Number) -> jax.Array:
+    """|mean_i sign(g_i)| - tau over the domains that are there, of [M, ...].
+
+    It is 0 where rounding alone would tell the two apart: compiled, 41 / 41 is below 1.
+    """
     there = (weights > 0).astype(g.dtype)
-    signs = jnp.abs(jnp.tensordot(there, jnp.sign(g), 1))
-    return trees.safe_divide(signs, jnp.sum(there))  # whole numbers: 1 is met exactly
+    signs, num = jnp.abs(jnp.tensordot(there, jnp.sign(g), 1)), jnp.sum(there)
+    above = signs - tau * num  # of whole numbers
+    rounding = 4 * jnp.finfo(jnp.float32).eps * num  # tau may be a float32
+    return jnp.where(abs(above) <= rounding, 0.0, trees.safe_divide(above, num))
 
 
 def _variance(g: jax.Array, weights: jax.Array) -> jax.Array:

@@ -113,7 +113,10 @@ class Losses:
         # Those of all devices' batches, and in the range that float16 holds.
         if options.axis_name is not None:
             here = over_devices(here, options.axis_name)
-        return here if options.loss_scale is None else scaled(here, options.loss_scale)
+        if options.loss_scale is not None:
+            here = scaled(here, options.loss_scale)
+        rules = isinstance(self.ascent, Rule) or isinstance(self.descent, Rule)
+        return here._replace(beside_rule=rules)
 
     def at_ascent(self, eps: Tree | None = None) -> Pass:
         """The pass whose gradient is climbed: of `ascent_loss_fn`, if there is one."""
@@ -200,6 +203,12 @@ class Losses:
             return Report(None, memories)
         eps = self.no_eps() if eps is None else eps
         evaluation = evaluation_of(clean, perturbed, eps, ascent)
+        # What was descended, of the losses there; of a rule there is no such number.
+        value = jnp.asarray(jnp.nan)
+        if not isinstance(self.descent, Rule):
+            shares = perturbed.cotangent if perturbed.weights is None else perturbed.weights
+            value = self.descent(perturbed.losses, shares)
+        evaluation = evaluation._replace(perturbed_objective=value)
         dtype = self.options.compute_dtype
         if dtype is not None:
             realized = realized_perturbation(self.params, eps, dtype)

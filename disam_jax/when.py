@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import jax
+import numpy as np
 from jax.core import Tracer
 
 from disam_jax.hyperparameters import (
@@ -65,7 +66,7 @@ def starting_at(step: float, *, steps: int | None = None) -> Policy:
       [False, False, False, True]
 
     Args:
-      step: >= 0, the first step that ascends; a float in (0, 1) is its share of `steps`.
+      step: >= 0, the first step that ascends; a float in [0, 1) is its share of `steps`.
       steps: of the whole run, where they are known; what would then never ascend is
         warned of.
 
@@ -79,12 +80,12 @@ def starting_at(step: float, *, steps: int | None = None) -> Policy:
       Zhou et al., Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in
       Training, ICLR 2025.
     """
-    if isinstance(step, float) and 0 < step < 1:
+    if isinstance(step, float | np.floating) and 0 <= step < 1:
         if steps is None:
             raise ValueError(
                 f"step is the share {step:g} of a run: give its length, steps=."
             )
-        step = round(step * steps)
+        step = round(float(step) * steps)
     check_integer("step", step, at_least=0)
     if steps is not None and step >= steps:
         warnings.warn(

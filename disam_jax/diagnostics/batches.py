@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from disam_jax.diagnostics.checks import check_batches
 from disam_jax.domains import LossFn
-from disam_jax.trees import Tree
+from disam_jax.trees import Tree, at_least_float32
 
 
 def over_batches(loss_fn: LossFn, batches: Tree) -> LossFn:
@@ -28,8 +28,8 @@ def over_batches(loss_fn: LossFn, batches: Tree) -> LossFn:
         of all examples. They may be sharded along any axis but the first.
 
     Returns:
-      (params) -> losses [M] or a scalar. On a CPU, convolutions inside of it are slow, as
-      in any loop that is compiled.
+      (params) -> losses [M] or a scalar, in at least float32. On a CPU, convolutions
+      inside of it are slow, as in any loop that is compiled.
 
     Raises:
       ValueError: batches have no common first axis K >= 1.
@@ -39,10 +39,11 @@ def over_batches(loss_fn: LossFn, batches: Tree) -> LossFn:
     def mean(params: Tree, batches: Tree) -> jax.Array:
         @jax.checkpoint
         def step(total: jax.Array, batch: Tree) -> tuple[jax.Array, None]:
-            return total + jnp.asarray(loss_fn(params, batch)), None
+            return total + at_least_float32(loss_fn(params, batch)), None
 
         one = jax.eval_shape(loss_fn, params, jax.tree.map(lambda leaf: leaf[0], batches))
-        total, _ = jax.lax.scan(step, jnp.zeros(one.shape, one.dtype), batches)
+        zeros = at_least_float32(jnp.zeros(one.shape, one.dtype))
+        total, _ = jax.lax.scan(step, zeros, batches)
         return total / num
 
     return jax.tree_util.Partial(mean, batches=batches)

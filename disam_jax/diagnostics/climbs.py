@@ -13,7 +13,7 @@ from disam_jax import trees
 from disam_jax.diagnostics.checks import domain_losses, real_params
 from disam_jax.diagnostics.compiled import compiled, scan, zeros_like
 from disam_jax.hyperparameters import Number, Scheduled, check_integer, check_number
-from disam_jax.objectives import ObjectiveFn, weighted_mean
+from disam_jax.objectives import ObjectiveFn, Remembering, weighted_mean
 from disam_jax.passes.forward import LossFn, at_once, check_weights
 from disam_jax.trees import Tree
 
@@ -100,6 +100,11 @@ def _check_ascent(ascent: ObjectiveFn | None, domain_weights: jax.Array | None) 
         raise ValueError(
             "ascent must be a function of (losses, weights); got one that follows a "
             "schedule. Take it at a step, ascent.at(count)."
+        )
+    if isinstance(ascent, Remembering):
+        raise ValueError(
+            "ascent must be a function of (losses, weights); got one that remembers. Take "
+            "it as it is at first, ascent.at(ascent.init(params))."
         )
     if ascent is None and domain_weights is not None:
         raise ValueError(

@@ -55,11 +55,21 @@ def gauss_newton(outputs_fn: LossFn, loss_of_outputs: LossFn) -> LossFn:
     def loss_fn(params: Tree, *batch: Any, **more: Any) -> jax.Array:
         here = jax.lax.stop_gradient(params)
         away = optax.tree.sub(params, here)  # 0, of derivative 1
-        outputs, along = jax.jvp(lambda w: outputs_fn(w, *batch, **more), (here,), (away,))
-        outputs = optax.tree.add(outputs, jax.tree.map(_derivative_alone, along))
+        outputs, along = jax.jvp(
+            lambda w: jax.tree.map(jnp.asarray, outputs_fn(w, *batch, **more)),
+            (here,),
+            (away,),
+        )
+        outputs = jax.tree.map(_with_derivative, outputs, along)
         return loss_of_outputs(outputs, *batch, **more)
 
     return loss_fn
+
+
+def _with_derivative(output: jax.Array, along: jax.Array) -> jax.Array:
+    """The output; one of integers has no derivative."""
+    inexact = jnp.issubdtype(jnp.result_type(output), jnp.inexact)
+    return output + _derivative_alone(along) if inexact else output
 
 
 @jax.custom_jvp

@@ -32,6 +32,7 @@ def normalized_logits(logits: jax.Array) -> jax.Array:
     References:
       Andriushchenko et al., ICML 2023, whose code takes 1e-10 for a shorter length.
     """
-    centered = logits - jnp.mean(logits, axis=-1, keepdims=True)
+    wide = trees.at_least_float32(logits)  # of float16 the squares would overflow
+    centered = wide - jnp.mean(wide, axis=-1, keepdims=True)
     length = trees.sqrt(jnp.sum(centered**2, axis=-1, keepdims=True))
-    return trees.safe_divide(centered, length)
+    return trees.safe_divide(centered, length).astype(jnp.result_type(logits))

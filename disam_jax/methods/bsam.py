@@ -1,5 +1,6 @@
 """bSAM: a variational mean whose perturbation and step share a precision."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import optax
 
 from disam_jax import trees
 from disam_jax.hyperparameters import (
+    ABOVE_ZERO,
     Hyperparameter,
     at_step,
     check_hyperparameter,
@@ -85,10 +87,11 @@ def bsam(
     delta = check_hyperparameter("weight_decay", weight_decay)
     b1, b2 = (check_number("decay", value, at_most=1.0) for value in decay)
     check_number("damping", damping)
-    positive = {"num_examples": num_examples, "first_precision": first_precision}
-    for name, value in positive.items():
-        if isinstance(value, int | float) and not value > 0:
-            raise ValueError(f"{name} must be positive; got {value}.")
+    first_precision = check_number("first_precision", first_precision, at_least=ABOVE_ZERO)
+    if not (isinstance(num_examples, float) and num_examples == math.inf):
+        num_examples = check_number("num_examples", num_examples, at_least=ABOVE_ZERO)
+    if isinstance(num_examples, int):
+        num_examples = float(num_examples)  # of more than an int32 holds
 
     def init(params: Tree) -> BSAMState:
         return BSAMState(
@@ -101,7 +104,8 @@ def bsam(
         noisy = loss.at_ascent(noise).value_and_grad(loss.ascent)
         eps = jax.tree.map(lambda g, s: at_step(radius, count) * g / s, noisy.gradient, s)
         perturbed = loss.at(eps).value_and_grad(loss.descent)
-        decayed = jax.tree.map(lambda g, w: g + wd * w, perturbed.gradient, loss.params)
+        params = trees.at_least_float32(loss.params)
+        decayed = jax.tree.map(lambda g, w: g + wd * w, perturbed.gradient, params)
         mean = optax.tree.update_moment(decayed, state.mean, b1, 1)
         direction = optax.tree.div(mean, s)
         root = jax.tree.map(

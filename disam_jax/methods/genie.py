@@ -120,7 +120,7 @@ def _preconditioned(
     mean: Tree, square: Tree, decay: Any, count: jax.Array, key: jax.Array | None
 ) -> Tree:
     """P * m, and with a key (1 - t) * n beside it."""
-    seen = 1 - decay**count  # how much of the means is not their start
+    seen = 1 - decay ** count.astype(float)  # how much of the means is not their start
     mean, square = optax.tree.scale(1 / seen, (mean, square))
     r = (1 - decay) * (2 - seen) / ((1 + decay) * seen)
 

@@ -8,6 +8,7 @@ import optax
 
 from disam_jax import trees
 from disam_jax.hyperparameters import (
+    ABOVE_ZERO,
     Hyperparameter,
     at_step,
     check_hyperparameter,
@@ -57,13 +58,12 @@ def fish(rate: Hyperparameter = 5e-5) -> optax.GradientTransformationExtraArgs:
       Shi et al., Gradient Matching for Domain Generalization, ICLR 2022, Algorithm 1, as
       DomainBed's `Fish`, whose walk is Adam's; here it is plain gradient descent.
     """
-    step_size = check_hyperparameter("rate", rate, at_least=1e-30)
+    step_size = check_hyperparameter("rate", rate, at_least=ABOVE_ZERO)
 
     def step(loss: Losses, state: tuple[()], count: jax.Array) -> Step:
-        length = at_step(step_size, count)
-        points, seen = _walk(loss, length)
-        far = -jnp.max(seen.cotangent) / length  # the share of one domain
-        gradient = jax.tree.map(lambda points: far * points[-1], points)
+        walked, seen = _walk(loss, at_step(step_size, count))
+        share = jnp.max(seen.cotangent)  # of one domain
+        gradient = jax.tree.map(lambda walked: share * walked[-1], walked)
         return Step(gradient, state, loss.evaluation(seen._replace(gradient=gradient)))
 
     return method_from_step(lambda params: (), step)
@@ -110,11 +110,13 @@ def pgrad(
       and the authors' code, whose walk is Adam's; here it is plain gradient descent. Both
       take the directions from the products of the points, [K + 1, K + 1].
     """
-    step_size = check_hyperparameter("rate", rate, at_least=1e-30)
+    step_size = check_hyperparameter("rate", rate, at_least=ABOVE_ZERO)
     check_integer("directions", directions)
 
     def step(loss: Losses, state: tuple[()], count: jax.Array) -> Step:
-        points, seen = _walk(loss, at_step(step_size, count))
+        length = at_step(step_size, count)
+        walked, seen = _walk(loss, length)
+        points = optax.tree.scale(-length, walked)
         beside = jax.vmap(trees.dot, in_axes=(None, 0))
         products = jax.vmap(beside, in_axes=(0, None))(points, points)
         coefficients = _principal(products, directions)
@@ -139,13 +141,16 @@ def _principal(products: jax.Array, directions: int) -> jax.Array:
 
 
 def _walk(loss: Losses, length: jax.Array) -> tuple[Tree, LossGrad]:
-    """The points [K + 1, ...] of a walk down, from w, and what was seen on it."""
+    """The gradients met on a walk down, summed up to each of its points, and what was seen.
 
-    def go(eps: Tree, index: jax.Array) -> tuple[Tree, Any]:
+    The points are w - length * walked, [K + 1, ...], the first w itself.
+    """
+
+    def go(walked: Tree, index: jax.Array) -> tuple[Tree, Any]:
+        eps = optax.tree.cast_like(optax.tree.scale(-length, walked), walked)
         here = loss.of_micro_batch(index).at(eps).value_and_grad(weighted_mean)
-        further = optax.tree.add(eps, optax.tree.scale(-length, here.gradient))
         met = weighted_mean(here.losses, here.cotangent)
-        return optax.tree.cast_like(further, eps), (eps, met, here.aux)
+        return optax.tree.add(walked, here.gradient), (walked, met, here.aux)
 
     every = jnp.arange(loss.num_micro_batches)
     end, (before, losses, aux) = jax.lax.scan(
@@ -153,5 +158,5 @@ def _walk(loss: Losses, length: jax.Array) -> tuple[Tree, LossGrad]:
     )
     there = loss.micro_batch_weights() > 0
     share = there / jnp.maximum(jnp.sum(there), 1)
-    points = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), before, end)
-    return points, LossGrad(end, share, losses, aux)
+    walked = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), before, end)
+    return walked, LossGrad(end, share, losses, aux)

@@ -54,7 +54,7 @@ class DomainGradients(NamedTuple):
         shares = trees.safe_divide(self.weights, jnp.sum(self.weights))
         if isinstance(chosen, Rule):
             gradient = chosen.make(_of_present(self.gradients, shares), shares)
-            nothing = jnp.nan * self.losses
+            nothing = jnp.full_like(self.losses, jnp.nan)
             return LossGrad(gradient, nothing, self.losses, self.aux, shares)
         cotangent = jax.grad(chosen)(self.losses, shares)
         gradient = jax.tree.map(lambda g: jnp.tensordot(cotangent, g, 1), self.gradients)
@@ -78,16 +78,19 @@ class Pass(NamedTuple):
       weights: [M], >= 0, of any sum.
       pullback: cotangent [M] -> (gradient, losses [M], aux).
       own: scale -> what each micro-batch by itself gives; None where there are none.
+      beside_rule: whether a rule takes part in the step.
     """
 
     losses: Callable[[], jax.Array]
     weights: jax.Array
     pullback: Callable[[jax.Array], tuple[Tree, jax.Array, Any]]
     own: Callable[[Any], DomainGradients] | None = None
+    beside_rule: bool = False
 
     def value_and_grad(self, chosen: Callable[..., jax.Array] | Rule) -> LossGrad:
         """The objective's gradient, one way back; or what a rule makes of all domains'."""
-        if isinstance(chosen, Rule):
+        # What are domains to a rule are domains to the objective beside it.
+        if isinstance(chosen, Rule) or (self.beside_rule and self._of_pieces):
             return self.by_domain().toward(chosen)
         # a: the weights, of sum 1.
         shares = trees.safe_divide(self.weights, jnp.sum(self.weights))
@@ -102,12 +105,18 @@ class Pass(NamedTuple):
 
         Of micro-batches with one loss each these are the domains: one way back of each.
         """
-        if self.own is not None and self.weights.size == 1:
+        if self._of_pieces:
+            assert self.own is not None
             return self.own(1.0)
         alone = jnp.eye(self.weights.size, dtype=self.weights.dtype)
         ways_back = jax.vmap(self.pullback, out_axes=(0, None, None))
         gradients, losses, aux = ways_back(alone)
         return DomainGradients(gradients, losses, self.weights, aux)
+
+    @property
+    def _of_pieces(self) -> bool:
+        """Whether there are micro-batches with one loss each."""
+        return self.own is not None and self.weights.size == 1
 
 
 def at_once(loss_fn: DomainLossFn, params: Tree, weights: jax.Array | None) -> Pass:

@@ -24,10 +24,11 @@ from disam_jax.perturbations.masks import Mask
 from disam_jax.trees import Tree
 
 # x -> a * x + b * x**3 + c * x**5 of every singular value. The first, Muon's, takes values
-# from 1e-5 on to between 0.68 and 1.14 in ten steps; the second, the Newton-Schulz
-# iteration of third order, from there to 1 in four, up to 1e-16.
+# from 1e-5 on to between 0.68 and 1.14 in ten steps, from 4e-4 on in six; the second, the
+# Newton-Schulz iteration of third order, from there to 1 in four, up to 1e-16. What is
+# rounding grows as much, so that float32 bears six.
 LIFT, POLISH = (3.4445, -4.7750, 2.0315), (15 / 8, -10 / 8, 3 / 8)
-NEWTON_SCHULZ = 10 * (LIFT,) + 4 * (POLISH,)
+LIFTS = {32: 6, 64: 10}  # by the bits of the dtype
 
 
 def ascend_nuclear(
@@ -90,9 +91,10 @@ def ascend_spectral(
 
     U and V hold the gradient's singular vectors: of all eps whose singular values are at
     most rho, this one meets the gradient best. It is the geometry of Muon, whose update is
-    the same factor of a momentum, from matrix products alone: fourteen steps of
-    Newton-Schulz. A singular value below 1e-5 of the matrix's norm counts for less than 1,
-    one of zero for nothing. Vectors and scalars: rho * g / norm(g).
+    the same factor of a momentum, from matrix products alone: ten steps of Newton-Schulz,
+    fourteen in float64. A singular value below 4e-4 of the matrix's norm (float64: 1e-5)
+    counts for less than 1, one of zero for nothing but rounding, which leaves a matrix of
+    low rank right to about 0.003 rho. Vectors and scalars: rho * g / norm(g).
 
     The length of a matrix's eps is rho times the root of its rank: this rho is far smaller
     than SAM's. Where widths change, a rho that follows them is `optax.chain` with a scale
@@ -182,4 +184,5 @@ def _polar(matrix: jax.Array) -> jax.Array:
         turned = jnp.einsum("...i,ij->...j", x, powers, out_sharding=here)
         return a * x + turned, None
 
-    return jax.lax.scan(step, unit, jnp.asarray(NEWTON_SCHULZ, unit.dtype))[0]
+    steps = LIFTS[jnp.finfo(unit.dtype).bits] * (LIFT,) + 4 * (POLISH,)
+    return jax.lax.scan(step, unit, jnp.asarray(steps, unit.dtype))[0]

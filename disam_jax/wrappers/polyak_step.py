@@ -37,8 +37,8 @@ def polyak_step(
     """A whole optimizer of a method: SGD whose learning rate is Polyak's, at w + eps.
 
     -gamma * g' with gamma = (L(w + eps) - f_min - <g', eps>) / norm(g')**2, held between 0
-    and max_learning_rate. The bracket is the loss at w by the tangent at w + eps, less the
-    least that it can be. A zero gradient gives no step.
+    and max_learning_rate. The bracket is the objective that is descended, at w by its
+    tangent at w + eps, less the least that it can be. A zero gradient gives no step.
 
     It reads the record of the step, so that it serves any method and any eps. Published is
     `polyak_step(sam(rho))`, and `polyak_step(unnormalized_sam(rho))` for lambda = 0. With
@@ -103,6 +103,5 @@ def _polyak(seen: Any, f_min: float) -> jax.Array:
             f"{len(seen.perturbed_gradient_norm)}. Put it within: "
             "per_micro_batch(polyak_step(method))."
         )
-    there = jnp.sum(seen.descent_weights * seen.perturbed_losses)
-    bracket = there - f_min - seen.perturbed_rise
+    bracket = seen.perturbed_objective - f_min - seen.perturbed_rise
     return trees.safe_divide(bracket, seen.perturbed_gradient_norm**2)

@@ -214,7 +214,8 @@ def find_protocol(
     """The protocol of a data set; for None the first that serves what is asked for.
 
     Of those that serve the model and the tuning it is the first that has open classes, or
-    has none, as asked for; where none has, the first of them; where none serves, of all.
+    has none, as asked for; where none has, the first of them; where none serves, of all. Of
+    a folder of images and a CLIP these are the protocols of PACS.
 
     Args:
       data: a key of `PROTOCOLS`.
@@ -229,6 +230,9 @@ def find_protocol(
     """
     check_known("data set", data, tuple(PROTOCOLS))
     known = PROTOCOLS[data]
+    kind = MODELS.get(asked.get("model", ""))
+    if data == "folder" and name is None and kind is not None and kind.names_classes:
+        known = {other: _for_a_folder(other) for other in PROTOCOLS["pacs"]}
     if name is None:
         serving = [n for n, p in known.items() if _serves(p, asked)] or list(known)
         opened = bool(asked.get("open_classes"))

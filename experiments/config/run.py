@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.config.preset import Preset
 from experiments.config.protocols import find_protocol
-from experiments.fields import LATER, check_at_least, option
+from experiments.fields import LATER, check_at_least, digest, option
 from experiments.files import file_sha256
 from experiments.methods.registry import Hyperparameters, find_method
 from experiments.models.registry import MODELS, TUNINGS, UNTRAINED
@@ -72,7 +72,7 @@ class RunConfig:
             drawn = not MODELS[self.preset.model].names_classes  # CLIP's are not
             raise ValueError(
                 f"this protocol starts {self.preset.model} from pretrained weights: give "
-                "their file, --weights FILE (.pth or .safetensors)"
+                "their file, --weights FILE (.safetensors, .pth or .pt)"
                 f"{', or --weights scratch to go without' if drawn else ''}."
             )
         method.make(self.hyperparameters, run_steps=self.preset.steps)
@@ -186,6 +186,13 @@ def make_config(
     values: dict[str, Any] = {"checkpoint_every": base.checkpoint_every}
     values |= asked
     tuning = asked.get("tuning", base.preset.tuning)
+    names_classes = MODELS[base.preset.model].names_classes
+    if names_classes and tuning not in (base.preset.tuning, *base.tunings, *UNTRAINED):
+        known = ", ".join((base.preset.tuning, *base.tunings))
+        raise ValueError(
+            f"protocol {protocol} has numbers for {known}, none for tuning {tuning}: leave "
+            "--protocol out, which takes the one that has."
+        )
     changes = base.tunings.get(tuning, {})
     if tuning in UNTRAINED:
         values["steps"] = 0
@@ -208,11 +215,16 @@ def make_config(
 
 
 def weights_fingerprint(weights: str) -> str:
-    """16 digits of the SHA-256 of a preset's file of weights; empty where there is none."""
+    """16 digits of the SHA-256 of a preset's weights; empty where there is no such file.
+
+    Of a folder it is that of all its files' together.
+    """
     path = Path(weights)
-    if weights in ("", "scratch", "package") or not path.is_file():
+    if weights in ("", "scratch", "package") or not path.exists():
         return ""
-    return _fingerprint(path.resolve(), path.stat().st_mtime_ns)
+    files = [path] if path.is_file() else sorted(f for f in path.iterdir() if f.is_file())
+    found = [_fingerprint(file.resolve(), file.stat().st_mtime_ns) for file in files]
+    return found[0] if path.is_file() else digest(found)
 
 
 @functools.lru_cache(maxsize=16)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
+from experiments.data.benchmarks import BENCHMARKS
 from experiments.data.splits import PUBLISHED
 from experiments.fields import check_known
 
@@ -27,14 +28,24 @@ def base_classes(
       The labels, ascending.
 
     Raises:
-      ValueError: no class would be trained on, or the order is unknown.
+      ValueError: no class would be trained on, or the order is unknown, or `data` has none
+        or has not all of these classes.
     """
     check_known("class_order", order, ORDERS)
     names = sorted(classes)
-    if order == "official" and data in PUBLISHED:
-        names = list(PUBLISHED[data].classes)
+    if order == "official":
+        listed = PUBLISHED.get(data) or BENCHMARKS.get(data)  # of OfficeHome it is sorted
+        official = listed.classes if listed else ()
+        others = [name for name in names if name not in official]
+        if others:
+            raise ValueError(
+                f"class_order is official, and {data or 'this data set'} has no list "
+                f"with {others[0]!r} in it: take --class-order sorted."
+            )
+        names = [name for name in official if name in names]
     new = Fraction(share).limit_denominator(10**6)  # 0.9 of 10 are 9
-    count = math.floor(len(classes) * (1 - new))
+    # Rounded up: with any share one is new.
+    count = min(math.floor(len(classes) * (1 - new)), len(classes) - (share > 0))
     if not count:
         raise ValueError(
             f"open_classes is {share:g}, which leaves none of {len(classes)} classes to "

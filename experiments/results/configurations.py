@@ -64,7 +64,7 @@ def accuracies(records: Records, rule: str, part: str) -> Scores:
       part: a key of `PARTS`.
 
     Returns:
-      They; a record without the rule has none.
+      They; a record without the rule, or the part, has none.
 
     Raises:
       ValueError: the rule or the part is unknown, or no record has it; or two records of
@@ -85,6 +85,8 @@ def accuracies(records: Records, rule: str, part: str) -> Scores:
         if rule not in record:
             continue
         seed, value = record["seed"], _accuracy(record, rule, part)
+        if value is None:
+            continue
         cell = (own, record["data"], record["unseen_domain"])
         file = record.get("file", "a record")
         before, earlier = first.setdefault((*cell, seed), (value, file))
@@ -97,7 +99,8 @@ def accuracies(records: Records, rule: str, part: str) -> Scores:
     return scores
 
 
-def _accuracy(record: dict[str, Any], rule: str, part: str) -> float:
+def _accuracy(record: dict[str, Any], rule: str, part: str) -> float | None:
+    """None where the unseen domain has no image of that part."""
     found = record[rule]
     if part in HALVES:
         if not found.get("halves"):
@@ -105,7 +108,7 @@ def _accuracy(record: dict[str, Any], rule: str, part: str) -> float:
                 f"{record.get('file', 'a record')} has no new classes, and part is {part}: "
                 "ask for another, or run its command with --open-classes."
             )
-        return {**found["halves"], "total": found["whole"]}[part]
+        return {**found["halves"], "total": found["whole"]}.get(part)
     if part not in found:
         found = comparison_record(record)[rule]
     if part not in found:

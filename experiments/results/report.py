@@ -48,8 +48,8 @@ the first and the last the most."""
 OPEN_CLASSES = """\
 Some classes are new: no image of them was trained on. Base, new and total are told among
 all classes, as Table 3 of Zhang et al., ICLR 2024; within: among base or new ones alone;
-harmonic: 2 base new / (base + new). All images of the unseen domain, means over domains;
-differences to the first method are in total too."""
+harmonic: 2 base new / (base + new). All images of the unseen domain, means over the domains
+that have images of the half; differences to the first method are in total too."""
 
 Column = tuple[str, Callable[[Row], str]]
 METHOD: Column = ("method", lambda row: figures.label(row.method))
@@ -147,7 +147,8 @@ def verdict(rows: Sequence[Row]) -> str:
 
 def _half_column(rule: str, half: str) -> Column:
     def cell(row: Row) -> str:
-        return row.halves[rule][half].percent() if rule in row.halves else ""
+        found = row.halves.get(rule, {}).get(half)
+        return found.percent() if found else ""
 
     return f"{half.replace('_', ' ')} %", cell
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -162,11 +162,20 @@ def summarize(records: Records) -> list[Row]:
 
 
 def _row(method: str, seeds: list[int], unseen: list[str], records: dict) -> Row:
-    def over(key: str | Callable[[dict[str, Any]], float]) -> Spread:
+    def over(
+        key: str | Callable[[dict[str, Any]], float], domains: Sequence[str] = unseen
+    ) -> Spread:
         read = key if callable(key) else operator.itemgetter(key)
         return over_seeds(
-            [float(np.mean([read(records[seed, d]) for d in unseen])) for seed in seeds]
+            [float(np.mean([read(records[seed, d]) for d in domains])) for seed in seeds]
         )
+
+    def having(rule: str) -> dict[str, list[str]]:
+        """Half -> the unseen domains that have images of it; all have a total."""
+        halves = {d: records[seeds[0], d].get(rule, {}).get("halves") or {} for d in unseen}
+        names = dict.fromkeys(name for found in halves.values() for name in found)
+        own = {name: [d for d in unseen if name in halves[d]] for name in names}
+        return {"total": unseen, **own} if own else {}
 
     first = next(iter(records.values()))
     is_open = bool(first.get("last_step", {}).get("halves"))
@@ -186,11 +195,11 @@ def _row(method: str, seeds: list[int], unseen: list[str], records: dict) -> Row
         gradients_per_step=first["gradients_per_step"],
         halves={
             rule: {
-                half: over(lambda r, rule=rule, half=half: _of_half(r[rule], half))
-                for half in ("total", *first[rule]["halves"])
+                half: over(lambda r, rule=rule, half=half: _of_half(r[rule], half), domains)
+                for half, domains in having(rule).items()
             }
             for rule in (*SELECTION_RULES, *sorted(AVERAGES))
-            if first.get(rule, {}).get("halves")
+            if having(rule)
         },
     )
 

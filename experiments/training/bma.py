@@ -24,8 +24,8 @@ def beta_shares(steps: int, beta: float) -> np.ndarray:
       beta: > 0; CLIPOOD's is 0.5, and 0.1 on OfficeHome with open classes.
     """
     x = (np.arange(steps + 1) + 0.5) / (steps + 1)
-    a = (x * (1 - x)) ** (beta - 1)
-    return a / np.cumsum(a)
+    log_a = (beta - 1) * np.log(x * (1 - x))  # a itself may be 0 to the last digit
+    return np.exp(log_a - np.logaddexp.accumulate(log_a))
 
 
 def take_in(average: Any, params: Any, step: jax.Array, steps: int, beta: float) -> Any:

@@ -40,6 +40,8 @@ def train_line(
 
     Returns:
       A flat mapping; `loss/DOMAIN` is the loss at w and `perturbed_loss/DOMAIN` at w + eps.
+      `ascended` is the share of the steps that moved away from w; `perturbation_norm` and
+      `cosine` are the means over these.
 
     Raises:
       RunDivergedError: something in the window is not finite; the message names the first
@@ -61,9 +63,12 @@ def train_line(
     for i, domain in enumerate(domains):
         line[f"perturbed_loss/{domain}"] = float(perturbed[:, i].mean())
     line["loss_spread"] = float(losses.std(axis=1).mean())
-    for name in ("gradient_norm", "perturbation_norm", "perturbed_gradient_norm", "cosine"):
+    on = [seen for seen in window if np.mean(seen.perturbation_norm) > 0]
+    line["ascended"] = len(on) / len(window)
+    for name in ("gradient_norm", "perturbed_gradient_norm"):
         line[name] = float(np.mean([getattr(e, name) for e in window]))
-    line["ascended"] = float(np.mean([np.mean(e.perturbation_norm) > 0 for e in window]))
+    for name in ("perturbation_norm", "cosine"):  # where there was none: 0 and 1
+        line[name] = float(np.mean([getattr(e, name) for e in on or window]))
     realized = [seen.realized for seen in window if seen.realized is not None]
     if realized:
         line["realized_length_ratio"] = float(np.mean([r.length_ratio for r in realized]))
@@ -82,8 +87,10 @@ def perturbation_told(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     told = [line for line in lines if "ascended" in line]
     if not told:
         return {}
+    steps = np.diff([0, *(line["step"] for line in told)])
+    shares = [line["ascended"] for line in told]
+    found = {"ascended": float(np.average(shares, weights=steps))}
     on = [line for line in told if line["ascended"] > 0]
-    found = {"ascended": float(np.mean([line["ascended"] for line in told]))}
     for name in ("perturbation_norm", "cosine"):
         found[name] = float(np.median([line[name] for line in on])) if on else 0.0
     return found

@@ -22,6 +22,8 @@ def check_parts(config: RunConfig, data: DomainData | Prepared) -> None:
     """Raises a ValueError unless the data is enough for the config's split and batches."""
     if isinstance(data, Prepared):
         prepared_parts(config, data)
+    elif config.preset.open_classes:
+        memory_parts(config, data)
     else:
         _check_groups(data, config.preset.holdout_fraction, config.seed)
 
@@ -54,7 +56,10 @@ def memory_parts(config: RunConfig, data: DomainData) -> tuple[DomainData, Domai
     if preset.noisy_sources == "first":
         noisy = noisy[:1]
     train = with_wrong_labels(train, preset.label_noise, noisy, config.seed)
-    return train.subset(known_classes(config, data, train.labels)), heldout
+    parts = [known_classes(config, data, part.labels) for part in (train, heldout)]
+    for d in source_positions(config, data):
+        _check_known(config, data, d, *(int(known[d].sum()) for known in parts))
+    return train.subset(parts[0]), heldout
 
 
 def known_classes(
@@ -92,7 +97,10 @@ def prepared_parts(
         )
     parts = [_split_domain(config, data, d) for d in range(len(data.domains))]
     unseen = unseen_positions(config, data).values()
-    known = known_at(config, data, [train for train, _ in parts])
+    known, known_held = (known_at(config, data, own) for own in zip(*parts, strict=True))
+    for d in range(len(parts)):
+        if d not in unseen:
+            _check_known(config, data, d, int(known[d].sum()), int(known_held[d].sum()))
     parts = [(train[of], held) for (train, held), of in zip(parts, known, strict=True)]
     images = sum(len(train) for d, (train, _) in enumerate(parts) if d not in unseen)
     if preset.batching == "merged" and images < preset.batch_size:
@@ -103,6 +111,20 @@ def prepared_parts(
             "balanced, which repeats images."
         )
     return parts
+
+
+def _check_known(
+    config: RunConfig, data: DomainData | Prepared, domain: int, train: int, heldout: int
+) -> None:
+    """Refuses a source without an image of the base classes in one of its parts."""
+    if not config.preset.open_classes or (train and heldout):
+        return
+    raise ValueError(
+        f"domain {data.domains[domain]} of {data.name} has {train} images of the base "
+        f"classes to train on and {heldout} held out, where each must be one at least: "
+        f"take another --open-classes than {config.preset.open_classes:g}, another "
+        "--class-order, or leave the domain out of the data."
+    )
 
 
 def known_at(

@@ -36,6 +36,27 @@ def test_functional_sam_is_its_formula(x64):
     assert float(LOSS(FIRST)) == pytest.approx(0.7653465637, abs=1e-10)
 
 
+def test_losses_as_a_list_and_outputs_that_are_no_floats():
+    def loss_of_outputs(outputs):
+        return [outputs["y"][0], outputs["label"] * outputs["y"][1]]
+
+    def loss(as_):
+        def outputs(w):
+            return {"y": w**2, "label": 3, "seen": jnp.array([True])}
+
+        return dj.composed_loss(outputs, lambda outputs: as_(loss_of_outputs(outputs)))
+
+    params = jnp.array([3.0, 4.0])
+    listed, stacked = (
+        gradient(dj.functional_sam(0.5), loss(as_), params) for as_ in (list, jnp.stack)
+    )
+    # eps = 0.5 (3, 12) / norm, and the slopes (1, 3) / 2 at the clean outputs.
+    eps = 0.5 * np.array([3.0, 12.0]) / np.hypot(3.0, 12.0)
+    expected = 2 * (np.array([3.0, 4.0]) + eps) * np.array([0.5, 1.5])
+    np.testing.assert_allclose(listed, expected, rtol=1e-6)
+    np.testing.assert_allclose(stacked, expected, rtol=1e-6)
+
+
 def test_its_radius_follows_a_schedule(x64):
     tx = dj.functional_sam(lambda count: 0.5 * count)
     state, found = tx.init(FIRST), []

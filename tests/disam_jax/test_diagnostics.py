@@ -534,6 +534,9 @@ ERRORS = {
     r"schedule. Take it at a step, ascent.at\(count\)": lambda: sharpness(
         ascent=dj.variance_penalized(lambda count: 0.1)
     ),
+    r"remembers. Take it as it is at first, ascent.at": lambda: sharpness(
+        ascent=dj.group_dro()
+    ),
     "must have one entry per domain loss": lambda: sharpness(
         ascent=dj.weighted_mean, domain_weights=np.ones(2)
     ),

@@ -131,6 +131,16 @@ def test_equal_singular_values_and_rank_one(debug_nans):
         np.testing.assert_allclose(displacement(tx, one), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(("shape", "rank"), [((256, 128), 1), ((64, 256), 4)])
+def test_what_float32_leaves_of_zero_singular_values(shape, rank):
+    """Rounding, some units of the last place, grows by the slope at 0 of all steps."""
+    left, right = (np.linalg.qr(RNG.normal(size=(n, rank)))[0] for n in shape)
+    grad = jnp.asarray(left @ right.T, jnp.float32)
+    eps = displacement(dj.ascend_spectral(1.0), grad)
+    grown = 3.4445**6 * (15 / 8) ** 4 * np.finfo(np.float32).eps
+    assert np.linalg.norm(eps - left @ right.T) < 4 * grown < 0.01
+
+
 def test_one_iteration_of_the_power_method_stays_in_the_ball():
     grad = jnp.asarray(RNG.normal(size=(8, 5)))
     eps = displacement(ascend_nuclear(0.3, iterations=1), grad)
@@ -362,6 +372,21 @@ def test_polyaks_step_knows_any_eps_and_any_weights():
     assert not least.any()
 
 
+def test_polyaks_step_knows_any_objective_and_no_absent_domain():
+    params = jnp.array([1.0, 2.0])
+    tx = dj.polyak_step(dj.erm(descent=dj.vrex(1.0)))
+    updates, _ = tx.update(None, tx.init(params), params, loss_fn=lambda w: w**2)
+    # The mean 2.5 and the variance 2.25 of 1 and 4; slopes (1, 2) * (1 - 3, 1 + 3).
+    grads = np.array([-2.0, 8.0])
+    np.testing.assert_allclose(updates, -4.75 / 68 * grads, rtol=1e-12)
+    tx = dj.polyak_step(dj.sam(0.0))
+    updates, _ = tx.update(
+        None, tx.init(params), params, domain_weights=jnp.array([1.0, 0.0]),
+        loss_fn=lambda w: jnp.stack([w @ w, jnp.nan]),
+    )  # fmt: skip
+    np.testing.assert_allclose(updates, -5 / 20 * 2 * params, rtol=1e-12)
+
+
 def test_the_bound_of_polyaks_step_follows_a_schedule():
     tx, params = dj.polyak_step(dj.erm(), lambda count: 0.01 * (count + 1)), jnp.ones(2)
     state = tx.init(params)
@@ -503,7 +528,9 @@ def test_of_the_coming_batch_sampa_takes_the_gradient_ahead():
         (lambda: dj.ascend_by_loss(-1.0), "sigma must be finite and >= 0"),
         (lambda: dj.keep_outliers(2.0), "quantile must be finite .* <= 1; got 2.0"),
         (lambda: dj.genie(drop=1.0), "drop must be below 1; got 1.0"),
-        (lambda: dj.bsam(0), "num_examples must be positive; got 0"),
+        (lambda: dj.bsam(0), "num_examples must be finite and > 0; got 0"),
+        (lambda: dj.bsam(jnp.array(-1.0)), "num_examples must be finite and > 0"),
+        (lambda: dj.bsam(9, first_precision=0.0), "first_precision must be finite"),
         (lambda: dj.polyak_step(dj.sam(), -1.0), "max_learning_rate must be finite"),
     ],
 )

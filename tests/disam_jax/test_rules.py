@@ -116,6 +116,25 @@ def test_from_pieces_as_from_the_losses(x64, name):
     np.testing.assert_allclose(pieces, whole, rtol=1e-12)
 
 
+OBJECTIVES = {
+    "disam": {"ascent": dj.variance_penalized(0.3), "descent": dj.and_mask(0.3)},
+    "vrex": {"ascent": dj.agreement_sum(), "descent": dj.vrex(0.2)},
+    "dro": {"ascent": dj.group_dro(0.1), "descent": dj.sand_mask(0.2, 1.0)},
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_beside_a_rule_sees_the_same_domains(x64, name):
+    tx = dj.sharpness_aware(dj.ascend(0.1), **OBJECTIVES[name])
+    whole = first_gradient(tx)
+    pieces = first_gradient(
+        tx, lambda w, domain: loss_fn(w)[domain], micro_batches=jnp.arange(3)
+    )
+    np.testing.assert_allclose(pieces, whole, rtol=1e-12)
+    plain = first_gradient(dj.sharpness_aware(dj.ascend(0.1)))
+    assert not np.allclose(whole, plain, rtol=1e-3)
+
+
 def test_pieces_cost_one_gradient_of_the_batch():
     tx = dj.erm(descent=dj.and_mask())
     assert testing.count_evaluations(tx, 2, micro_batches=True) == 1.0
@@ -181,6 +200,25 @@ def test_disam_of_a_rule_has_weights_that_nobody_can_tell():
     assert evaluation.perturbation_norm == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("num", [3, 41, 49, 61])
+@pytest.mark.parametrize("enabled", [False, True])
+def test_all_that_agree_agree_however_many_they_are(num, enabled):
+    """Compiled, division by 41 is a product with 1 / 41, and 41 of those are below 1."""
+    with jax.enable_x64(enabled):
+        lines = jnp.stack([jnp.ones(num), jnp.ones(num).at[0].set(-1.0)], axis=1)
+        for rule, factor in ((dj.and_mask(), 2.0), (dj.agreement_sum(), num)):
+            tx, params = dj.erm(descent=rule), jnp.zeros(2)
+            update = jax.jit(lambda w, tx=tx: tx.update(
+                None, tx.init(w), w, loss_fn=lambda w: lines @ w)[0])  # fmt: skip
+            np.testing.assert_allclose(update(params), [factor, 0.0], rtol=1e-6)
+        # A share that is met to the last digit is met, from a float32 schedule too.
+        share = (num - 2) / num
+        for tau in (share, lambda count: jnp.float32(share)):
+            tx = dj.erm(descent=dj.and_mask(tau))
+            found, _ = tx.update(None, tx.init(params), params, loss_fn=lambda w: lines @ w)
+            np.testing.assert_allclose(found, [1.0, share], rtol=1e-6)
+
+
 @pytest.mark.parametrize("wrong", [-0.1, 1.5, float("nan")])
 def test_masks_refuse_a_share_that_is_none(wrong):
     with pytest.raises(ValueError, match="tau must be finite"):
@@ -188,8 +226,11 @@ def test_masks_refuse_a_share_that_is_none(wrong):
 
 
 def test_sand_mask_refuses_the_default_that_is_zero_everywhere(x64):
-    with pytest.raises(ValueError, match="tau must be < 1; got 1"):
-        dj.sand_mask(1.0)
+    for one in (1.0, 1, np.float32(1.0), jnp.array(1.0)):
+        with pytest.raises(ValueError, match="tau must be < 1; got 1"):
+            dj.sand_mask(one)
+    with pytest.raises(ValueError, match="k must be finite and > 0; got 0"):
+        dj.sand_mask(0.5, 0.0)
     # With DomainBed's default every gradient is exactly zero; a schedule may pass there.
     found = first_gradient(dj.erm(descent=dj.sand_mask(lambda count: 1.0)))
     np.testing.assert_array_equal(found, 0.0)

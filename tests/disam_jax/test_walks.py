@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import disam_jax as dj
@@ -26,6 +27,14 @@ def test_a_short_walk_is_erm(x64):
     np.testing.assert_allclose(found, first_gradient(dj.erm()), atol=1e-6)
 
 
+def test_where_its_schedule_is_0_the_walk_stands_still(x64):
+    warm_up = optax.linear_schedule(0.0, 0.1, 10)
+    found = first_gradient(dj.fish(warm_up), of_domain, micro_batches=jnp.arange(3))
+    np.testing.assert_allclose(found, first_gradient(dj.erm()), rtol=1e-12)
+    found = first_gradient(dj.pgrad(warm_up), of_domain, micro_batches=jnp.arange(3))
+    np.testing.assert_array_equal(found, 0.0)
+
+
 def test_who_is_absent_is_not_walked(x64):
     weights = jnp.array([[1.0], [0.0], [1.0]])
     beside = first_gradient(
@@ -36,7 +45,7 @@ def test_who_is_absent_is_not_walked(x64):
 
 
 def test_a_walk_has_a_length():
-    with pytest.raises(ValueError, match="rate must be finite and >= 1e-30; got 0"):
+    with pytest.raises(ValueError, match="rate must be finite and > 0; got 0"):
         dj.fish(0)
 
 

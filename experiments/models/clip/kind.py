@@ -104,7 +104,7 @@ class ClipClassifier:
             )
         else:
             path, activation = Path(wanted.weights), wanted.activation
-        clip = _opened(path, activation or None, wanted.image_size)
+        clip = _opened(path, activation or None, wanted.image_size, _changed(path))
         sizes = clip.sizes
         if self.width not in (None, (sizes.image_width, sizes.patch)):
             raise ValueError(
@@ -120,7 +120,14 @@ def spoken(classes: Sequence[str]) -> list[str]:
     return [name.replace("_", " ") for name in classes]
 
 
+def _changed(path: Path) -> int:
+    """When the file, or the last of a folder's, was written; 0 where there is none."""
+    files = [path, *path.glob("*")]
+    return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+
+
 @functools.lru_cache(maxsize=2)  # all runs of a process
-def _opened(path: Path, activation: str | None, image_size: int) -> Clip:
+def _opened(path: Path, activation: str | None, image_size: int, changed: int) -> Clip:
+    del changed  # a file that was written anew is read anew
     clip = load_clip(path, activation)
     return clip if clip.sizes.image_size == image_size else clip.resized(image_size)

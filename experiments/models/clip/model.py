@@ -190,9 +190,13 @@ def _from_folder(folder: Path, activation: str | None, dtype: Any) -> Clip:
         raise ValueError(
             f"the folder {folder} holds no config.json, or no {' or '.join(FOLDER_FILES)}."
         )
-    said = json.loads(config.read_text())
-    # What a config leaves out has the value of CLIP's first.
-    activations = {said.get(x, {}).get("hidden_act", "quick_gelu") for x in TOWER_CONFIGS}
+    try:
+        said = json.loads(config.read_text())
+        # What a config leaves out has the value of CLIP's first.
+        told = {name: dict(said.get(name) or {}) for name in TOWER_CONFIGS}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{config} is not a CLIP's config: {error}.") from None
+    activations = {own.get("hidden_act", "quick_gelu") for own in told.values()}
     if len(activations) > 1:
         raise ValueError(
             f"{config} says two activations: {', '.join(sorted(activations))}."
@@ -202,7 +206,10 @@ def _from_folder(folder: Path, activation: str | None, dtype: Any) -> Clip:
     for tower, heads in zip(
         TOWER_CONFIGS, (sizes.image_heads, sizes.text_heads), strict=True
     ):
-        found = said.get(tower, {}).get("num_attention_heads", heads)
+        found = told[tower].get("num_attention_heads", heads)
         if found != heads:
-            raise ValueError(f"{config} says {found} heads in {tower}; CLIP has {heads}.")
+            raise ValueError(
+                f"{config} says {found} heads in {tower}; a CLIP of its width has {heads}, "
+                "one for every 64."
+            )
     return Clip(weights, sizes, activation, dtype)

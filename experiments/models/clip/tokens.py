@@ -54,6 +54,9 @@ class Tokenizer:
         """Int32 [K, length]; 0 after the end token, which cuts a text that is too long."""
         if isinstance(texts, str):
             raise ValueError(f"texts is one string, {texts!r}: give a list of them.")
+        others = [text for text in texts if not isinstance(text, str)]
+        if others:
+            raise ValueError(f"texts must be strings; one is {others[0]!r}.")
         tokens = np.zeros((len(texts), self.length), np.int32)
         for row, text in zip(tokens, texts, strict=True):
             ids = self._pairs.encode(cleaned(text)).ids

@@ -100,7 +100,7 @@ class ImageTower(nn.Module):
             dtype=self.dtype,
             name="patch_embed",
         )(images)
-        x = x.reshape(x.shape[0], -1, width)
+        x = x.reshape(x.shape[0], x.shape[1] * x.shape[2], width)
         small = nn.initializers.normal(width**-0.5)
         token = self.param("cls_token", small, (width,), jnp.float32)
         shape = (1 + sizes.grid**2, width)

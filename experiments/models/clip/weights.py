@@ -97,6 +97,8 @@ def from_names(state: State) -> tuple[Sizes, Tree]:
     """
     state = {k: v for k, v in state.items() if k.rpartition(".")[2] not in NO_WEIGHTS}
     state = _as_linear_layers(_queries_keys_and_values(state))
+    if np.size(state.get("logit_scale", ())) == 1:  # some have it as [1]
+        state["logit_scale"] = np.reshape(state["logit_scale"], ())
     sizes = sizes_of(state)
     shapes = jax.eval_shape(lambda: random_weights(sizes, jax.random.key(0)))
     return sizes, from_torch(state, clip_path, {"params": shapes})["params"]

@@ -55,6 +55,16 @@ def test_over_batches_is_over_the_whole(x64):
     assert_same(found, measures(lambda params: losses(params, whole), params))
 
 
+def test_many_losses_in_half_precision_are_summed_in_float32():
+    """In bfloat16 a sum of 2.25 stands still at 1024."""
+    over = diagnostics.over_batches(
+        lambda w, batch: w * batch, jnp.ones(2000, jnp.bfloat16)
+    )
+    mean = over(jnp.array(2.25, jnp.bfloat16))
+    assert mean.dtype == jnp.float32
+    assert float(mean) == 2.25
+
+
 def test_over_batches_on_devices(x64):
     params, batches = problem()
     expected = measures(diagnostics.over_batches(losses, batches), params)

@@ -125,6 +125,17 @@ def test_gauss_newton_over_batches():
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=ROUNDING)
 
 
+def test_outputs_of_integers_have_no_derivative():
+    def outputs_fn(w):
+        return {"y": w[0] * w[1], "label": jnp.array([1])}
+
+    def loss_of_outputs(outputs):
+        return outputs["y"] ** 2 / 2 * outputs["label"][0]
+
+    loss = diagnostics.gauss_newton(outputs_fn, loss_of_outputs)
+    np.testing.assert_allclose(jax.hessian(loss)(jnp.array([2.0, 3.0])), [[9, 6], [6, 4]])
+
+
 def test_gauss_newton_under_vmap():
     def largest(scale):
         loss = diagnostics.gauss_newton(lambda w: scale * w**2, lambda f: jnp.sum(f**2))

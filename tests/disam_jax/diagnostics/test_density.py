@@ -51,6 +51,16 @@ def test_the_curve_is_a_density_around_the_nodes():
     np.testing.assert_allclose(variance, expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize("width", [0.01, 1e-3, 1e-5])
+def test_of_peaks_between_the_points_nothing_is_lost(width):
+    loss, w = quadratic(np.diag([6.0, 1.92, -2.1])), jnp.ones(3)
+    found = diagnostics.spectral_density(loss, w, KEY, width=width)
+    assert np.all(found.density >= 0)
+    step = found.grid[1] - found.grid[0]
+    # What lies more than 5 sigma beyond the outermost nodes is cut off.
+    assert np.sum(found.density) * step == pytest.approx(1, abs=1e-6)
+
+
 @pytest.mark.usefixtures("debug_nans")
 @pytest.mark.parametrize("value", [0.0, 2.0, -3.0])
 def test_the_density_of_equal_eigenvalues(value):

@@ -26,3 +26,10 @@ def test_equal_logits_have_a_gradient_and_are_zero():
     assert np.all(diagnostics.normalized_logits(logits) == 0)
     slope = jax.grad(lambda z: jnp.sum(diagnostics.normalized_logits(z)[:, 0]))(logits)
     assert np.all(np.isfinite(slope))
+
+
+def test_squares_that_float16_does_not_hold():
+    logits = jnp.array([300.0, -300.0], jnp.float16)
+    found = diagnostics.normalized_logits(logits)
+    assert found.dtype == jnp.float16
+    np.testing.assert_allclose(found, [0.5**0.5, -(0.5**0.5)], rtol=1e-3)

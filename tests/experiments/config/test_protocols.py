@@ -95,6 +95,24 @@ def test_any_folder_takes_a_paper_s_protocol():
 
 
 @pytest.mark.parametrize(
+    ("tuning", "protocol"),
+    [("coop", "coop"), ("lora", "clipood"), ("zero_shot", "clipood")],
+)
+def test_a_clip_on_a_folder_has_its_tuning_s_own_training(tuning, protocol):
+    asked = {"model": "clip", "tuning": tuning, "weights": "F"}
+    found = config("folder", **asked)
+    assert found.protocol == protocol
+    assert found.preset == config("pacs", **asked).preset
+
+
+def test_a_protocol_without_numbers_for_a_tuning_is_refused():
+    for name, tuning in (("clipood", "coop"), ("coop", "lora")):
+        with pytest.raises(ValueError, match=f"{name} has numbers for .*, none for tuning"):
+            config("pacs", name, tuning=tuning, weights="F")
+    assert config("pacs", "coop", tuning="zero_shot", weights="F").preset.steps == 0
+
+
+@pytest.mark.parametrize(
     ("data", "name", "message"),
     [
         ("pcas", None, "unknown data set 'pcas'; there are: emoji_styles"),

@@ -51,6 +51,18 @@ def test_the_new_share_is_rounded_up_and_no_float_s_rounding_counts(count):
             assert base_classes(classes, tenths / 10) == tuple(range(count - new))
 
 
+def test_however_small_the_share_one_class_is_new():
+    assert base_classes(["a", "b", "c"], 1e-7) == (0, 1)
+
+
+def test_an_official_order_is_of_the_classes_that_are_there():
+    last = PUBLISHED["domain_net"].classes[-4:]
+    assert base_classes(last, 0.5, "official", "domain_net") == (0, 1)
+    for data, classes in (("domain_net", ["cat", "a lynx"]), ("emoji_concepts", ["cat"])):
+        with pytest.raises(ValueError, match=f"class_order is official, and {data} has no"):
+            base_classes(classes, 0.5, "official", data)
+
+
 def test_the_order_is_one_of_two():
     with pytest.raises(ValueError, match="unknown class_order 'random'; there are: sorted"):
         base_classes(["a", "b"], 0.5, "random")

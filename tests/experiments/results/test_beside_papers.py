@@ -249,6 +249,16 @@ def test_only_the_tunings_asked_for_are_shown():
     assert {r[1] for r in others.rows} == {"Zhang et al. 2024, Table 3, CLIP ViT-B/16"}
 
 
+def test_a_domain_without_new_classes_leaves_its_cell_empty():
+    records = [opened("clipood", "disam", "office_home", d, 0) for d in OFFICE_HOME]
+    for rule in ("training_domain_validation", "last_step"):
+        records[0][rule]["halves"] = {"base": 0.7, "base_within": 0.9}
+    found = row(domain_table(records, "office_home", part="new"), "clipood+disam")
+    assert not found.get(OFFICE_HOME[0]) and found[OFFICE_HOME[1]] == "40.0 (1)"
+    base = row(domain_table(records, "office_home", part="base"), "clipood+disam")
+    assert base[OFFICE_HOME[0]] == "70.0 (1)"
+
+
 def test_without_new_classes_there_are_no_halves():
     plain = record("sam", "office_home", "Art", 0, 0.5)
     for part in (*HALVES, "total"):

@@ -52,6 +52,15 @@ def test_over_5000_steps_a_small_beta_gives_the_ends_much(beta, first, tenth):
     assert found[:501].sum() == pytest.approx(tenth, abs=5e-5)
 
 
+def test_a_large_beta_gives_the_first_nothing_and_no_nan():
+    shares = beta_shares(5000, 100.0)
+    assert np.isfinite(shares).all()
+    assert weights_in_the_end(5000, 100.0)[2500] == pytest.approx(
+        np.sqrt(400 / np.pi) / 5001,
+        rel=0.01,  # a Gaussian's height, to 1 / beta
+    )
+
+
 def test_beta_1_is_the_plain_mean():
     np.testing.assert_allclose(weights_in_the_end(9, 1.0), np.full(10, 0.1))
 

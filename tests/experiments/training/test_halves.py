@@ -176,3 +176,18 @@ def test_of_the_unseen_domain_all_classes_are_scored(feed):
     others = [read(call)[1] for call in made.in_split["z"].values()]
     every = np.concatenate([held, *others])
     np.testing.assert_array_equal(np.bincount(every), [10] * 5)
+
+
+@pytest.mark.parametrize("where", ["in memory", "on the disk"])
+def test_a_source_without_base_classes_is_refused_before_a_step(where, tmp_path):
+    data = pictures()
+    of_new = [np.isin(own, [1, 3], invert=True) | (d != 1)
+              for d, own in enumerate(data.labels)]  # fmt: skip
+    data = data.subset(of_new)
+    made = config("emoji_styles")
+    if where == "on the disk":
+        export(data, tmp_path / "tree")
+        data = prepare("folder", tmp_path / "tree", tmp_path / "prepared")
+        made = config("folder")
+    with pytest.raises(ValueError, match="has 0 images of the base classes"):
+        make_feed(made, data)

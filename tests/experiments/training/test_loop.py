@@ -344,14 +344,25 @@ def test_divergence_of_one_domain_names_that_one(tmp_path, monkeypatch):
 
 
 def test_a_run_tells_whether_it_was_sharpness_aware():
-    on, off = ({"ascended": share, "perturbation_norm": 0.05 * share, "cosine": cosine}
-               for share, cosine in ((1.0, 0.8), (0.0, 1.0)))  # fmt: skip
-    half = {"ascended": 0.5, "perturbation_norm": 0.025, "cosine": 0.9}
-    told = perturbation_told([off, on, on, half])
-    expected = {"ascended": 0.625, "perturbation_norm": 0.05, "cosine": 0.8}
+    on, off, half = (
+        {"step": step, "ascended": share, "perturbation_norm": 0.05 * (share > 0),
+         "cosine": cosine}
+        for step, share, cosine in ((40, 1.0, 0.8), (10, 0.0, 1.0), (50, 0.5, 0.9))
+    )  # fmt: skip
+    told = perturbation_told([off, on, half])
+    # Of windows of 10, 30 and 10 steps.
+    expected = {"ascended": 35 / 50, "perturbation_norm": 0.05, "cosine": 0.85}
     assert told == pytest.approx(expected)
     assert perturbation_told([off]) == {"ascended": 0, "perturbation_norm": 0, "cosine": 0}
     assert perturbation_told([{"step": 1}]) == {}  # of lines that were kept before
+
+
+def test_what_steps_without_an_ascent_have_is_told_by_none(tmp_path):
+    """Every fifth step ascends, by rho."""
+    record = train(config("interval_sam", rho=0.05, period=5), tmp_path)
+    assert record["ascended"] == pytest.approx(1 / 5)
+    assert record["perturbation_norm"] == pytest.approx(0.05, rel=1e-5)
+    assert -1 <= record["cosine"] < 0.9999
 
 
 def test_late_sam_tells_how_many_steps_ascended(tmp_path):

@@ -70,7 +70,12 @@ def test_the_activation_of_a_known_file_is_known(monkeypatch):
     ("tower", "field", "value", "message"),
     [
         ("text_config", "hidden_act", "quick_gelu", "two activations: gelu, quick_gelu"),
-        ("vision_config", "num_attention_heads", 4, "4 heads in vision_config; CLIP has 1"),
+        (
+            "vision_config",
+            "num_attention_heads",
+            4,
+            "4 heads in vision_config; a CLIP of its width has 1",
+        ),
     ],
 )
 def test_a_config_of_another_model_is_refused(tmp_path, tower, field, value, message):
@@ -83,6 +88,16 @@ def test_a_config_of_another_model_is_refused(tmp_path, tower, field, value, mes
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"holds no config\.json"):
         load_clip(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"text_config": 3}'])
+def test_a_config_that_is_none_is_refused_by_its_path(tmp_path, text):
+    folder = shutil.copytree(DATA / "hugging_face", tmp_path / "folder")
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"folder/config\.json is not a CLIP's config"):
+        load_clip(folder)
+    (folder / "config.json").write_text('{"text_config": null}')
+    assert load_clip(folder).activation == "quick_gelu"  # as what a config leaves out
 
 
 def test_texts_are_cut_after_the_last_end_token(tiny):
@@ -120,6 +135,7 @@ def test_images_that_do_not_fit_are_refused(tiny):
         tiny.image_features(np.zeros((1, 24, 24, 3), np.float32))
     with pytest.raises(ValueError, match="uint8: normalise them"):
         tiny.image_features(np.zeros((1, 16, 16, 3), np.uint8))
+    assert tiny.image_features(np.zeros((0, 16, 16, 3), np.float32)).shape == (0, 16)
     with pytest.raises(ValueError, match="image_size is 20: a multiple of 8"):
         tiny.resized(20)
 

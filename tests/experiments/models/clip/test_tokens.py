@@ -64,3 +64,5 @@ def test_what_is_out_of_range_is_refused():
         Tokenizer(length=1)
     with pytest.raises(ValueError, match="texts is one string"):
         Tokenizer()("dog")
+    with pytest.raises(ValueError, match="texts must be strings; one is 1"):
+        Tokenizer()(["dog", 1])

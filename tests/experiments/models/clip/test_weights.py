@@ -69,6 +69,13 @@ def test_what_is_no_weight_is_left_out():
     from_names({**state(OPENAI), **more})
 
 
+def test_the_scale_may_be_an_array_of_one():
+    tensors = state(OPENAI)
+    scale = np.reshape(tensors["logit_scale"], (1,))
+    found = from_names({**tensors, "logit_scale": scale})[1]["scale"]
+    assert found.shape == () and found == np.float32(tensors["logit_scale"])
+
+
 def without(name):
     return lambda tensors: {k: v for k, v in tensors.items() if k != name}
 
@@ -80,7 +87,7 @@ def without(name):
         (lambda s: s | {"visual.extra": np.zeros(3)}, "visual.extra: not of this model"),
         (lambda s: s | {"logit_bias": np.zeros(())}, "logit_bias: not of this model"),
         (without("logit_scale"), "scale: missing"),
-        (lambda s: s | {"logit_scale": np.zeros(1)}, r"logit_scale: shape \(1,\)"),
+        (lambda s: s | {"logit_scale": np.zeros(2)}, r"logit_scale: shape \(2,\)"),
     ],
 )
 def test_weights_that_do_not_fit_are_listed(model, change, message):
