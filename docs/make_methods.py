@@ -161,7 +161,8 @@ scale, float16 ([scaling](scaling.md), [precision](precision.md)).
 
 ## What they cost
 
-Gradients of the whole batch per step at the default hyperparameters (3 source domains), compiled operations and time beside
+Gradients of the whole batch per step at [the experiments' default hyperparameters](#by-name-in-the-experiments), which for
+momentum SAM, l-inf SAM, GSAM and a few more are not the library's (3 source domains), compiled operations and time beside
 ERM's: median and quartiles of interleaved rounds, over whole periods where a method leaves ascents out. Then the accuracy
 on the unseen style of `emoji_styles`, on concepts that were trained on in no style, mean and standard deviation over 3
 seeds, where every run may take 800 gradients of a batch: ERM 800 steps, SAM 400, GAM 200; and what it is above ERM's, paired
@@ -184,12 +185,13 @@ What the accuracies say, of a small network (PatchNet, from scratch) trained for
   about ten times what it is at so small a rho (the cosine of the two gradients is 0.98 to 0.999), and bilateral SAM with a
   constant lower radius. These three rows are the only ones that three seeds tell apart from ERM, for 36 methods together
   (Holm).
-- For all others a difference of a few points either way may be chance. Where an interval leaves 0 out, as momentum SAM's and
-  AE-SAM's above it and GAM's, WSAM's and the layer-wise form's below, it is one of 36: try it again on other seeds before
+- For all others a difference of a few points either way may be chance. Where an interval leaves 0 out, above ERM or
+  below it, it is one of 36: try it again on other seeds before
   believing it.
 - On all images of the unseen style, four fifths of which show concepts that were trained on in other styles, what spends two
-  gradients a step, and so takes half of ERM's steps, is 2 to 3 points below ERM; on unseen concepts its mean is between 1.3
-  below and 0.7 above. How much of the difference is memory three seeds cannot tell.
+  gradients a step, and so takes half of ERM's steps, is 2 to 3 points below ERM (WSAM and the layer-wise form are 9); on
+  unseen concepts its mean is between 1.3 below and 0.7 above (theirs 5.7 and 4.6 below). How much of the difference is memory
+  three seeds cannot tell.
 - The cost of AE-SAM and of late SAM was counted as 1.5 and took 1.42 (it ascended in 42 % of the steps) and 1.62 (its start
   is a step, not a share of the run).
 """

@@ -148,8 +148,9 @@ class Report:
                 own = [f for f in found if f.where == where]
                 seen = sorted(100 * f.detectable for f in own)
                 seeds = f"{min(f.seeds for f in own)}"
-                rows.append((where, seeds, f"{seen[0]:.1f} to {seen[-1]:.1f}"))
-        columns = ("setting", "seeds", "points that its pairs show")
+                span = f"{seen[0]:.1f} to {seen[-1]:.1f}"
+                rows.append((section.folder.name, where, seeds, span))
+        columns = ("study", "setting", "seeds", "points that its pairs show")
         return Table(
             "Power: the smallest true difference that such seeds show in 80 % of all "
             "studies (two-sided, 5 %, not adjusted); the papers print gains of 0.6 to 2.5",
