@@ -204,8 +204,9 @@ class Losses:
         eps = self.no_eps() if eps is None else eps
         evaluation = evaluation_of(clean, perturbed, eps, ascent)
         # What was descended, of the losses there; of a rule there is no such number.
-        value = jnp.asarray(jnp.nan)
-        if not isinstance(self.descent, Rule):
+        if isinstance(self.descent, Rule):
+            value = jnp.asarray(jnp.nan)
+        else:
             shares = perturbed.cotangent if perturbed.weights is None else perturbed.weights
             value = self.descent(perturbed.losses, shares)
         evaluation = evaluation._replace(perturbed_objective=value)
