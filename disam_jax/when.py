@@ -81,11 +81,11 @@ def starting_at(step: float, *, steps: int | None = None) -> Policy:
       Training, ICLR 2025.
     """
     if isinstance(step, float | np.floating) and 0 <= step < 1:
-        if steps is None:
+        if step > 0 and steps is None:
             raise ValueError(
                 f"step is the share {step:g} of a run: give its length, steps=."
             )
-        step = round(float(step) * steps)
+        step = round(float(step) * (steps or 0))
     check_integer("step", step, at_least=0)
     if steps is not None and step >= steps:
         warnings.warn(

@@ -185,9 +185,8 @@ What the accuracies say, of a small network (PatchNet, from scratch) trained for
   about ten times what it is at so small a rho (the cosine of the two gradients is 0.98 to 0.999), and bilateral SAM with a
   constant lower radius. These three rows are the only ones that three seeds tell apart from ERM, for 36 methods together
   (Holm).
-- For all others a difference of a few points either way may be chance. Where an interval leaves 0 out, above ERM or
-  below it, it is one of 36: try it again on other seeds before
-  believing it.
+- For all others a difference of a few points either way may be chance. Where an interval leaves 0 out, above ERM or below
+  it, it is one of 36: try it again on other seeds before believing it.
 - On all images of the unseen style, four fifths of which show concepts that were trained on in other styles, what spends two
   gradients a step, and so takes half of ERM's steps, is 2 to 3 points below ERM (WSAM and the layer-wise form are 9); on
   unseen concepts its mean is between 1.3 below and 0.7 above (theirs 5.7 and 4.6 below). How much of the difference is memory

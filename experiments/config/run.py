@@ -11,6 +11,7 @@ from experiments.config.protocols import find_protocol
 from experiments.fields import LATER, check_at_least, digest, option
 from experiments.files import file_sha256
 from experiments.methods.registry import Hyperparameters, find_method
+from experiments.models.clip.model import files_of
 from experiments.models.registry import MODELS, TUNINGS, UNTRAINED
 
 
@@ -217,14 +218,13 @@ def make_config(
 def weights_fingerprint(weights: str) -> str:
     """16 digits of the SHA-256 of a preset's weights; empty where there is no such file.
 
-    Of a folder it is that of all its files' together.
+    Of a folder it is that of the files' that are read.
     """
-    path = Path(weights)
-    if weights in ("", "scratch", "package") or not path.exists():
+    if weights in ("", "scratch", "package"):
         return ""
-    files = [path] if path.is_file() else sorted(f for f in path.iterdir() if f.is_file())
+    files = [file for file in files_of(Path(weights)) if file.is_file()]
     found = [_fingerprint(file.resolve(), file.stat().st_mtime_ns) for file in files]
-    return found[0] if path.is_file() else digest(found)
+    return found[0] if len(found) == 1 else digest(found) if found else ""
 
 
 @functools.lru_cache(maxsize=16)

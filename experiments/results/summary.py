@@ -196,10 +196,10 @@ def _row(method: str, seeds: list[int], unseen: list[str], records: dict) -> Row
         halves={
             rule: {
                 half: over(lambda r, rule=rule, half=half: _of_half(r[rule], half), domains)
-                for half, domains in having(rule).items()
+                for half, domains in found.items()
             }
             for rule in (*SELECTION_RULES, *sorted(AVERAGES))
-            if having(rule)
+            if (found := having(rule))
         },
     )
 

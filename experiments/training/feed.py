@@ -160,7 +160,7 @@ def _memory_feed(config: RunConfig, data: DomainData, layout: Layout) -> Feed:
     sources = source_positions(config, data)
     seen = concepts_seen(train, sources)
     layout.check_batch(batch_examples(config, data))
-    room = sum(map(len, data.labels))
+    room = int(data.counts().sum())
     images = layout.put(stack_domains(train, sources, room), layout.replicated)
     draw = functools.partial(
         _draw(preset.batching, layout),

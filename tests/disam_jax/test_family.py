@@ -241,7 +241,7 @@ def test_gsams_radius_follows_the_learning_rate():
 def test_a_late_ascent_starts_at_a_share_of_the_run():
     when = dj.starting_at(0.75, steps=8)
     assert [bool(when(count)) for count in range(8)] == [False] * 6 + [True] * 2
-    assert bool(dj.starting_at(0.0, steps=8)(0))  # the first share of a sweep is SAM
+    assert bool(dj.starting_at(0.0)(0)) and bool(dj.starting_at(0.0, steps=8)(0))  # SAM
     assert not bool(dj.starting_at(np.float32(0.5), steps=8)(3))
     with pytest.warns(UserWarning, match="starts at step 8 of a run that has 8"):
         dj.late_sam(0.1, 8, steps=8)

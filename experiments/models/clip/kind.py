@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.models.clip.classifier import CosineClassifier, MarginSoftmax, unit
-from experiments.models.clip.model import Clip, load_clip
+from experiments.models.clip.model import Clip, files_of, load_clip
 from experiments.models.clip.prompts import STD, Prompts, class_prompts, prompt_lengths
 from experiments.models.low_rank import LowRank
 from experiments.models.tuning import Model, Params, Tuning, make_tuning
@@ -121,9 +121,9 @@ def spoken(classes: Sequence[str]) -> list[str]:
 
 
 def _changed(path: Path) -> int:
-    """When the file, or the last of a folder's, was written; 0 where there is none."""
-    files = [path, *path.glob("*")]
-    return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+    """When it was written, of a folder the last file; 0 where there is none."""
+    there = [file for file in files_of(path) if file.exists()]
+    return max((file.stat().st_mtime_ns for file in there), default=0)
 
 
 @functools.lru_cache(maxsize=2)  # all runs of a process

@@ -151,6 +151,13 @@ def load_clip(
     return Clip(weights, sizes, activation, dtype)
 
 
+def files_of(path: Path) -> list[Path]:
+    """What `load_clip` reads: the file, or of a folder its config.json and its weights."""
+    if not path.is_dir():
+        return [path]
+    return [path / "config.json", *(path / name for name in FOLDER_FILES)]
+
+
 def random_clip(
     sizes: Sizes, activation: str, key: jax.Array, dtype: Any = jnp.float32
 ) -> Clip:

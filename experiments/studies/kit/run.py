@@ -117,7 +117,7 @@ def _begin(spec: Spec) -> tuple[Callable[[TrainState], Any], Trained]:
     sources = [d for d, name in enumerate(train.domains) if name != config.unseen]
     program = make_program(config, data.classes, len(sources))
     state, frozen = begin(program, init_key(config), one_device())
-    room = sum(map(len, data.labels))
+    room = int(data.counts().sum())
     images = stack_domains(train, sources, room)
     lane = jax.device_put(make_lane(config, frozen, images))
     step = functools.partial(_compile_step(program, data.flip), lane)

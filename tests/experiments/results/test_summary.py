@@ -33,6 +33,19 @@ def test_summary_by_hand():
     assert sam.worst_domain[0] == "b"
 
 
+def test_a_half_is_the_mean_over_the_domains_that_have_it():
+    def opened(domain, halves):
+        chosen = {"scored": 0.5, "whole": 0.4, "halves": halves}
+        return record("erm", domain, 0, 0.5) | {"last_step": chosen}
+
+    of_b = {"base": 0.6, "new": 0.2}
+    for records in ([{"base": 0.8}, of_b], [{"base": 0.8, "new": 0.4}, of_b]):
+        (row,) = summarize([opened(*own) for own in zip("ab", records, strict=True)])
+        found = {half: spread.mean for half, spread in row.halves["last_step"].items()}
+        new = np.mean([own["new"] for own in records if "new" in own])
+        assert found == pytest.approx({"total": 0.4, "base": 0.7, "new": new})
+
+
 def test_over_seeds_divides_by_n_minus_one():
     assert over_seeds([0.0, 2.0]).std == pytest.approx(2**0.5)
     assert over_seeds([0.3]).std is None

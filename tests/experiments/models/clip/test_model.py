@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.config.run import weights_fingerprint
 from experiments.files import file_sha256
 from experiments.models.clip import KNOWN_FILES, Clip, Sizes, load_clip, random_clip
 from experiments.models.clip.towers import ACTIVATIONS
@@ -98,6 +99,18 @@ def test_a_config_that_is_none_is_refused_by_its_path(tmp_path, text):
         load_clip(folder)
     (folder / "config.json").write_text('{"text_config": null}')
     assert load_clip(folder).activation == "quick_gelu"  # as what a config leaves out
+
+
+def test_weights_that_were_written_anew_are_others(tmp_path):
+    folder = shutil.copytree(DATA / "hugging_face", tmp_path / "folder")
+    first = weights_fingerprint(str(folder))
+    assert len(first) == 16
+    (folder / "README.md").write_text("is not read")
+    assert weights_fingerprint(str(folder)) == first
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    assert weights_fingerprint(str(folder)) not in ("", first)
+    assert weights_fingerprint(str(tmp_path / "none")) == ""
 
 
 def test_texts_are_cut_after_the_last_end_token(tiny):
