@@ -79,11 +79,7 @@ def domain_means(
       in the released code.
     """
     example_losses = trees.at_least_float32(jnp.asarray(example_losses))
-    if example_losses.ndim != 1 or example_losses.shape != np.shape(domain_ids):
-        raise ValueError(
-            "example_losses and domain_ids must both have shape [B]; got "
-            f"{example_losses.shape} and {np.shape(domain_ids)}."
-        )
+    _check_examples(example_losses, domain_ids)
     member = _membership(domain_ids, num_domains)
     # A masked sum and not a product: the NaN of one example stays in its own domain. Not
     # a scatter either, whose order of additions is not fixed on a GPU.
@@ -116,6 +112,14 @@ def domain_shares(domain_ids: ArrayLike, num_domains: int) -> jax.Array:
     """
     counts = jnp.sum(_membership(domain_ids, num_domains), axis=1, dtype=float)
     return trees.safe_divide(counts, jnp.sum(counts))
+
+
+def _check_examples(example_losses: jax.Array, domain_ids: ArrayLike) -> None:
+    if np.ndim(example_losses) != 1 or np.shape(example_losses) != np.shape(domain_ids):
+        raise ValueError(
+            "example_losses and domain_ids must both have shape [B]; got "
+            f"{np.shape(example_losses)} and {np.shape(domain_ids)}."
+        )
 
 
 def _membership(domain_ids: ArrayLike, num_domains: int) -> jax.Array:
@@ -156,7 +160,7 @@ def hardest(
 
     Args:
       example_losses: [N], at the current parameters; no gradient goes through them.
-      domain_ids: [N], integers in 0 ... num_domains - 1.
+      domain_ids: [N], integers in [0, num_domains); see `domain_means`.
       num_domains: M.
       count: >= 1, how many of each domain, at most N.
 
@@ -166,22 +170,24 @@ def hardest(
       `domain_means` and `domain_shares` leave out.
 
     Raises:
-      ValueError: count is out of its range.
+      ValueError: count is out of its range, the shapes differ, num_domains < 1, or an id is
+        out of range where that can be seen.
+      TypeError: the ids are not integers.
 
     References:
       Ni et al., K-SAM: Sharpness-Aware Minimization at the Speed of SGD, 2022 (arXiv
       2210.12864), where the ranking is over the whole batch.
     """
-    size = jnp.shape(example_losses)[0]
+    _check_examples(example_losses, domain_ids)
+    size = np.shape(example_losses)[0]
     if not 1 <= count <= size:
         raise ValueError(f"count must be in 1 ... {size}, the batch; got {count}.")
     losses = trees.everywhere(jax.lax.stop_gradient(example_losses))
-    domain_ids = trees.everywhere(domain_ids)
+    member = _membership(trees.everywhere(domain_ids), num_domains)
 
-    def of_domain(domain: jax.Array) -> tuple[jax.Array, jax.Array]:
-        own = domain_ids == domain
+    def of_domain(domain: jax.Array, own: jax.Array) -> tuple[jax.Array, jax.Array]:
         _, chosen = jax.lax.top_k(jnp.where(own, losses, -jnp.inf), count)
         return chosen, jnp.where(own[chosen], domain, -1)
 
-    chosen, ids = jax.vmap(of_domain)(jnp.arange(num_domains))
+    chosen, ids = jax.vmap(of_domain)(jnp.arange(num_domains), member)
     return chosen.reshape(-1), ids.reshape(-1)

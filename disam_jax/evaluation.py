@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from disam_jax import trees
@@ -33,6 +34,9 @@ class Evaluation(NamedTuple):
     where `loss_fn` was not evaluated at w. A step that evaluates one point alone (ERM's,
     one between two ascents, momentum SAM's) gives that point's losses and gradient for
     both.
+
+    NaN marks what was not seen. `jax_debug_nans` cannot tell it from a fault in what a
+    compiled step returns: there go without a record, or do not compile.
 
     Attributes:
       losses: [M], of `loss_fn` at w. NaN where an `ascent_loss_fn` alone was evaluated
@@ -104,7 +108,8 @@ def evaluation_of(
         gradient_norm=norms[0],
         perturbation_norm=trees.norm(eps),
         perturbed_gradient_norm=norms[1],
-        cosine=trees.safe_divide(product, norms[0] * norms[1]),
+        # Of a gradient and itself it may come out an ulp above 1.
+        cosine=jnp.clip(trees.safe_divide(product, norms[0] * norms[1]), -1.0, 1.0),
         ascent_losses=ascent.losses,
         descent_weights=perturbed.cotangent,
         perturbed_rise=trees.dot(perturbed.gradient, eps),
@@ -146,9 +151,10 @@ def realized_perturbation(params: Tree, eps: Tree, dtype: Any) -> Realized:
     params, eps = trees.to_real((params, eps))
     moved = jax.tree.map(move, params, eps)
     norms = trees.norm(moved), trees.norm(eps)
+    cosine = trees.safe_divide(trees.dot(moved, eps), norms[0] * norms[1])
     return Realized(
         length_ratio=trees.safe_divide(norms[0], norms[1]),
-        cosine=trees.safe_divide(trees.dot(moved, eps), norms[0] * norms[1]),
+        cosine=jnp.clip(cosine, -1.0, 1.0),
     )
 
 

@@ -17,6 +17,7 @@ Number = Any  # float | jax.Array, which checkers refuse to subtract
 Schedule = Callable[[Number], Number]
 Hyperparameter = Number | Schedule
 ABOVE_ZERO = 1e-30  # the least of what must not be 0
+BELOW_ONE = 1 - 2**-24  # the most of what must not be 1: float32 has nothing between
 
 
 class Scheduled(NamedTuple):
@@ -105,7 +106,8 @@ def check_hyperparameter(
     if not (math.isfinite(number) and at_least <= number <= at_most):
         least = " and > 0" if at_least == ABOVE_ZERO else f" and >= {at_least:g}"
         above = least if at_least > -math.inf else ""
-        below = f" and <= {at_most:g}" if at_most < math.inf else ""
+        most = " and < 1" if at_most == BELOW_ONE else f" and <= {at_most:g}"
+        below = most if at_most < math.inf else ""
         hint = f" Use {name}=0 to switch its effect off." if at_least == 0 else ""
         raise ValueError(f"{name} must be finite{above}{below}; got {value}.{hint}")
     return value

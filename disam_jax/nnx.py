@@ -25,6 +25,7 @@ from disam_jax.composed import ComposedLoss
 from disam_jax.evaluation import Evaluation, holds_method, pop_evaluation
 from disam_jax.passes.forward import LossFn, domain_losses
 from disam_jax.passes.options import LOSS_FNS, StepOptions, split_options
+from disam_jax.passes.parts import mean_of, micro_batch_weights
 from disam_jax.trees import Tree
 
 
@@ -94,7 +95,8 @@ class Optimizer(nnx.Optimizer[Any]):
           options: the others of `StepOptions`, whose loss functions take the model too,
             and what others in the chain take. With `micro_batches`, `loss_fn` takes one of
             them after `batch`; all start from one model (`nnx.reseed` in `loss_fn` gives
-            each a dropout mask of its own), and the mean of what they make of it is kept.
+            each a dropout mask of its own), and the mean of what they make of it is kept,
+            where each counts by its part of `domain_weights`, as in the loss.
 
         Returns:
           What the step saw.
@@ -124,7 +126,8 @@ class Optimizer(nnx.Optimizer[Any]):
         evaluation, state = pop_evaluation(state)
         aux, rest = evaluation.aux
         if own.micro_batches is not None:
-            rest = jax.tree.map(_of_all_micro_batches, rest)
+            seen = own.micro_batches, own.domain_weights, own.axis_name
+            rest = jax.tree.map(functools.partial(_mean, micro_batch_weights(*seen)), rest)
         nnx.update(model, optax.apply_updates(params, updates), rest)
         nnx.update(self.opt_state, nnx.state(state, graph=self.graph))
         self.step[...] += 1
@@ -158,7 +161,7 @@ def _pure(options: StepOptions, of_params: Callable[..., LossFn]) -> StepOptions
     return dataclasses.replace(options, has_aux=True, **fns)
 
 
-def _of_all_micro_batches(leaf: jax.Array) -> jax.Array:
-    """Of what the K micro-batches, [K, ...], made of one variable: all started alike."""
-    is_number = jnp.issubdtype(leaf.dtype, jnp.inexact)
-    return jnp.mean(leaf, axis=0) if is_number else leaf[0]
+def _mean(weights: jax.Array, each: jax.Array) -> jax.Array:
+    """Of what the micro-batches made of one variable, [K, ...]; counts all move alike."""
+    is_number = jnp.issubdtype(each.dtype, jnp.inexact)
+    return mean_of(each, weights) if is_number else each[0]

@@ -48,6 +48,36 @@ class Remembering(NamedTuple):
 Objective = ObjectiveFn | Rule | Remembering | Scheduled
 
 
+EXAMPLES = {
+    "ascent": "variance_penalized(0.1)",
+    "descent": "vrex(1.0)",
+    "combine": "interpolate(0.5)",
+    "when": "every(5)",
+}
+
+
+def check_part(name: str, part: Any, made: Any = Objective) -> None:
+    """Refuses what cannot stand in a slot: no function, or a maker that was not called.
+
+    Args:
+      name: of the argument, one of `EXAMPLES`.
+      part: what is given for it; None is its default.
+      made: what makers of such parts are annotated to return, beside rules.
+
+    Raises:
+      TypeError: `part` is no function and nothing that follows a schedule or remembers, or
+        it makes such a part.
+    """
+    returned = getattr(part, "__annotations__", {}).get("return")
+    makes = returned in (made, Rule, Scheduled, Rule | Scheduled)
+    known = part is None or callable(part) or isinstance(part, Remembering | Scheduled)
+    if makes or not known:
+        raise TypeError(
+            f"{name} must be a function such as disam_jax.{EXAMPLES[name]} returns; got "
+            f"{part!r}{', which makes one: call it' if makes else ''}."
+        )
+
+
 def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
     """The pooled loss, sum(weights * losses): what ERM descends and SAM climbs.
 

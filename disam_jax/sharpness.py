@@ -15,7 +15,7 @@ import optax
 
 from disam_jax.combinations import Combination
 from disam_jax.hyperparameters import at_step
-from disam_jax.objectives import Objective
+from disam_jax.objectives import Objective, check_part
 from disam_jax.step import AT_W, Losses, Step, method_from_step
 from disam_jax.when import Policy, either
 
@@ -78,9 +78,10 @@ def sharpness_aware(
         `updates`, an Optax mask stands around the method, params or `loss_fn` are missing,
         the losses are not a floating-point scalar or vector, the weights have another
         shape, a negative or a non-finite entry, or the micro-batches no common first axis.
-      TypeError: `perturbation` is no Optax transformation; at `update`, `loss_fn` returns
-        no array, or an aux that has_aux does not announce, or the reverse, a parameter is
-        an integer, a bool or a key, or a keyword is nearly one of `StepOptions`.
+      TypeError: `perturbation` is no Optax transformation; another part is no function, or
+        one that makes such a part and was not called; at `update`, `loss_fn` returns no
+        array, or an aux that has_aux does not announce, or the reverse, a parameter is an
+        integer, a bool or a key, or a keyword is nearly one of `StepOptions`.
 
     References:
       Zhang et al., Domain-Inspired Sharpness-Aware Minimization, ICLR 2024, Eq. 7 and 8
@@ -92,6 +93,8 @@ def sharpness_aware(
             "perturbation must be an Optax transformation, ascend(rho) say; got "
             f"{perturbation!r}."
         )
+    check_part("combine", combine, Combination)
+    check_part("when", when, Policy)
     at_w = AT_W[combine_with]
 
     def ascend(loss: Losses, state: Any, count: jax.Array) -> Step:

@@ -20,6 +20,7 @@ from disam_jax.evaluation import Evaluation, evaluation_of, realized_perturbatio
 from disam_jax.objectives import (
     Objective,
     ObjectiveFn,
+    check_part,
     first_memory,
     objective_at,
     remembered,
@@ -44,6 +45,7 @@ from disam_jax.passes.options import (
 from disam_jax.passes.parts import (
     check_micro_batches,
     in_micro_batches,
+    micro_batch_weights,
     over_devices,
     scaled,
 )
@@ -124,11 +126,12 @@ class Losses:
 
     def ascent_alone(self) -> tuple[LossGrad, LossGrad]:
         """The ascent's gradient at w, which then is the clean one too: one way back."""
-        clean = self.at_ascent().value_and_grad(self.ascent)
-        if self.options.ascent_loss_fn is None:
+        ascent_loss_fn = self.options.ascent_loss_fn
+        clean = self.at(loss_fn=ascent_loss_fn).value_and_grad(self.ascent)
+        if ascent_loss_fn is None:
             return clean, clean
         # Of loss_fn nothing is known at w: something else was evaluated there.
-        return clean, clean._replace(losses=jnp.nan * clean.losses)
+        return clean, clean._replace(losses=trees.unknown(clean.losses))
 
     def ascent_and_descent(self, eps: Tree | None = None) -> tuple[LossGrad, LossGrad]:
         """The ascent's gradient and the descent's, at w or at w + eps."""
@@ -157,13 +160,6 @@ class Losses:
             raise ValueError(MISSING_MICRO_BATCHES)
         return own(1.0)
 
-    @property
-    def num_micro_batches(self) -> int:
-        """K; a ValueError where the batch is whole."""
-        if self.options.micro_batches is None:
-            raise ValueError(MISSING_MICRO_BATCHES)
-        return check_micro_batches(self.options.micro_batches)
-
     def of_micro_batch(self, index: jax.Array) -> "Losses":
         """The losses of one micro-batch alone; `index` may be traced."""
         parts = (self.options.micro_batches, self.options.domain_weights)
@@ -171,12 +167,12 @@ class Losses:
         return dataclasses.replace(self, options=self.options.of_micro_batch(*own))
 
     def micro_batch_weights(self) -> jax.Array:
-        """How much of the batch each micro-batch is, [K], >= 0, of any sum."""
-        weights, axis_name = self.options.domain_weights, self.options.axis_name
-        if weights is None:
-            return jnp.ones(self.num_micro_batches)
-        weights = jnp.sum(jnp.asarray(weights), axis=1)
-        return weights if axis_name is None else jax.lax.psum(weights, axis_name)
+        """How much of the batch each micro-batch is, [K]; of a whole one a ValueError."""
+        options = self.options
+        if options.micro_batches is None:
+            raise ValueError(MISSING_MICRO_BATCHES)
+        given = options.micro_batches, options.domain_weights, options.axis_name
+        return micro_batch_weights(*given)
 
     def no_eps(self) -> Tree:
         """No displacement, in the dtypes of one."""
@@ -205,7 +201,7 @@ class Losses:
         evaluation = evaluation_of(clean, perturbed, eps, ascent)
         # What was descended, of the losses there; of a rule there is no such number.
         if isinstance(self.descent, Rule):
-            value = jnp.asarray(jnp.nan)
+            value = trees.unknown(jnp.sum(perturbed.losses))
         else:
             shares = perturbed.cotangent if perturbed.weights is None else perturbed.weights
             value = self.descent(perturbed.losses, shares)
@@ -304,8 +300,11 @@ def method_from_step(
       An Optax transformation with extra arguments, to stand first in a chain.
 
     Raises:
+      TypeError: `ascent` or `descent` is no function, or a maker that was not called.
       ValueError, TypeError: at `update`, as `sharpness_aware`.
     """
+    check_part("ascent", ascent)
+    check_part("descent", descent)
 
     def first_state(params: Tree) -> SharpnessState:
         trees.check_params(params)

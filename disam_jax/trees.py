@@ -69,6 +69,12 @@ def safe_divide(numerator: float | jax.Array, denominator: jax.Array) -> jax.Arr
     return numerator / jnp.where(denominator == 0, jnp.inf, denominator)
 
 
+def unknown(like: jax.Array) -> jax.Array:
+    """Returns NaN in place of what was not seen: `jax_debug_nans` is not to stop at it."""
+    with jax.debug_nans(False):
+        return jnp.nan * like
+
+
 def with_norm(tree: Tree, length: Any) -> Tree:
     """Returns `tree` scaled to that l2 norm over all leaves; zeros stay zeros."""
     return optax.tree.scale(safe_divide(length, norm(tree)), tree)

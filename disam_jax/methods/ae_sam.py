@@ -15,7 +15,7 @@ from disam_jax.hyperparameters import (
     check_hyperparameter,
     check_number,
 )
-from disam_jax.objectives import Objective
+from disam_jax.objectives import Objective, check_part
 from disam_jax.perturbations.ascend import ascend
 from disam_jax.perturbations.masks import Mask
 from disam_jax.step import Losses, Step, method_from_step
@@ -81,6 +81,7 @@ def ae_sam(
     Raises:
       ValueError: rho is negative or not finite, threshold not finite, or decay out of
         [0, 1].
+      TypeError: `combine` is no combination, or what makes one and was not called.
 
     References:
       Jiang et al., An Adaptive Policy to Employ Sharpness-Aware Minimization, ICLR 2023
@@ -89,6 +90,7 @@ def ae_sam(
     perturbation = ascend(rho, mask=mask)
     threshold = check_hyperparameter("threshold", threshold, at_least=-math.inf)
     decay = check_number("decay", decay, at_most=1.0)
+    check_part("combine", combine, Combination)
 
     def init(params: Tree) -> AESAMState:
         return AESAMState(perturbation.init(params), jnp.zeros([]), jnp.zeros([]))

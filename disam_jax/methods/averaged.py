@@ -2,7 +2,7 @@
 
 import optax
 
-from disam_jax.hyperparameters import Hyperparameter, check_number
+from disam_jax.hyperparameters import ABOVE_ZERO, Hyperparameter, check_number
 from disam_jax.objectives import Objective
 from disam_jax.perturbations.ascend import ascend
 from disam_jax.perturbations.directions import away_from_mean
@@ -80,13 +80,13 @@ def vasso(
       The transformation; its state holds d, as large as the parameters.
 
     Raises:
-      ValueError: rho is negative or not finite, or theta out of [0, 1].
+      ValueError: rho is negative or not finite, or theta out of (0, 1].
 
     References:
       Li and Giannakis, Enhancing Sharpness-Aware Optimization Through Variance Suppression,
       NeurIPS 2023 (arXiv 2309.15639). d starts at 0, in the authors' code at the first
       gradient, which then weighs 1 / theta times as much.
     """
-    theta = check_number("theta", theta, at_most=1.0)
+    theta = check_number("theta", theta, at_least=ABOVE_ZERO, at_most=1.0)
     perturb = optax.chain(optax.ema(1 - theta, debias=False), ascend(rho, mask=mask))
     return sharpness_aware(perturb, ascent=ascent, descent=descent)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from disam_jax import trees
 from disam_jax.hyperparameters import Hyperparameter
 from disam_jax.objectives import weighted_mean
 from disam_jax.passes.forward import LossGrad
@@ -51,7 +52,7 @@ def dgsam(
 
     Raises:
       ValueError: rho is negative or not finite; at `update`, `micro_batches` is missing or
-        has no common first axis.
+        has no common first axis, or `domain_weights` are not [K, M], finite and >= 0.
 
     References:
       Song et al., Domain-wise Gradual Sharpness-Aware Minimization, 2025 (arXiv
@@ -61,11 +62,10 @@ def dgsam(
     perturbation = ascend(rho, mask=mask)
 
     def step(loss: Losses, state: optax.OptState, count: jax.Array) -> Step:
-        num, unroll = loss.num_micro_batches, loss.options.unroll
+        there = (loss.micro_batch_weights() > 0).astype(float)
         key = jax.random.fold_in(jax.random.key(seed), count)
-        order = jax.random.permutation(key, num)
-        present = jnp.asarray(loss.micro_batch_weights() > 0)
-        order = order[jnp.argsort(~present[order])]  # the absent last: no walk begins there
+        order = jax.random.permutation(key, len(there))
+        order = order[jnp.argsort(-there[order])]  # the absent last: no walk begins there
         visits = jnp.append(order, order[:1])
 
         def visit(carry: Any, index: jax.Array) -> tuple[Any, Any]:
@@ -79,14 +79,16 @@ def dgsam(
 
         zero = loss.no_eps()
         (_, eps, total, moved), (losses, aux) = jax.lax.scan(
-            visit, (zero, zero, zero, state), visits, unroll=unroll
+            visit, (zero, zero, zero, state), visits, unroll=loss.options.unroll
         )
-        met = jnp.maximum(jnp.sum(present[visits]), 1)
+        # In the order of the domains, not of the visits.
+        losses, aux = jax.tree.map(lambda x: x[jnp.argsort(order)], (losses, aux))
+        share = trees.safe_divide(1.0, jnp.sum(there[visits]))
         mean = LossGrad(
-            gradient=optax.tree.scale(1 / met, total),
-            cotangent=present / jnp.maximum(jnp.sum(present), 1),
-            losses=jnp.zeros_like(losses[:num]).at[order].set(losses[:num]),
-            aux=jax.tree.map(lambda x: x[:num], aux),
+            gradient=optax.tree.scale(share, total),
+            cotangent=trees.safe_divide(there, jnp.sum(there)),
+            losses=losses,
+            aux=aux,
         )
         return Step(mean.gradient, moved, loss.evaluation(mean, mean, eps))
 

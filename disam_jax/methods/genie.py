@@ -8,6 +8,7 @@ import optax
 
 from disam_jax import trees
 from disam_jax.hyperparameters import (
+    BELOW_ONE,
     Hyperparameter,
     at_step,
     check_hyperparameter,
@@ -87,10 +88,8 @@ def genie(
       above 0 stands still; here all move.
     """
     rate = check_hyperparameter("learning_rate", learning_rate)
-    decay, drop = check_number("decay", decay), check_number("drop", drop)
-    for name, value in {"decay": decay, "drop": drop}.items():
-        if isinstance(value, int | float) and value >= 1:
-            raise ValueError(f"{name} must be below 1; got {value}.")
+    decay = check_number("decay", decay, at_most=BELOW_ONE)
+    drop = check_number("drop", drop, at_most=BELOW_ONE)
 
     def init(params: Tree) -> GenieState:
         wide = trees.at_least_float32(trees.to_real(params))

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from disam_jax import trees
-from disam_jax.hyperparameters import Hyperparameter, check_integer, check_number
+from disam_jax.hyperparameters import (
+    BELOW_ONE,
+    Hyperparameter,
+    check_integer,
+    check_number,
+)
 from disam_jax.objectives import Objective
 from disam_jax.passes.forward import LossGrad
 from disam_jax.perturbations.ascend import ascend
@@ -88,7 +93,7 @@ def sassha(
       1 - b2**11 at the eleventh, after two moves. Here it is by its moves.
     """
     check_integer("period", period)
-    b1, b2 = (check_number("decay", value, at_most=1.0) for value in decay)
+    b1, b2 = (check_number("decay", value, at_most=BELOW_ONE) for value in decay)
     check_number("power", power)
     check_number("damping", damping)
     perturbation = ascend(rho, mask=mask)
@@ -106,9 +111,10 @@ def sassha(
             lambda: _with_curvature(loss, eps, key, state.curvature, b2),
             lambda: (loss.at(eps).value_and_grad(loss.descent), state.curvature),
         )
+        t = count.astype(float)
         mean = optax.tree.update_moment(perturbed.gradient, state.mean, b1, 1)
-        m = optax.tree.scale(1 / (1 - b1 ** (count + 1)), mean)
-        d = optax.tree.scale(1 / (1 - b2 ** (count // period + 1)), curvature)
+        m = optax.tree.scale(1 / (1 - b1 ** (t + 1)), mean)
+        d = optax.tree.scale(1 / (1 - b2 ** (t // period + 1)), curvature)
         gradient = jax.tree.map(lambda m, d: trees.safe_divide(m, d**power + damping), m, d)
         evaluation = loss.evaluation(clean, perturbed, eps, climbed)
         return Step(gradient, SASSHAState(moved, mean, curvature), evaluation)

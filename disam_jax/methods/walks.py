@@ -52,7 +52,7 @@ def fish(rate: Hyperparameter = 5e-5) -> optax.GradientTransformationExtraArgs:
 
     Raises:
       ValueError: rate is not above 0 or not finite; at `update`, `micro_batches` is missing
-        or has no common first axis.
+        or has no common first axis, or `domain_weights` are not [K, M], finite and >= 0.
 
     References:
       Shi et al., Gradient Matching for Domain Generalization, ICLR 2022, Algorithm 1, as
@@ -103,7 +103,8 @@ def pgrad(
 
     Raises:
       ValueError: rate is not above 0 or not finite, or directions no positive integer; at
-        `update`, `micro_batches` is missing or has no common first axis.
+        `update`, `micro_batches` is missing or has no common first axis, or
+        `domain_weights` are not [K, M], finite and >= 0.
 
     References:
       Wang et al., PGrad: Learning Principal Gradients for Domain Generalization, ICLR 2023,
@@ -152,11 +153,10 @@ def _walk(loss: Losses, length: jax.Array) -> tuple[Tree, LossGrad]:
         met = weighted_mean(here.losses, here.cotangent)
         return optax.tree.add(walked, here.gradient), (walked, met, here.aux)
 
-    every = jnp.arange(loss.num_micro_batches)
+    there = (loss.micro_batch_weights() > 0).astype(float)
     end, (before, losses, aux) = jax.lax.scan(
-        go, loss.no_eps(), every, unroll=loss.options.unroll
+        go, loss.no_eps(), jnp.arange(len(there)), unroll=loss.options.unroll
     )
-    there = loss.micro_batch_weights() > 0
-    share = there / jnp.maximum(jnp.sum(there), 1)
+    share = trees.safe_divide(there, jnp.sum(there))
     walked = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), before, end)
     return walked, LossGrad(end, share, losses, aux)

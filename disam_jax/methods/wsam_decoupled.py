@@ -101,7 +101,8 @@ def wsam_decoupled(
         updates, base = optimizer.update(grads, state.optimizer, params)
         scale = weight * at_step(rate, state.method.count)
         sharpness = trees.from_real(after.inner["sharpness"])
-        updates = jax.tree.map(lambda u, s: u - scale * s, updates, sharpness)
+        wide = trees.at_least_float32(updates)
+        updates = jax.tree.map(lambda u, s: u - scale * s, wide, sharpness)
         # The sharpness's gradient is this step's alone.
         after = after._replace(inner={**after.inner, "sharpness": ()})
         return optax.tree.cast_like(updates, grads), DecoupledState(after, base)

@@ -54,7 +54,7 @@ class DomainGradients(NamedTuple):
         shares = trees.safe_divide(self.weights, jnp.sum(self.weights))
         if isinstance(chosen, Rule):
             gradient = chosen.make(_of_present(self.gradients, shares), shares)
-            nothing = jnp.full_like(self.losses, jnp.nan)
+            nothing = trees.unknown(self.losses)
             return LossGrad(gradient, nothing, self.losses, self.aux, shares)
         cotangent = jax.grad(chosen)(self.losses, shares)
         gradient = jax.tree.map(lambda g: jnp.tensordot(cotangent, g, 1), self.gradients)
@@ -149,11 +149,12 @@ def domain_losses(
             f"{losses!r} ({type(losses).__name__}). Return jnp.stack of several losses."
         )
     losses = jnp.asarray(losses)
-    if losses.ndim > 1 or not jnp.issubdtype(losses.dtype, jnp.floating):
+    floating = jnp.issubdtype(losses.dtype, jnp.floating)
+    if losses.ndim > 1 or not losses.size or not floating:
         raise ValueError(
             "loss_fn must return a floating-point scalar or vector of domain losses; "
             f"got {losses.dtype}{list(losses.shape)}. Average over the examples of "
-            "each domain, e.g. with disam_jax.domain_means."
+            "each domain, of one at least, e.g. with disam_jax.domain_means."
         )
     half = jnp.finfo(losses.dtype).bits < 32
     return jnp.atleast_1d(losses).astype(jnp.float32 if half else losses.dtype), aux
@@ -168,10 +169,14 @@ def check_weights(weights: jax.Array | None, losses: Any) -> jax.Array:
             f"domain_weights must have one entry per domain loss, shape {losses.shape}; "
             f"got {np.shape(weights)}."
         )
-    if not isinstance(weights, Tracer):
-        given = np.asarray(weights, dtype=np.float64)
-        if not (np.isfinite(given).all() and (given >= 0).all()):
-            raise ValueError(
-                f"domain_weights must be finite and >= 0; got {given.tolist()}."
-            )
+    check_entries(weights)
     return jnp.asarray(weights, losses.dtype)
+
+
+def check_entries(weights: jax.Array) -> None:
+    """Refuses weights that are negative or not finite, where that can be seen."""
+    if isinstance(weights, Tracer):
+        return
+    given = np.asarray(weights, dtype=np.float64)
+    if not (np.isfinite(given).all() and (given >= 0).all()):
+        raise ValueError(f"domain_weights must be finite and >= 0; got {given.tolist()}.")

@@ -121,7 +121,9 @@ MEANT = {
 }
 
 
-def check_keywords(given: Iterable[str], known: Iterable[str] = OPTIONS) -> None:
+def check_keywords(
+    given: Iterable[str], known: Iterable[str] = OPTIONS, otherwise: str = ""
+) -> None:
     """Refuses a keyword that is nearly a known one; others pass.
 
     A chain hands its extra arguments to all that stand in it, so that what is not known
@@ -137,7 +139,7 @@ def check_keywords(given: Iterable[str], known: Iterable[str] = OPTIONS) -> None
         if meant in known:
             raise TypeError(
                 f"update() got an unexpected keyword argument {name!r}; did you mean "
-                f"{meant!r}?"
+                f"{meant!r}? {otherwise}".rstrip()
             )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from disam_jax import trees
 from disam_jax.passes.forward import (
@@ -19,6 +20,7 @@ from disam_jax.passes.forward import (
     DomainLossFn,
     Pass,
     at_once,
+    check_entries,
     check_weights,
 )
 from disam_jax.passes.options import AxisName
@@ -154,3 +156,39 @@ def check_micro_batches(micro_batches: Tree) -> int:
             f"disam_jax.micro_batches makes it; got shapes {shapes}."
         )
     return shapes[0][0]
+
+
+def micro_batch_weights(
+    micro_batches: Tree, weights: jax.Array | None, axis_name: AxisName | None
+) -> jax.Array:
+    """How much of the batch each micro-batch is, [K], >= 0, of any sum.
+
+    Args:
+      micro_batches: a tree of arrays [K, ...].
+      weights: [K, M] of the domains; None is uniform.
+      axis_name: over whose devices they are summed; None is none.
+    """
+    num = check_micro_batches(micro_batches)
+    if weights is None:
+        return jnp.ones(num)
+    shape = np.shape(weights)
+    if len(shape) != 2 or shape[0] != num:
+        raise ValueError(
+            f"domain_weights must have a row for each of the {num} micro_batches, shape "
+            f"({num}, M); got {shape}. Where each is one domain: domain_weights[:, None]."
+        )
+    check_entries(weights)
+    own = jnp.sum(jnp.asarray(weights, float), axis=1)
+    return own if axis_name is None else jax.lax.psum(own, axis_name)
+
+
+def mean_of(each: jax.Array, weights: jax.Array) -> jax.Array:
+    """The mean of what the micro-batches made of one array, [K, ...], by their weights [K].
+
+    It is one of them and the mean of the others' distance to it: what they all left as it
+    was stays so to the last bit.
+    """
+    one = each[jnp.argmax(weights)]
+    away = each - one[None]
+    shares = trees.safe_divide(weights, jnp.sum(weights)).astype(away.dtype)
+    return one + jnp.sum(_weighted(_along(shares, away), away), axis=0)

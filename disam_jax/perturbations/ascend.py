@@ -91,8 +91,7 @@ def perturbation(
             raise ValueError("A perturbation needs params: update(grad, state, params).")
         if fine:
             _warn_of_rounding(rho, params)
-        grad = trees.at_least_float32(trees.to_real(updates))
-        wide = trees.at_least_float32(trees.to_real(params))
+        grad, wide = trees.at_least_float32(trees.to_real((updates, params)))
         eps = optax.tree.cast_like(rule(grad, wide, state.count), grad)
         if trees.is_complex(params):
             eps = trees.from_real(eps)

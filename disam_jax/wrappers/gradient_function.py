@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from disam_jax.composed import ComposedLoss
 from disam_jax.evaluation import Evaluation, holds_method, pop_evaluation
 from disam_jax.passes.forward import LossFn
 from disam_jax.passes.options import OPTIONS, StepOptions, check_keywords
@@ -18,6 +19,7 @@ from disam_jax.trees import Tree
 
 # What is an array and may change from call to call is given at the call; the rest here.
 AT_THE_CALL = ("domain_weights", "micro_batches", "loss_scale")
+OF_THE_LOSS = "If it is loss_fn's own, name it in its signature: **kwargs would take slips."
 SET = tuple(name for name in OPTIONS if name not in ("loss_fn", "record", *AT_THE_CALL))
 
 
@@ -44,7 +46,8 @@ def value_and_grad(
       [1. 1. 1.] [-1.035 -1.035]
 
     Args:
-      loss_fn: (params, *args, **kwargs) -> losses [M] or a scalar, or (losses, aux).
+      loss_fn: (params, *args, **kwargs) -> losses [M] or a scalar, or (losses, aux). Of
+        its keywords those that are nearly one of the call's stand in its signature.
       tx: `sam(...)`, `disam(...)`, or a chain that begins with one.
       has_aux: whether `loss_fn` returns an aux; it comes back as `evaluation.aux`.
       options: those of `StepOptions` that are no arrays: `ascent_loss_fn` and
@@ -86,7 +89,7 @@ def value_and_grad(
         loss_scale: jax.Array | None = None,
         **kwargs: Any,
     ) -> tuple[tuple[Evaluation, Tree], optax.OptState]:
-        check_keywords(kwargs.keys() - _arguments_of(loss_fn), AT_THE_CALL)
+        check_keywords(kwargs.keys() - _arguments_of(loss_fn), AT_THE_CALL, OF_THE_LOSS)
         own = StepOptions(
             loss_fn,
             domain_weights=domain_weights,
@@ -109,6 +112,9 @@ def value_and_grad(
 
 
 def _arguments_of(loss_fn: LossFn) -> set[str]:
+    if isinstance(loss_fn, ComposedLoss):
+        both = loss_fn.outputs_fn, loss_fn.loss_of_outputs
+        return set().union(*map(_arguments_of, both))
     try:
         return set(inspect.signature(loss_fn).parameters)
     except ValueError:  # some builtins have none

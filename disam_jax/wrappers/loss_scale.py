@@ -63,7 +63,8 @@ def scale_loss(
       The transformation; its update takes what `tx`'s takes, but for `loss_scale`.
 
     Raises:
-      ValueError: scale is not positive and finite, or growth_interval < 1.
+      ValueError: scale is not positive and finite, or growth_interval < 1; at `update`, a
+        `loss_scale` is given.
 
     References:
       Micikevicius et al., Mixed Precision Training, ICLR 2018. Factors and interval are
@@ -83,8 +84,14 @@ def scale_loss(
         params: Tree | None = None,
         *,
         record: bool = False,
+        loss_scale: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[Tree, LossScaleState]:
+        if loss_scale is not None:
+            raise ValueError(
+                f"scale_loss finds the scale by itself; got loss_scale={loss_scale}. Leave "
+                "it out, or give it to the method without scale_loss."
+            )
         updates, after = tx.update(
             updates, state.inner, params, loss_scale=state.scale, record=True, **extra_args
         )

@@ -1,6 +1,7 @@
 """Micro-batches: how a batch is cut, and a perturbation of its own for each of them."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from disam_jax import trees
-from disam_jax.evaluation import Evaluation, pop_evaluation, put_evaluation
+from disam_jax.evaluation import pop_evaluation, put_evaluation
+from disam_jax.hyperparameters import check_integer
 from disam_jax.passes.options import StepOptions, split_options
-from disam_jax.passes.parts import check_micro_batches
+from disam_jax.passes.parts import micro_batch_weights
 from disam_jax.trees import Tree
 
 
@@ -35,10 +37,12 @@ def micro_batches(batch: Tree, num: int, *, axis: int = 0) -> Tree:
       The tree with arrays [K, B / K, ...], or [K, M, B / K, ...] for axis 1.
 
     Raises:
-      ValueError: `num` is not a positive divisor of the number of examples.
+      ValueError: `num` is not a positive divisor of the number of examples, or `axis` none
+        of an array's axes, counted from 0.
     """
 
     def cut(array: jax.Array) -> jax.Array:
+        check_integer("axis", axis, at_least=0, at_most=jnp.ndim(array) - 1)
         size = jnp.shape(array)[axis]
         if num < 1 or size % num:
             raise ValueError(
@@ -84,10 +88,11 @@ def per_micro_batch(
       The transformation. Its update needs `micro_batches`, and `domain_weights`, where
       given, as [K, M]; a micro-batch counts by its part of them. The evaluation is stacked:
       all its arrays have a first axis K. A perturbation that remembers keeps the mean of
-      what the micro-batches make of it.
+      what the micro-batches make of it, and of a batch of weight 0 what it had.
 
     Raises:
-      ValueError: at `update`, `micro_batches` is missing or has no common first axis.
+      ValueError: at `update`, `micro_batches` is missing or has no common first axis, or
+        `domain_weights` are not [K, M], finite and >= 0.
 
     References:
       Foret et al., Sharpness-Aware Minimization, ICLR 2021, section 4.1. Their code takes
@@ -107,29 +112,22 @@ def per_micro_batch(
                 "params, loss_fn=loss_fn, micro_batches=batch), where loss_fn takes "
                 "(params, micro_batch) and the arrays of the batch are [K, ...]."
             )
-        count = check_micro_batches(own.micro_batches)
-        shares = jnp.full([count], 1 / count)
-        if own.domain_weights is not None:
-            mass = jnp.sum(jnp.asarray(own.domain_weights), axis=1)
-            shares = trees.safe_divide(mass, jnp.sum(mass))
+        each = micro_batch_weights(own.micro_batches, own.domain_weights, own.axis_name)
+        shares = trees.safe_divide(each, jnp.sum(each))
 
-        def add(carry: Any, part: Any) -> tuple[Any, Evaluation]:
+        def add(carry: Any, part: Any) -> tuple[Any, Any]:
             total, mean_state = carry
             micro_batch, weights, share = part
             alone = own.of_micro_batch(micro_batch, weights)
             alone = dataclasses.replace(alone, record=True)
             grads, after = tx.update(updates, state, params, **vars(alone), **others)
             evaluation, after = pop_evaluation(after)
-            total = jax.tree.map(
-                lambda total, g: total + share * g, total, trees.at_least_float32(grads)
-            )
-            mean_state = jax.tree.map(
-                lambda mean, new: _add_to_mean(mean, new, share), mean_state, after
-            )
-            return (total, mean_state), evaluation
+            total = jax.tree.map(lambda total, g: total + _part(share, g), total, grads)
+            move = functools.partial(_moved, share)
+            mean_state = jax.tree.map(move, mean_state, state, after)
+            return (total, mean_state), evaluation if own.record else None
 
-        zeros = trees.zeros_like(trees.at_least_float32(params))
-        first = (zeros, jax.tree.map(_no_mean, state))
+        first = (trees.zeros_like(trees.at_least_float32(params)), state)
         parts = (own.micro_batches, own.domain_weights, shares)
         (grads, after), evaluation = jax.lax.scan(add, first, parts, unroll=own.unroll)
         if own.record:
@@ -139,14 +137,17 @@ def per_micro_batch(
     return optax.GradientTransformationExtraArgs(tx.init, update)  # pyright: ignore[reportArgumentType]
 
 
-def _is_averaged(leaf: jax.Array) -> bool:
-    """Whether a leaf of the state is a number to average; counts and keys are all alike."""
-    return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
+def _part(share: jax.Array, x: jax.Array) -> jax.Array:
+    """Share * x, in at least float32."""
+    x = trees.at_least_float32(x)
+    return share.astype(x.dtype) * x
 
 
-def _no_mean(leaf: jax.Array) -> jax.Array:
-    return jnp.zeros_like(leaf) if _is_averaged(leaf) else leaf
+def _moved(share: jax.Array, mean: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+    """The mean of a number of the state, a share further from `old` towards `new`.
 
-
-def _add_to_mean(mean: jax.Array, new: jax.Array, share: jax.Array) -> jax.Array:
-    return (mean + share * new).astype(new.dtype) if _is_averaged(new) else new
+    Counts and keys move alike with every micro-batch.
+    """
+    if not jnp.issubdtype(jnp.asarray(new).dtype, jnp.floating):
+        return new
+    return mean + _part(share, new - old).astype(mean.dtype)

@@ -88,10 +88,10 @@ def polyak_step(
         updates, after = tx.update(updates, state.inner, params, record=True, **extra_args)
         evaluation, after = pop_evaluation(after)
         gamma = jnp.clip(_polyak(evaluation, least), 0.0, at_step(largest, state.count))
-        updates = jax.tree.map(lambda u: (-gamma * u).astype(u.dtype), updates)
+        step = optax.tree.scale(-gamma, trees.at_least_float32(updates))
         inner = put_evaluation(after, evaluation) if record else after
         count = jnp.asarray(optax.safe_increment(state.count))
-        return updates, PolyakState(count, inner)
+        return optax.tree.cast_like(step, updates), PolyakState(count, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 

@@ -47,6 +47,24 @@ def test_dgsam_walks_from_domain_to_domain(absent):
         np.testing.assert_allclose(norm, np.linalg.norm(eps), rtol=1e-10)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_dgsam_saw_is_in_the_order_of_the_domains(seed):
+    """Whatever the order of the visits."""
+    tx, w, domains = dj.dgsam(RHO, seed=seed), jnp.zeros(()), jnp.arange(1.0, 6.0)
+    _, state = tx.update(
+        None,
+        tx.init(w),
+        w,
+        loss_fn=lambda w, domain: (0 * w + domain, {"of": domain}),
+        micro_batches=domains,
+        has_aux=True,
+        record=True,
+    )
+    seen, _ = dj.pop_evaluation(state)
+    np.testing.assert_array_equal(seen.losses, domains)
+    np.testing.assert_array_equal(seen.aux["of"], domains)
+
+
 def test_dgsams_radius_follows_a_schedule():
     tx = dj.dgsam(lambda count: RHO / (count + 1))
     path, _ = run(tx, jnp.asarray(start()), by_domain(np.ones(3)))
@@ -71,6 +89,34 @@ def test_one_pass_by_domain_is_one_pass_of_the_whole_batch():
 def test_pieces_are_asked_for(tx):
     with pytest.raises(ValueError, match="micro_batches is missing"):
         gradient(tx, jnp.ones(2), loss_fn=lambda w: w)
+
+
+PIECES = {
+    "dgsam": dj.dgsam(),
+    "fish": dj.fish(),
+    "pgrad": dj.pgrad(),
+    "by domain": dj.one_pass_by_domain(dj.ascend()),
+    "by micro-batch": dj.per_micro_batch(dj.sam()),
+    "sam": dj.sam(),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (jnp.ones(()), r"must have .*; got \(\)"),
+        (jnp.ones(2), r"must have .*; got \(2,\)"),
+        (jnp.ones((1, 1)), r"must have .*; got \(1, 1\)"),
+        (jnp.ones((3, 1)), r"must have .*; got \(3, 1\)"),
+        (jnp.array([[1.0], [-1.0]]), r"must be finite and >= 0; got \[\[1.0\], \[-1.0\]\]"),
+        (jnp.array([[1.0], [jnp.nan]]), "must be finite and >= 0; got"),
+    ],
+)
+def test_weights_beside_pieces_are_looked_at(name, weights, words):
+    options = {"micro_batches": jnp.ones((2, 2)), "domain_weights": weights}
+    with pytest.raises(ValueError, match="domain_weights " + words):
+        gradient(PIECES[name], jnp.ones(2), loss_fn=lambda w, x: w @ x, **options)
 
 
 def test_a_piece_at_the_perturbed_point_is_of_the_perturbed_loss():

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +63,11 @@ def test_padding_under_jit_takes_no_part(debug_nans):
 @pytest.mark.parametrize("ids", [[0, 0, 3, 0, 2], [0, 0, -1, 0, 2]])
 @pytest.mark.parametrize(
     "call",
-    [lambda ids: dj.domain_means(EXAMPLES, ids, 3), lambda ids: dj.domain_shares(ids, 3)],
+    [
+        lambda ids: dj.domain_means(EXAMPLES, ids, 3),
+        lambda ids: dj.domain_shares(ids, 3),
+        lambda ids: dj.hardest(EXAMPLES, ids, 3, 1),
+    ],
 )
 def test_ids_out_of_range_are_named(ids, call):
     wrong = [i for i in ids if i not in (0, 1, 2)]
@@ -71,9 +77,20 @@ def test_ids_out_of_range_are_named(ids, call):
         call(np.array(ids))
 
 
+@pytest.mark.parametrize("call", [dj.domain_means, functools.partial(dj.hardest, count=1)])
+def test_examples_and_their_ids_have_one_shape(call):
+    both = r"both have shape \[B\]; got "
+    with pytest.raises(ValueError, match=both + r"\(5,\) and \(4,\)"):
+        call(EXAMPLES, IDS[:4], 3)
+    with pytest.raises(ValueError, match=both + r"\(5, 1\) and \(5, 1\)"):
+        call(EXAMPLES[:, None], IDS[:, None], 3)
+    with pytest.raises(TypeError, match="domain_ids must be integers; got float"):
+        call(EXAMPLES, IDS.astype(np.float32), 3)
+    with pytest.raises(ValueError, match="num_domains must be at least 1; got 0"):
+        call(EXAMPLES, IDS, 0)
+
+
 def test_bad_shapes_and_dtypes_are_named():
-    with pytest.raises(ValueError, match=r"both have shape \[B\]; got \(5,\) and \(4,\)"):
-        dj.domain_means(EXAMPLES, IDS[:4], 3)
     with pytest.raises(TypeError, match="domain_ids must be integers; got float"):
         dj.domain_shares(np.array([0.0, 1.0]), 3)
     with pytest.raises(ValueError, match="num_domains must be at least 1; got 0"):

@@ -104,6 +104,40 @@ def test_a_step_without_an_ascent_records_one_point():
     np.testing.assert_allclose(evaluation.ascent_weights, [0.5, 0.5])
 
 
+UNSEEN = {
+    "another ascent": (dj.sam(RHO), {"ascent_loss_fn": ascent_loss_fn}),
+    "a rule climbed": (dj.sam(RHO, ascent=dj.and_mask()), {}),
+    "a rule descended": (dj.erm(descent=dj.pcgrad()), {}),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_what_was_not_seen_is_no_fault(debug_nans, name):
+    tx, options = UNSEEN[name]
+    assert recorded(tx, **options).losses.shape == (2,)  # of a step that is not compiled
+    options["loss_fn"] = loss_fn
+    step = jax.jit(lambda state: tx.update(None, state, W, **options)[0])
+    assert jnp.all(jnp.isfinite(step(tx.init(W))))
+
+
+def test_what_a_micro_batch_did_not_see_is_no_fault(debug_nans):
+    tx = dj.per_micro_batch(dj.sam(RHO))
+    fns = (lambda w, x: jnp.sum((w - x) ** 2), lambda w, x: jnp.sum(w * x))
+    options = dict(zip(("loss_fn", "ascent_loss_fn"), fns, strict=True))
+    grads, _ = tx.update(None, tx.init(W), W, micro_batches=CENTERS, **options)
+    assert jnp.all(jnp.isfinite(grads))
+
+
+def test_a_cosine_is_at_most_1():
+    """Of a gradient and itself rounding may make it more, as of some of these."""
+    for w in np.random.default_rng(0).normal(size=(16, 7)).astype(np.float32):
+        tx, params = dj.erm(), jnp.asarray(w)
+        options = {"loss_fn": lambda w: jnp.sum(w**2), "record": True}
+        _, state = tx.update(None, tx.init(params), params, **options)
+        assert dj.pop_evaluation(state)[0].cosine <= 1
+        assert dj.realized_perturbation(jnp.zeros(7), params, jnp.float32).cosine <= 1
+
+
 def test_the_gradients_and_their_angle():
     w = W
     eps = climbed(dj.weighted_mean, ascent_loss_fn, w)

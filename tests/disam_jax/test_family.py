@@ -261,6 +261,7 @@ def test_a_late_ascent_starts_at_a_share_of_the_run():
         (lambda: dj.wsam(0.1, 1.0), "gamma must be below 1; got 1.0"),
         (lambda: dj.multi_step_sam(0.1, 0), "steps must be an integer >= 1; got 0"),
         (lambda: dj.vasso(0.1, 1.5), "theta must be finite .* <= 1; got 1.5"),
+        (lambda: dj.vasso(0.1, 0.0), "theta must be finite and > 0 and <= 1; got 0.0"),
         (lambda: dj.friendly_sam(0.1, 1.0, -0.1), "decay must be finite .* got -0.1"),
         (lambda: dj.gam(beta=(0.5, 2.0)), "beta must be finite .* got 2.0"),
         (lambda: dj.ae_sam(0.1, float("nan")), "threshold must be finite; got nan"),

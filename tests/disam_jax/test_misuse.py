@@ -137,6 +137,8 @@ def test_the_keywords_of_others_pass():
 
 
 def test_a_gradient_function_refuses_slips_that_its_loss_does_not_name():
+    """What takes any keyword would take a slip without a word."""
+
     def swallows(params, **kwargs):
         return loss_fn(params)
 
@@ -144,9 +146,12 @@ def test_a_gradient_function_refuses_slips_that_its_loss_does_not_name():
         return loss_fn(params) * weights
 
     tx = dj.sam()
-    with pytest.raises(TypeError, match="did you mean 'domain_weights'"):
+    slip = "did you mean 'domain_weights'.* If it is loss_fn's own, name it in its sig"
+    with pytest.raises(TypeError, match=slip):
         dj.value_and_grad(swallows, tx)(PARAMS, tx.init(PARAMS), domain_weight=1.0)
     dj.value_and_grad(names, tx)(PARAMS, tx.init(PARAMS), weights=1.0)
+    parts = dj.composed_loss(names, lambda outputs, weights: outputs)
+    dj.value_and_grad(parts, tx)(PARAMS, tx.init(PARAMS), weights=1.0)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +204,50 @@ def test_what_changes_a_gradient_may_stand_after_the_method(tail, compiled):
 )
 def test_what_is_no_part_is_named(make, words):
     with pytest.raises(TypeError, match=words):
+        make()
+
+
+MAKERS = {
+    "descent": (dj.variance_penalized, dj.vrex, dj.group_dro, dj.and_mask, dj.pcgrad),
+    "combine": (dj.interpolate, dj.subtract_orthogonal),
+    "when": (dj.every, dj.starting_at, dj.with_probability),
+}
+MAKERS["ascent"] = (*MAKERS["descent"], dj.sand_mask, dj.agreement_sum, dj.alignment_noise)
+
+
+def wrong_part(name, part):
+    words = rf"{name} must be a function such as disam_jax\..*\) returns; got "
+    with pytest.raises(TypeError, match=words) as caught:
+        dj.sharpness_aware(dj.ascend(), **{name: part})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "maker"), [(name, maker) for name in MAKERS for maker in MAKERS[name]]
+)
+def test_a_part_that_was_not_called_is_named(name, maker):
+    assert f"<function {maker.__name__} " in wrong_part(name, maker)
+    assert wrong_part(name, maker).endswith("which makes one: call it.")
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("part", [0.5, 5, "every(5)", True])
+def test_a_part_that_is_no_function_is_named(name, part):
+    assert wrong_part(name, part).endswith(f"got {part!r}.")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dj.erm(descent=dj.group_dro),
+        lambda: dj.disam(descent=dj.vrex),
+        lambda: dj.one_pass(dj.ascend(), ascent=dj.vrex),
+        lambda: dj.ae_sam(combine=dj.interpolate),
+        lambda: dj.ae_sam(combine=0.5),
+    ],
+)
+def test_every_slot_is_looked_at(make):
+    with pytest.raises(TypeError, match="must be a function such as disam_jax"):
         make()
 
 

@@ -180,6 +180,49 @@ def test_the_statistics_of_micro_batches_are_averaged():
     assert model.dropout.rngs.count[...] == count + 1
 
 
+@pytest.mark.parametrize(
+    ("weights", "expected"), [((1, 1), 1.0), ((1, 3), 1.25), ((1, 0), 0.5)]
+)
+def test_the_statistics_of_micro_batches_weigh_as_their_losses(weights, expected):
+    """Of the means 1 and 3, half of them; what is absent takes no part, even as NaN."""
+    model = nnx.BatchNorm(2, momentum=0.5, rngs=nnx.Rngs(0))
+    x = jnp.stack([jnp.ones((4, 2)), jnp.full((4, 2), 3.0 if weights[1] else jnp.inf)])
+    door(model, dj.sam(RHO)).update(
+        model,
+        lambda model, x: jnp.mean(jnp.where(jnp.isfinite(x), model(x), 0.0)),
+        micro_batches=x,
+        domain_weights=jnp.array(weights, jnp.float32)[:, None],
+    )
+    np.testing.assert_array_equal(model.mean[...], expected)
+
+
+def test_what_is_new_or_not_touched_in_micro_batches():
+    rngs = nnx.Rngs(0)
+    base = nnx.Linear(FEATURES, CLASSES, rngs=rngs)
+    model = nnx.LoRA(FEATURES, 2, CLASSES, base_module=base, rngs=rngs)
+    frozen = numbers(base)
+
+    def loss(model, micro_batch):
+        model.seen = nnx.Variable(micro_batch[0].mean())
+        return loss_fn(model, *micro_batch)
+
+    parts = tuple(leaf[:, None] for leaf in (X, Y))
+    weights = jnp.array([[1.0], [0.3], [0.7]])
+    door(model, wrt=nnx.LoRAParam).update(
+        model, loss, micro_batches=parts, domain_weights=weights
+    )
+    assert_close(model.seen[...], jnp.sum(weights[:, 0] * X.mean((1, 2))) / 2)
+    jax.tree.map(np.testing.assert_array_equal, numbers(base), frozen)
+
+
+def test_a_loss_scale_stands_around_the_chain():
+    models = [nnx.Linear(FEATURES, CLASSES, rngs=nnx.Rngs(0)) for _ in range(2)]
+    chain = optax.chain(METHOD, optax.sgd(0.1))
+    for model, tx in zip(models, (chain, dj.scale_loss(chain)), strict=True):
+        dj.nnx.Optimizer(model, tx, wrt=nnx.Param).update(model, loss_fn, X, Y)
+    assert_close(*(dict(numbers(model)) for model in models))
+
+
 def test_a_loss_in_two_parts():
     """functional_sam looks between them; where the loss is linear it has SAM's ascent."""
     composed = dj.composed_loss(

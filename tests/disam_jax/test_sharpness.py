@@ -6,6 +6,8 @@ import pytest
 
 import disam_jax as dj
 from tests import reference
+from tests.methods import COMPOSED, wants_micro_batches
+from tests.methods import METHODS as REGISTERED
 from tests.problems import (
     ALPHA,
     LAM,
@@ -21,6 +23,7 @@ from tests.problems import (
 
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 PROBLEM = stream()[0]
+ALL = {name: tx for name, (tx, _) in REGISTERED.items()} | COMPOSED
 
 
 def gradient(tx, problem=PROBLEM, weights=WEIGHTS, w=None):
@@ -340,6 +343,11 @@ def test_losses_must_be_a_scalar_or_a_vector(shape):
         update(loss_fn=lambda p: p["a"][0] * jnp.ones(shape))
 
 
+def test_there_must_be_a_domain():
+    with pytest.raises(ValueError, match=r"got float32\[0\]\. .* of one at least"):
+        update(loss_fn=lambda p: p["a"][0] * jnp.ones(0))
+
+
 def test_losses_must_be_floats():
     with pytest.raises(ValueError, match="got int32"):
         update(loss_fn=lambda p: jnp.ones(3, jnp.int32))
@@ -386,3 +394,22 @@ def test_a_step_needs_no_implicit_promotion(method, dtype):
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         updates, _ = tx.update(None, tx.init(params), params, loss_fn=losses, record=True)
     assert jnp.isfinite(to_flat(updates)).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_method_needs_implicit_promotion(name, dtype):
+    tx, params = ALL[name], {"kernel": jnp.ones((2, 2), dtype), "norm": jnp.ones(1, dtype)}
+
+    def losses(p, scale=1.0):
+        return scale * jnp.sum(p["kernel"] ** 2) + jnp.sum(p["norm"])
+
+    options = {"loss_fn": losses, "record": True}
+    if wants_micro_batches(name):
+        weights = jnp.ones((3, 1), jnp.int32)  # counts
+        options |= {"micro_batches": jnp.ones(3, dtype), "domain_weights": weights}
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        updates, _ = jax.eval_shape(
+            lambda state: tx.update(None, state, params, **options), tx.init(params)
+        )
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}

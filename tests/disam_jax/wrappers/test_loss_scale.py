@@ -117,6 +117,34 @@ def test_with_records_in_a_scan_and_micro_batches():
     assert losses.shape == (4, 3, 1) and int(state.good_steps) == 4
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gradient_function_of_it_is_that_of_the_method(x64, method):
+    tx = dj.scale_loss(METHODS[method])
+    (_, scaled), state = dj.value_and_grad(quadratic, tx)(params, tx.init(params))
+    plain, _ = METHODS[method].update(
+        None, METHODS[method].init(params), params, loss_fn=quadratic
+    )
+    np.testing.assert_allclose(scaled, plain, rtol=1e-12)
+    assert int(state.good_steps) == 1
+
+
+def test_each_micro_batch_may_have_its_own(x64):
+    each = [dj.per_micro_batch(tx) for tx in (dj.scale_loss(dj.sam(0.5)), dj.sam(0.5))]
+    options = {
+        "loss_fn": lambda w, x: jnp.sum((w - x) ** 2),
+        "micro_batches": jnp.array([[0.0, 1.0], [3.0, 5.0]]),
+    }
+    found, plain = (tx.update(None, tx.init(params), params, **options)[0] for tx in each)
+    np.testing.assert_allclose(found, plain, rtol=1e-12)
+
+
+def test_another_scale_beside_it_is_refused():
+    tx = dj.scale_loss(dj.sam())
+    options = {"loss_fn": quadratic, "loss_scale": 2.0}
+    with pytest.raises(ValueError, match=r"finds the scale by itself; got loss_scale=2\.0"):
+        tx.update(None, tx.init(params), params, **options)
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

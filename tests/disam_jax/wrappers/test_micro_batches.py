@@ -12,9 +12,11 @@ from tests.disam_jax.test_passes import (
     DOMAINS,
     METHODS,
     UNBALANCED,
+    P,
     batch,
     counts_of,
     losses,
+    mesh,
     params,
 )
 
@@ -86,6 +88,35 @@ def test_a_piece_counts_by_its_weights(x64):
     assert_close(grads, by_hand(dj.sam(0.3), micro_batches, weights, [0.25, 0.75])[0])
 
 
+def test_over_devices_a_piece_counts_by_its_weights_on_all_of_them(x64):
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(4, 2, 3)), rng.uniform(size=(4, 2, 1))
+    tx, w = dj.per_micro_batch(dj.sam(0.3)), jnp.zeros(3)
+
+    def step(micro_batches, weights, loss_fn, **options):
+        given = {"micro_batches": micro_batches, "domain_weights": weights, **options}
+        return tx.update(None, tx.init(w), w, loss_fn=loss_fn, **given)[0]
+
+    def here(w, x):
+        return jnp.sum((w - x) ** 2)
+
+    def on_all(w, micro_batch):
+        x, weights = micro_batch
+        return jnp.sum(weights * (w - x) ** 2) / jnp.sum(weights)
+
+    parts = jnp.moveaxis(x, 1, 0), jnp.moveaxis(weights, 1, 0)
+    expected = step(parts, weights.sum(0), on_all)
+    over = jax.shard_map(
+        lambda x, weights: step(x[0], weights[0], here, axis_name="data")[None],
+        mesh=mesh(4),
+        in_specs=(P("data"), P("data")),
+        out_specs=P("data"),
+        check_vma=False,  # so that they may differ
+    )
+    for device in jax.jit(over)(x, weights):
+        assert_close(device, expected)
+
+
 def test_sam_by_hand_on_each_domain(x64):
     """Every domain climbs on its own, written without the package."""
     x, y, _ = batch(BALANCED)
@@ -138,6 +169,24 @@ def test_a_memory_keeps_the_mean_of_the_pieces(x64):
     assert_close(state.inner[0].ema, jax.tree.map(lambda g: 0.1 * g, g))
 
 
+def test_a_batch_of_weight_0_moves_no_memory():
+    tx, x = dj.per_micro_batch(dj.vasso(0.3, 0.4)), jnp.array([[1.0, 0.0], [3.0, 5.0]])
+    w, state = jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2))
+    for weights in (jnp.ones((2, 1)), jnp.zeros((2, 1))):
+        before = state
+        grads, state = tx.update(
+            None,
+            state,
+            w,
+            loss_fn=lambda w, x: jnp.sum((w - x) ** 2),
+            micro_batches=x,
+            domain_weights=weights,
+        )
+    assert not grads.any()
+    np.testing.assert_array_equal(state.inner[0].ema, before.inner[0].ema)
+    assert before.inner[0].ema.any()
+
+
 def test_in_a_chain_a_scan_and_with_a_schedule():
     tx = optax.chain(
         dj.per_micro_batch(dj.disam(optax.linear_schedule(0.1, 0.0, 10), 0.1)),
@@ -178,3 +227,10 @@ def test_missing_micro_batches():
     tx = dj.per_micro_batch(dj.sam())
     with pytest.raises(ValueError, match="micro_batches is missing"):
         tx.update(None, tx.init(params()), params(), loss_fn=lambda p: 0.0)
+
+
+@pytest.mark.parametrize("axis", [-1, -2, 2, 0.5])
+def test_micro_batches_are_cut_along_an_axis_counted_from_0(axis):
+    words = rf"axis must be an integer in 0 \.\.\. 1; got {axis}"
+    with pytest.raises(ValueError, match=words):
+        dj.micro_batches(jnp.arange(12).reshape(2, 6), 2, axis=axis)
