@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,7 @@ def check_known(what: str, name: str, known: tuple[str, ...]) -> None:
 
 
 def check_at_least(name: str, value: float, least: float) -> None:
-    """Raises a ValueError that names the field, unless value >= least."""
-    if not value >= least:
-        raise ValueError(f"{name} must be at least {least}; got {value}.")
+    """Raises a ValueError that names the field, unless it is finite and >= least."""
+    if not least <= value < math.inf:
+        finite = " and finite" if value == math.inf else ""
+        raise ValueError(f"{name} must be at least {least}{finite}; got {value}.")

@@ -16,15 +16,21 @@ from rich.table import Table
 from experiments.cli import machines as cli_machines
 from experiments.cli.console import bars, console, line_without_bars
 from experiments.cli.data import open_for, protocol_line, warn_of_perturbations
-from experiments.cli.options import TRAINING, Machines, TrainedOn, with_options
+from experiments.cli.options import (
+    TRAINING,
+    Machines,
+    TrainedOn,
+    split,
+    split_methods,
+    with_options,
+)
 from experiments.config.protocols import WRONG_LABELS
 from experiments.config.run import RunConfig, make_config
 from experiments.data import DomainData
 from experiments.data.opening import Where
 from experiments.data.prepare import Prepared
 from experiments.devices import Layout
-from experiments.methods import find_method
-from experiments.results.report import headline, verdict, write_report
+from experiments.results.report import headline, unfinished, verdict, write_report
 from experiments.results.summary import Row
 from experiments.runs.matrix import ENOUGH, SMALL, fitting_jobs, side_by_side
 from experiments.runs.node import leaving_memory
@@ -101,8 +107,8 @@ def compare_command(
     if not asked.data:
         protocol = asked.protocol or WRONG_LABELS
         asked = dataclasses.replace(asked, data="rotated_digits", protocol=protocol)
-    for name in _split(asked.methods):
-        find_method(name)
+    split_methods(asked.methods)  # what is wrong with it is said before data are opened
+    _refuse_two_lengths(asked, overrides)
     layout = _start(asked, machines)
     opened = cli_machines.writer_first(layout, lambda: open_for(asked, overrides, where))
     configs = _configs(asked, overrides, opened)
@@ -124,6 +130,15 @@ def compare_command(
         _print(asked, comparison, rows, time.perf_counter() - started)
     if comparison.failures or not layout.writes:
         raise typer.Exit(1 if comparison.failures else 0)
+
+
+def _refuse_two_lengths(asked: Asked, overrides: dict[str, Any]) -> None:
+    for name in ("steps", "epochs"):
+        if asked.gradients is not None and overrides.get(name):
+            raise ValueError(
+                f"--gradients is {asked.gradients:g} and --{name} {overrides[name]:g}: a "
+                "run's length is said by one of them; leave the other out."
+            )
 
 
 def _start(asked: Asked, machines: Machines) -> Layout:
@@ -161,11 +176,11 @@ def _configs(
     asked: Asked, overrides: dict[str, Any], data: DomainData | Prepared
 ) -> list[RunConfig]:
     """Every run: tunings by methods by unseen domains by seeds."""
-    domains = _split(asked.unseen) or list(data.domains)
+    domains = split(asked.unseen) or list(data.domains)
     for domain in domains:
         data.domain_index(domain)
-    tunings = _split(overrides.get("tuning", "")) or [None]
-    methods = _split(asked.methods)
+    tunings = split(overrides.get("tuning", "")) or [None]
+    methods = split_methods(asked.methods)
     runs = itertools.product(tunings, methods, domains, range(asked.seeds))
     configs = [
         with_steps(
@@ -227,6 +242,8 @@ def _print(
     if rows:
         console.print(_table(asked.data, rows))
         console.print(verdict(rows), style="bold")
+        if missing := unfinished(comparison, rows):
+            console.print(missing, style="red")
         console.print(comparison.about, MORE)
     console.print(protocol_line(first))
     console.print(f"Report: {out / 'report.md'}   numbers: {out / 'results.json'}")
@@ -259,7 +276,3 @@ def _fuller(comparison: Comparison, asked: Asked) -> str:
         f"A fuller run, --seeds {seeds}, would take about {minutes:.0f} minutes on this "
         "machine."
     )
-
-
-def _split(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]

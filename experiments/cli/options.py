@@ -12,7 +12,7 @@ import typer
 from experiments.config.preset import CHOICES, Preset
 from experiments.config.run import RunConfig
 from experiments.fields import option
-from experiments.methods import Hyperparameters
+from experiments.methods import Hyperparameters, find_method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,28 @@ class TrainedOn:
     protocol: Annotated[
         str | None, typer.Option(help="Preset of the data set (default: its first).")
     ] = None
+
+
+def split(names: str) -> list[str]:
+    """The names of an option, which has commas between them."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def split_methods(names: str) -> list[str]:
+    """Those of --methods.
+
+    Raises:
+      ValueError: there is none, or one is unknown.
+    """
+    found = split(names)
+    if not found:
+        raise ValueError(
+            f"--methods is '{names}', which names none: give some, with commas between; "
+            "`methods` lists them."
+        )
+    for name in found:
+        find_method(name)
+    return found
 
 
 def with_options(

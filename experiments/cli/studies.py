@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from experiments.cli.console import bars, console, line_without_bars
+from experiments.cli.options import split
 from experiments.data import DATASETS
 from experiments.devices import one_device
 from experiments.fields import check_known
@@ -35,7 +36,7 @@ def study_command(
     ] = "",
     gradients: Annotated[
         int | None,
-        typer.Option(help="Gradients of a batch per run (default: the data set's)."),
+        typer.Option(min=1, help="Gradients of a batch per run (default: the data set's)."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the study (default: runs/studies/NAME).")
@@ -57,7 +58,7 @@ def study_command(
     if redraw:
         findings = write_page(study, folder)
     else:
-        names = tuple(n.strip() for n in data.split(",") if n.strip()) or study.data
+        names = tuple(split(data)) or study.data
         for given in names:
             check_known(f"data set of the study {name}", given, study.data)
         command = "python -m experiments " + shlex.join(sys.argv[1:])

@@ -17,12 +17,17 @@ from rich.table import Table
 
 from experiments.cli.console import console, line_without_bars
 from experiments.cli.data import open_for
-from experiments.cli.options import TRAINING, TrainedOn, with_options
+from experiments.cli.options import (
+    TRAINING,
+    TrainedOn,
+    split,
+    split_methods,
+    with_options,
+)
 from experiments.cli.signals import stopping_first
 from experiments.data.opening import Where
 from experiments.fields import check_known
 from experiments.files import locked
-from experiments.methods import find_method
 from experiments.runs.claims import Claims
 from experiments.runs.node import default_jobs, leaving_memory, run_node
 from experiments.runs.plan import Plan
@@ -111,7 +116,8 @@ def sweep_command(
         sweep = read_sweep(folder)
         planned = sweep_plan(folder, sweep)
     if retry:
-        _forget_given_up(planned)
+        claims = Claims(planned.claims, planned.lease)
+        forget_given_up(planned.records, planned.runs.keys(), claims)
     if plan:
         console.print(_plan_table(sweep))
     elif status:
@@ -126,9 +132,8 @@ def sweep_command(
 
 def _begin(folder: Path, asked: Asked, overrides: dict[str, Any], where: Where) -> None:
     """Writes the plan, or sees that the folder has this one."""
-    methods = _split(asked.methods or "erm,sam,sagm,disam")
-    for name in methods:
-        find_method(name)
+    usual = "erm,sam,sagm,disam"
+    methods = split_methods(usual if asked.methods is None else asked.methods)
     trained_on = TrainedOn(data=str(asked.data), protocol=asked.protocol)
     opened = open_for(trained_on, overrides, where)
     sweep = make_sweep(
@@ -137,7 +142,7 @@ def _begin(folder: Path, asked: Asked, overrides: dict[str, Any], where: Where) 
         methods=methods,
         draws=20 if asked.draws is None else asked.draws,
         trials=3 if asked.trials is None else asked.trials,
-        unseen=_split(asked.unseen or ""),
+        unseen=split(asked.unseen or ""),
         pairs=bool(asked.pairs),
         space=asked.space or "domainbed",
         protocol=asked.protocol,
@@ -149,23 +154,22 @@ def _begin(folder: Path, asked: Asked, overrides: dict[str, Any], where: Where) 
 
 
 def _refuse_without_data(asked: Asked, overrides: Mapping[str, Any], where: Where) -> None:
-    given = {**dataclasses.asdict(asked), **overrides, **dataclasses.asdict(where)}
-    wrong = [name.replace("_", "-") for name, value in given.items() if value]
-    if wrong:
+    given = [*_changed(asked), *overrides, *_changed(where)]
+    if given:
+        name = given[0].replace("_", "-")
         raise ValueError(
-            f"--{wrong[0]} is of a new sweep, which begins with --data NAME; a sweep that "
-            "goes on has its plan in its folder. Give --data too, or leave it out."
+            f"--{name} is of a new sweep, which begins with --data NAME; a sweep that goes "
+            "on has its plan in its folder. Give --data too, or leave it out."
         )
 
 
-def _forget_given_up(plan: Plan) -> None:
-    held = Claims(plan.claims, plan.lease).held()
-    if held:
-        raise ValueError(
-            f"--retry changes files of records, and {len(held)} runs are being trained; "
-            "stop their nodes first."
-        )
-    forget_given_up(plan.records)
+def _changed(options: Asked | Where) -> list[str]:
+    """Those that were given; 0 may be one of them."""
+    return [
+        field.name
+        for field in dataclasses.fields(options)
+        if getattr(options, field.name) != field.default
+    ]
 
 
 def _work(plan: Plan, sweep: Sweep, started: Started) -> None:
@@ -185,7 +189,7 @@ def _submit(folder: Path, started: Started) -> None:
     """Tops up the nodes that wait or run on SLURM."""
     from experiments.runs.engines import slurm
 
-    options = dict(_key_and_value(given) for given in _split(started.slurm))
+    options = dict(_key_and_value(given) for given in split(started.slurm))
     if started.jobs is not None:
         options.setdefault("cpus_per_task", str(started.jobs))
     there, submitted = slurm.start(
@@ -289,7 +293,3 @@ def _columns(sweep: Sweep) -> dict[str, dict[tuple[int, int], Any]]:
         else:
             columns |= {f"{method} {name}": own for method, own in by_method.items()}
     return columns
-
-
-def _split(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]

@@ -9,16 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from experiments.cli.console import tell
+from experiments.cli.options import split
 from experiments.config.protocols import find_protocol
 from experiments.fields import check_known
 from experiments.files import read_json
 from experiments.models.registry import TUNINGS
 from experiments.results.beside_papers import domain_table, overview_table
+from experiments.results.configurations import RULES
 from experiments.results.domainbed import SOURCE, is_domainbed, read_domainbed
 from experiments.results.over_draws import count_states, select_over_draws
 from experiments.results.summary import Records
 from experiments.runs.records import read_records as read_ended
-from experiments.runs.sweep import is_sweep, read_sweep
+from experiments.runs.sweep import Sweep, is_sweep, read_sweep
 
 FORMATS = ("markdown", "csv", "latex")
 
@@ -72,10 +74,13 @@ def table_command(
             f"{paths[readers.index(_read_sweep)]} holds a sweep, and others a comparison: "
             "print a table of each."
         )
-    found = [read(path, selection) for read, path in zip(readers, paths, strict=True)]
+    theirs = [path for path, read in zip(paths, readers, strict=True) if not read]
+    found = [read(p, selection) for p, read in zip(paths, readers, strict=True) if read]
+    if theirs:
+        found.append(_read_domainbed(theirs, selection))
     records = [record for several, _ in found for record in several]
     of_draws = set() if _read_comparison in readers else {r["data"] for r in records}
-    tunings = [name.strip() for name in tuning.split(",") if name.strip()]
+    tunings = split(tuning)
     for name in tunings:
         check_known("tuning", name, TUNINGS)
     shown: dict[str, Any] = {"rule": selection, "part": part, "spread": spread}
@@ -88,11 +93,11 @@ def table_command(
     print(getattr(dataclasses.replace(table, caption=caption), format)(), end="")
 
 
-def _reader(path: Path) -> Callable[[Path, str], tuple[Records, str]]:
-    """What reads the records of a path, by what is there."""
+def _reader(path: Path) -> Callable[[Path, str], tuple[Records, str]] | None:
+    """What reads the records of a path, by what is there; DomainBed's are read together."""
     if is_sweep(path):
         return _read_sweep
-    return _read_domainbed if is_domainbed(path) else _read_comparison
+    return None if is_domainbed(path) else _read_comparison
 
 
 def _read_sweep(path: Path, rule: str) -> tuple[Records, str]:
@@ -107,20 +112,31 @@ def _read_sweep(path: Path, rule: str) -> tuple[Records, str]:
     selected = select_over_draws(ended, rule)
     if not selected:
         raise ValueError(f"{rule} has nothing to select from yet. {note}")
-    return [{**record, "file": str(path)} for record in selected], note
+    return [
+        {**record, **_planned(sweep, record["method"]), "file": str(path)}
+        for record in selected
+    ], note
 
 
-def _read_domainbed(path: Path, rule: str) -> tuple[Records, str]:
+def _planned(sweep: Sweep, method: str) -> dict[str, Any]:
+    """What tells a sweep's runs of a method from another sweep's, beside what was drawn."""
+    config = sweep.methods[method]
+    drawn = {"space": sweep.space, "draws": sweep.draws}
+    return {"tuning": config["preset"]["tuning"], "config": {**config, **drawn}}
+
+
+def _read_domainbed(paths: list[Path], rule: str) -> tuple[Records, str]:
     """The records selected of DomainBed's runs, and what a caption says of them."""
-    ended, unfinished = read_domainbed(path)
-    note = f"{SOURCE}: {path}, {len(ended)} finished runs, {len(unfinished)} left out."
+    ended, unfinished = read_domainbed(*paths)
+    named = ", ".join(map(str, paths))
+    note = f"{SOURCE}: {named}, {len(ended)} finished runs, {len(unfinished)} left out."
     if unfinished:
-        names = ", ".join(unfinished)
-        tell("warning", f"{path}: left out, without a file `done`: {names}.", "yellow")
+        left = ", ".join(unfinished)
+        tell("warning", f"left out, without a file `done`: {left}.", "yellow")
     selected = select_over_draws(ended, rule)
     if not selected:
         raise ValueError(f"{rule} has nothing to select from. {note}")
-    return [{**record, "source": SOURCE, "file": str(path)} for record in selected], note
+    return [{**record, "source": SOURCE, "file": named} for record in selected], note
 
 
 def _read_comparison(path: Path, rule: str) -> tuple[Records, str]:
@@ -158,8 +174,13 @@ def read_records(path: Path) -> list[dict]:
 
 
 def _is_record(value: Any) -> bool:
+    """Whether it says whose it is, and of a selection rule what the rule chose."""
     names = {"method", "data", "unseen_domain", "seed"}
-    return isinstance(value, dict) and names <= value.keys()
+    return (
+        isinstance(value, dict)
+        and names <= value.keys()
+        and all(isinstance(value.get(rule, {}), dict) for rule in RULES)
+    )
 
 
 def _config_of(record: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:

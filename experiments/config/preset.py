@@ -1,6 +1,7 @@
 """How a model is trained: a frozen dataclass, each field with a line of help."""
 
 import dataclasses
+import math
 
 from experiments.data.open_classes import ORDERS
 from experiments.data.transforms import VIEWS
@@ -33,7 +34,7 @@ CHOICES = {
 }
 
 
-NOT_NEGATIVE = ("epochs", "shift", "jitter", "grayscale", "margin", "bma")
+NOT_NEGATIVE = ("epochs", "shift", "jitter", "margin", "bma")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +129,8 @@ class Preset:
         for name in ("holdout_fraction", "dropout", "label_noise", "open_classes"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}.")
+        if not 0 <= self.grayscale <= 1:
+            raise ValueError(f"grayscale must lie in [0, 1]; got {self.grayscale}.")
         if not 0 < self.min_crop <= 1:
             raise ValueError(f"min_crop must lie in (0, 1]; got {self.min_crop}.")
         if self.scope == "domain" and (
@@ -148,8 +151,10 @@ class Preset:
                 "label_noise draws wrong labels among all classes, and some are new: with "
                 f"open_classes {self.open_classes:g} it must be 0."
             )
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be > 0; got {self.learning_rate}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(
+                f"learning_rate must be > 0 and finite; got {self.learning_rate}."
+            )
         self._check_model()
 
     def _check_model(self) -> None:

@@ -59,7 +59,8 @@ class RunConfig:
         """Raises a ValueError that names the first field that cannot be, and the mend."""
         method = find_method(self.method)
         check_at_least("log_every", self.log_every, 1)
-        check_at_least("seed", self.seed, 0)
+        if not 0 <= self.seed < 2**32:  # keys are of 32 bits, and others would be alike
+            raise ValueError(f"seed must lie in [0, 2**32); got {self.seed}.")
         if self.checkpoint_every % self.log_every or self.checkpoint_every < 1:
             raise ValueError(
                 f"checkpoint_every must be a positive multiple of log_every "
@@ -186,6 +187,11 @@ def make_config(
     protocol, base = find_protocol(data, protocol, asked)
     values: dict[str, Any] = {"checkpoint_every": base.checkpoint_every}
     values |= asked
+    if asked.get("steps") and asked.get("epochs"):
+        raise ValueError(
+            f"steps is {asked['steps']} and epochs {asked['epochs']:g}: a run's length is "
+            "said by one of them; leave the other out."
+        )
     tuning = asked.get("tuning", base.preset.tuning)
     names_classes = MODELS[base.preset.model].names_classes
     if names_classes and tuning not in (base.preset.tuning, *base.tunings, *UNTRAINED):

@@ -31,6 +31,8 @@ NEEDED = {  # of a run's arguments, in the order of `Run`
     "test_envs": list,
     "trial_seed": int,
 }
+MOST_UNSEEN = 2  # one, or two of `leave_one_domain_out`
+HELD_OUT = 0.2  # of an environment, where the arguments do not say
 
 
 class Run(NamedTuple):
@@ -51,29 +53,28 @@ def is_domainbed(folder: Path) -> bool:
     return (folder / RESULTS).is_file() or any(folder.glob(f"*/{RESULTS}"))
 
 
-def read_domainbed(folder: Path) -> tuple[list[Record], list[str]]:
-    """The finished runs of a folder.
+def read_domainbed(*folders: Path) -> tuple[list[Record], list[str]]:
+    """The finished runs of all these folders: draws of one search may lie in several.
 
     Of several evaluations at one step the last counts: a run that is begun again writes on
     in its file.
 
     Args:
-      folder: DomainBed's output: with a folder for each run, or that of one.
+      folders: DomainBed's output: with a folder for each run, or that of one.
 
     Returns:
-      (records as a sweep's, names of folders that are left out, for they have no `done`).
+      (records as a sweep's, folders that are left out, for they have no `done`).
 
     Raises:
       ValueError: a line is none of DomainBed's, and the message names file and line; or two
         folders hold one run.
     """
-    own = (folder / RESULTS).is_file()
-    places = [folder] if own else sorted(path for path in folder.iterdir() if path.is_dir())
+    places = [place for folder in folders for place in _places(folder)]
     records: dict[Run, Record] = {}
     unfinished = []
     for place in places:
         if not (place / DONE).is_file():
-            unfinished.append(place.name)
+            unfinished.append(str(place))
             continue
         for run, lines in _read_runs(place / RESULTS).items():
             record = _record(run, lines) | {"file": str(place / RESULTS)}
@@ -83,6 +84,12 @@ def read_domainbed(folder: Path) -> tuple[list[Record], list[str]]:
                     "apart, or take one away."
                 )
     return list(records.values()), unfinished
+
+
+def _places(folder: Path) -> list[Path]:
+    if (folder / RESULTS).is_file():
+        return [folder]
+    return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
 def our_name(theirs: str, ours: Collection[str]) -> str:
@@ -101,7 +108,7 @@ def _read_runs(file: Path) -> dict[Run, Lines]:
             raise ValueError(f"{file}, line {number}, is no JSON: {error}.") from None
         _check(line, f"{file}, line {number},")
         algorithm, dataset, draw, environments, trial = (line["args"][n] for n in NEEDED)
-        run = Run(algorithm, dataset, draw, tuple(environments), trial)
+        run = Run(algorithm, dataset, draw, tuple(sorted(environments)), trial)
         runs[run][line["step"]] = line
     if not runs:
         raise ValueError(f"{file} is empty, and {DONE} beside it says that the run ended.")
@@ -110,11 +117,11 @@ def _read_runs(file: Path) -> dict[Run, Lines]:
 
 def _check(line: Any, where: str) -> None:
     """Raises a ValueError unless DomainBed's train.py could have written the line."""
-    missing = _missing(line) if isinstance(line, dict) else ["all of it"]
-    if missing:
+    wrong = _wrong(line) if isinstance(line, dict) else ["all of it"]
+    if wrong:
         raise ValueError(
-            f"{where} is no evaluation of DomainBed's train.py: it lacks "
-            f"{', '.join(missing)}."
+            f"{where} is no evaluation of DomainBed's train.py: missing, or not what it "
+            f"can be: {', '.join(wrong)}."
         )
     dataset, count = line["args"]["dataset"], _count(line)
     known = BENCHMARKS.get(our_name(dataset, BENCHMARKS))
@@ -124,17 +131,30 @@ def _check(line: Any, where: str) -> None:
         )
 
 
-def _missing(line: dict[str, Any]) -> list[str]:
-    """What an evaluation must have and this one has not, or not as a value of its kind."""
+def _wrong(line: dict[str, Any]) -> list[str]:
+    """What an evaluation must have and this one has not, or not as it can be."""
     args = line.get("args", {})
     args = args if isinstance(args, dict) else {}
     wrong = [f"args.{n}" for n, kind in NEEDED.items() if not isinstance(args.get(n), kind)]
-    if wrong or not all(isinstance(i, int) for i in args["test_envs"] or [None]):
-        return wrong or ["args.test_envs"]
-    environments = range(max(_count(line), 2, *(i + 1 for i in args["test_envs"])))
+    if wrong:
+        return wrong
+    unseen, count = args["test_envs"], _count(line)
+    if not (
+        all(isinstance(i, int) and i >= 0 for i in unseen)
+        and 1 <= len(set(unseen)) == len(unseen) <= MOST_UNSEEN
+    ):
+        return ["args.test_envs"]
+    if not _is_share(args.get("holdout_fraction", HELD_OUT)):
+        return ["args.holdout_fraction"]
+    environments = range(max(count, len(unseen) + 1, *(i + 1 for i in unseen)))
     accuracies = [f"env{i}_{part}_acc" for i in environments for part in ("in", "out")]
-    numbers = ("step", *accuracies)
-    return [name for name in numbers if not isinstance(line.get(name), int | float)]
+    wrong = [name for name in accuracies if not _is_share(line.get(name))]
+    return wrong if isinstance(line.get("step"), int) else ["step", *wrong]
+
+
+def _is_share(value: Any) -> bool:
+    """Of NaN, which would win any selection, not."""
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _count(line: dict[str, Any]) -> int:
@@ -175,7 +195,7 @@ def _columns(
         for part in ("in", "out")
     )
     sources = [i for i in names if i not in run.test_envs]
-    held_out = evaluations[0]["args"].get("holdout_fraction", 0.2)
+    held_out = evaluations[0]["args"].get("holdout_fraction", HELD_OUT)
     whole = (1 - held_out) * inside[:, unseen] + held_out * outside[:, unseen]
     columns = {f"out_split_accuracy/{d}": outside[:, i] for i, d in enumerate(domains)}
     for i in run.test_envs:

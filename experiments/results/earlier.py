@@ -20,19 +20,26 @@ def comparison_record(record: Record) -> Record:
     show what was trained on: it was not kept.
 
     Raises:
-      ValueError: the data are unknown here.
+      ValueError: the data are unknown here, or the record has no accuracy.
     """
     if "unseen_concept_accuracy" in record:
         return record
-    if _shares_concepts(record):
-        unseen = record["out_of_domain_heldout_accuracy"]
+    shared = _shares_concepts(record)
+    kept = "out_of_domain_heldout_accuracy" if shared else "out_of_domain_accuracy"
+    if kept not in record:
+        raise ValueError(
+            f"{record.get('file', 'results')}: a record on {record['data']} has neither "
+            f"unseen_concept_accuracy nor {kept}, as those of a comparison have: run its "
+            "command again, in another folder."
+        )
+    unseen = record[kept]
+    if shared:
         return {**record, "unseen_concept_accuracy": unseen}
     rules = {
         name: {**value, "scored": value["in_split"]}
         for name, value in record.items()
         if isinstance(value, dict) and "in_split" in value
     }
-    unseen = record["out_of_domain_accuracy"]
     return {**record, **rules, "unseen_concept_accuracy": unseen}
 
 

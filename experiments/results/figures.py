@@ -59,7 +59,9 @@ def differences(rows: Sequence[Row], path: Path) -> None:
     """
     first, *others = rows
     groups = {"all unseen": [row.per_seed for row in rows]}
-    groups |= {f"unseen: {d}": [row.scores[d] for row in rows] for d in first.scores}
+    groups |= {
+        f"unseen: {verbatim(d)}": [row.scores[d] for row in rows] for d in first.scores
+    }
     height = 0.23 * len(groups) * (len(rows) + 0.4) + 0.8
     figure, panel = plt.subplots(figsize=(NARROW, height), layout="constrained")
     names: dict[float, str] = {}
@@ -169,7 +171,9 @@ def convergence(
         names = [name for name in dict.fromkeys((*unseen, *losses)) if name in losses]
         for i, name in enumerate(names):
             color = PALETTE[(i + 1) % len(PALETTE)]
-            panel.plot(steps, losses[name], color=color, linewidth=1.2, label=name)
+            panel.plot(
+                steps, losses[name], color=color, linewidth=1.2, label=verbatim(name)
+            )
         panel.set_title(label(method), loc="left")
     axes[-1, 0].set_xlabel("step")
     figure.supylabel("training loss (nats)", fontsize=9)
@@ -271,6 +275,12 @@ def _seeds(rows: Sequence[Row]) -> str:
     counts = sorted({row.seeds for row in rows})
     number = "-".join(str(count) for count in counts)
     return f"{number} seed{'s' if counts[-1] > 1 else ''}"
+
+
+def verbatim(name: str) -> str:
+    """A name to be drawn as it is: dollars begin no formula, and `_` hides no label."""
+    name = name.replace("$", r"\$")
+    return f"\N{ZERO WIDTH SPACE}{name}" if name.startswith("_") else name
 
 
 def legend(panel: Any, figure: Any = None, **style: Any) -> None:

@@ -55,4 +55,6 @@ def differences_to_first(scores: Sequence[Scores]) -> list[Difference | None]:
 
 
 def _values(own: Scores, first: Scores) -> list[float]:
-    return [own[seed] - first[seed] for seed in sorted(own.keys() & first.keys())]
+    both = sorted(own.keys() & first.keys())
+    # Means that are equal may differ in the last digit, by the order of what they are of.
+    return [round(own[seed] - first[seed], 12) for seed in both]

@@ -145,6 +145,37 @@ def verdict(rows: Sequence[Row]) -> str:
     )
 
 
+def unfinished(comparison: Comparison, rows: Sequence[Row]) -> str:
+    """What the means leave out, for runs of it did not finish; empty where nothing is."""
+    failed = [config for config, _ in comparison.failures]
+    found = {row.method: row.seeds for row in rows}
+    if not failed or not rows:
+        return ""
+    fewer = []
+    for name in dict.fromkeys(config.method_name for config in failed):
+        asked = {c.seed for c in comparison.configs if c.method_name == name}
+        if found.get(name, 0) < len(asked):
+            fewer.append(f"{figures.label(name)} {found.get(name, 0)} of {len(asked)}")
+    domains = dict.fromkeys(c.unseen for c in failed if c.unseen not in rows[0].scores)
+    first = comparison.configs[0].method_name
+    said = []
+    if fewer:
+        said.append(
+            "A seed counts where its runs finished on every unseen domain, and so there "
+            f"are fewer seeds of some methods: {', '.join(fewer)}."
+        )
+    if domains:
+        said.append(
+            f"Of {', '.join(domains)} no run finished; the means are of the others."
+        )
+    if first not in found:
+        said.append(
+            f"Of {figures.label(first)} there is none, and the differences are to "
+            f"{figures.label(rows[0].method)} in its place."
+        )
+    return " ".join(said)
+
+
 def _half_column(rule: str, half: str) -> Column:
     def cell(row: Row) -> str:
         found = row.halves.get(rule, {}).get(half)
@@ -220,6 +251,7 @@ def _what_was_done(comparison: Comparison, rows: Sequence[Row]) -> str:
         f"{noise:.0f} % of the training labels are wrong." if noise else "",
         "Each method is trained on all domains but one and tested on that one; "
         f"seeds: {rows[0].seeds}; mean ± standard deviation over seeds.",
+        unfinished(comparison, rows),
     ]
     return " ".join(sentence for sentence in said if sentence)
 

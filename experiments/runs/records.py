@@ -8,11 +8,12 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from experiments.files import naming, write_whole
+from experiments.runs.claims import Claims
 
 FINISHED, DIVERGED, GIVEN_UP = "finished", "diverged", "given up"
 STATES = (FINISHED, DIVERGED, GIVEN_UP)
@@ -114,18 +115,39 @@ def records_in_files(folder: Path) -> dict[str, tuple[Path, Record]]:
     return found
 
 
-def forget_given_up(folder: Path) -> None:
-    """Removes the records of runs that were given up, which are then tried anew."""
+def forget_given_up(folder: Path, runs: Collection[str], claims: Claims) -> None:
+    """Removes the records of runs that were given up, which are then tried anew.
+
+    Args:
+      folder: of the records.
+      runs: ids of those to try again.
+      claims: on all runs whose records are in the folder.
+
+    Raises:
+      ValueError: some were given up, and others are being trained: what their processes
+        append meanwhile to a file that is written anew would be lost.
+    """
+    changed = {}
     for file in record_files(folder):
         lines = file.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if not _is_given_up(line)]
+        kept = [line for line in lines if not _is_given_up(line, runs)]
         if len(kept) < len(lines):
-            write_whole(file, b"".join(kept))
+            changed[file] = b"".join(kept)
+    held = claims.held() if changed else []
+    if held:
+        raise ValueError(
+            f"to try again what was given up changes files of {folder}, and {len(held)} "
+            "runs are being trained; stop their nodes first, or wait until they end."
+        )
+    for file, content in changed.items():
+        write_whole(file, content)
 
 
-def _is_given_up(line: bytes) -> bool:
+def _is_given_up(line: bytes, runs: Collection[str]) -> bool:
     head = HEAD.match(line)
-    return head is not None and head["state"].decode() == GIVEN_UP
+    if head is None or head["state"].decode() != GIVEN_UP:
+        return False
+    return head["id"].decode() in runs
 
 
 def node_name() -> str:

@@ -11,7 +11,7 @@ nodes/            a log for every node
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,10 +161,12 @@ def keep_sweep(folder: Path, sweep: Sweep) -> None:
     there = read_sweep(folder)
     of_no_run = ("command", "commit", "lease")
     differing = [
-        f"{field.name}: {_told(then)} there, {_told(now)} asked"
+        difference
         for field in dataclasses.fields(Sweep)
         if field.name not in of_no_run
-        and (then := getattr(there, field.name)) != (now := getattr(sweep, field.name))
+        for difference in _differences(
+            field.name, getattr(there, field.name), getattr(sweep, field.name)
+        )
     ]
     if differing:
         raise ValueError(
@@ -173,10 +175,24 @@ def keep_sweep(folder: Path, sweep: Sweep) -> None:
         )
 
 
+def _differences(name: str, then: Any, now: Any) -> Iterator[str]:
+    """Where two values differ; of mappings of the same keys every value by itself."""
+    both = isinstance(then, Mapping) and isinstance(now, Mapping)
+    if both and then.keys() == now.keys():
+        for key in now:
+            yield from _differences(f"{name}.{key}", then[key], now[key])
+    elif then != now:
+        yield f"{name}: {_told(then)} there, {_told(now)} asked"
+
+
 def _told(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{', '.join(value)} ({digest(value, 6)})"
-    return ", ".join(value) if isinstance(value, list) else repr(value)
+    if not isinstance(value, list):
+        return repr(value)
+    if all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    return f"draws ({digest(value, 6)})"
 
 
 def is_sweep(folder: Path) -> bool:

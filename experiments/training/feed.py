@@ -21,7 +21,9 @@ from experiments.data.holdout import concepts_seen
 from experiments.data.prepare import Prepared
 from experiments.data.streams import balanced, evaluation_chunks, iterate, merged
 from experiments.devices import Layout, one_device
+from experiments.fields import check_at_least
 from experiments.methods.registry import find_method
+from experiments.models.registry import UNTRAINED
 from experiments.training.evaluation import CHUNK, NEW, SEEN, Chunks, in_chunks
 from experiments.training.parts import (
     check_parts,
@@ -116,13 +118,16 @@ def with_steps(
       gradients: of a whole batch, that the run may take; None asks for no such thing.
 
     Returns:
-      The config; itself where nothing is asked for.
+      The config; itself where nothing is asked for, or nothing is trained.
 
     Raises:
       ValueError: the budget is not enough for one step, or a domain is too small.
     """
     check_parts(config, data)
+    if config.preset.tuning in UNTRAINED:  # it takes no gradient, whatever it may take
+        return config
     if gradients is not None:
+        check_at_least("gradients", gradients, 0)
         method = find_method(config.method)
         per_step = method.gradients(
             config.hyperparameters, len(config.sources(data.domains))
@@ -133,13 +138,14 @@ def with_steps(
                 f"gradients must be at least {per_step:g}, one step of {method.name}; "
                 f"got {gradients:g}."
             )
+        # Said in gradients, and no longer in epochs.
+        preset = dataclasses.replace(config.preset, steps=steps, epochs=0.0)
     elif config.preset.epochs:
         steps = max(1, round(config.preset.epochs * make_feed(config, data).epoch_steps))
+        preset = dataclasses.replace(config.preset, steps=steps)
     else:
         return config
-    return dataclasses.replace(
-        config, preset=dataclasses.replace(config.preset, steps=steps)
-    )
+    return dataclasses.replace(config, preset=preset)
 
 
 def batch_examples(config: RunConfig, data: DomainData | Prepared) -> int:

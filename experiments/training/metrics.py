@@ -1,13 +1,16 @@
 """Metrics of a run: JSON lines, and the same numbers for TensorBoard."""
 
+import contextlib
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
 import disam_jax as dj
@@ -166,8 +169,14 @@ class MetricsLog:
         self._path = folder / "metrics.jsonl"
         write_whole(self._path, "".join(json.dumps(line) + "\n" for line in self.lines))
         self._file = self._path.open("a")
+        self._board = folder / "tensorboard"
+        with naming(self._board):
+            self._board.mkdir(exist_ok=True)
+            # Not a SummaryWriter: its thread ends where the disk is full, and its queue is
+            # then waited for for ever.
+            self._events = EventsWriter(str(self._board / "events"))
         # TensorBoard drops events from this step on when it reads the folder.
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._tell(step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends one line; a process that is killed now does not lose it."""
@@ -181,9 +190,11 @@ class MetricsLog:
         numbers = [scalar(k, v) for k, v in line.items() if k not in ("step", "kind")]
         for other in numbers[1:]:
             numbers[0].MergeFrom(other)
-        writer = self._events.file_writer
-        assert writer is not None  # until it is closed
-        writer.add_summary(numbers[0], line["step"])
+        self._tell(line["step"], summary=numbers[0])
+
+    def _tell(self, step: int, **what: Any) -> None:
+        with naming(self._board):
+            self._events.write_event(Event(step=step, wall_time=time.time(), **what))
 
     def keep(self) -> None:
         """All lines are on the disk when this returns, and the machine may fail.
@@ -194,10 +205,12 @@ class MetricsLog:
             return
         with naming(self._path):
             os.fsync(self._file.fileno())
-        self._events.flush()
+        with naming(self._board):
+            self._events.flush()
 
     def close(self) -> None:
-        """Ends the files."""
+        """Ends the files; what counts was kept before, and its error was told there."""
         if self._writes:
-            self._file.close()
-            self._events.close()
+            for file in (self._file, self._events):
+                with contextlib.suppress(OSError):  # of two errors, the first one tells
+                    file.close()

@@ -203,7 +203,14 @@ def _train_members(
             done = min(run.done for run in training)
             behind = [run for run in training if run.done == done]
             failures |= _take_stretch(step, behind, watch)
-        return {path: failures.get(run) or run.finish() for path, run in members.items()}
+        return {path: failures.get(run) or _finished(run) for path, run in members.items()}
+
+
+def _finished(run: Run) -> Outcome:
+    try:
+        return run.finish()
+    except RunDivergedError as error:
+        return error
 
 
 def _take_stretch(
@@ -240,7 +247,10 @@ def _take_stretch(
             break
     for i, run in alive.items():
         run.state = _of_lane_jitted(states, i)
-        run.checkpoint()
+        try:
+            run.checkpoint()
+        except RunDivergedError as error:
+            failures[run] = error
     return failures
 
 

@@ -94,7 +94,8 @@ class TrainState(NamedTuple):
       params: the weights that are trained.
       batch_stats: BatchNorm's running statistics, empty without BatchNorm.
       opt_state: of the whole chain, the method's state first.
-      average: of the weights over the steps, where the preset asks for it; else empty.
+      average: of (params, batch_stats) over the steps, where the preset asks for it; else
+        empty.
     """
 
     step: jax.Array
@@ -102,6 +103,15 @@ class TrainState(NamedTuple):
     batch_stats: Any
     opt_state: Any
     average: Any
+
+    @property
+    def scored(self) -> tuple[Any, Any]:
+        """What an evaluation reads: (params, batch_stats)."""
+        return self.params, self.batch_stats
+
+    def with_scored(self, scored: tuple[Any, Any]) -> "TrainState":
+        """The state with others in their place."""
+        return self._replace(params=scored[0], batch_stats=scored[1])
 
 
 def begin(program: Program, key: jax.Array, layout: Layout) -> tuple[TrainState, Params]:
@@ -120,6 +130,6 @@ def shapes(program: Program) -> tuple[TrainState, Params]:
 def _begin(program: Program, variables: dict[str, Any]) -> tuple[TrainState, Params]:
     params, frozen = program.model.split(variables["params"])
     stats = variables.get("batch_stats", {})
-    average = jax.tree.map(jnp.copy, params) if program.preset.bma else {}
+    average = jax.tree.map(jnp.copy, (params, stats)) if program.preset.bma else {}
     begun = jnp.zeros([], jnp.int32), params, stats, program.tx.init(params), average
     return TrainState(*begun), frozen

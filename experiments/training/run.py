@@ -102,8 +102,12 @@ class Run:
         return line
 
     def checkpoint(self) -> None:
-        """Evaluates the state and keeps it."""
-        self._log.write(self._evaluate("evaluation", self.state))
+        """Evaluates the state and keeps it.
+
+        Raises:
+          RunDivergedError: a loss is not finite; nothing is logged or kept.
+        """
+        self._write_evaluation("evaluation", self.state)
         if self.segments:
             self.segments.end(self.done, self._log.lines)
         self._save()
@@ -121,11 +125,15 @@ class Run:
         self._folder.save(self.state)
 
     def finish(self) -> dict[str, Any]:
-        """Keeps the record, and returns it: from here on the run is finished."""
+        """Keeps the record, and returns it: from here on the run is finished.
+
+        Raises:
+          RunDivergedError: a loss at averaged weights is not finite; there is no record.
+        """
         if not self.evaluated:  # no step was taken, of zero-shot
             self.checkpoint()
         for kind, averaged in self._averages().items():
-            self._log.write(self._evaluate(kind, averaged))
+            self._write_evaluation(kind, averaged)
             self._log.keep()
         record = self._record()
         self._folder.finish(record)
@@ -143,7 +151,7 @@ class Run:
         if self.segments:
             found["swad"] = self.segments.average_over_valley(self._log.lines, self.state)
         if self.config.preset.bma:
-            found["bma"] = self.state._replace(params=self.state.average)
+            found["bma"] = self.state.with_scored(self.state.average)
         return found
 
     def _way_out(self) -> str:
@@ -154,6 +162,21 @@ class Run:
             path = self._folder.path / "checkpoints"
             left = f"The checkpoint of step {step} is kept in {path}"
         return f" {left}. Try a smaller rho or learning rate, in another folder."
+
+    def _write_evaluation(self, kind: str, state: TrainState) -> None:
+        line = self._evaluate(kind, state)
+        wrong = [
+            domain
+            for domain in self.feed.sources
+            if not np.isfinite(line[f"out_split_loss/{domain}"])
+        ]
+        if wrong:  # the last step's weights are those that no window has seen
+            raise RunDivergedError(
+                f"{self.config.name}: the loss of the held-out images of domain "
+                f"{', '.join(wrong)} is not finite after step {self.done}."
+                f"{self._way_out()}"
+            )
+        self._log.write(line)
 
     def _evaluate(self, kind: str, state: TrainState) -> dict[str, Any]:
         """The line of metrics of an evaluation; see `evaluation_line`."""

@@ -62,10 +62,10 @@ def train_step(
     good = jnp.isfinite(evaluation.gradient_norm)
     stats = optax.tree.where(good, evaluation.aux, state.batch_stats)
     params = optax.apply_updates(state.params, updates)
-    average, preset = {}, program.preset
+    average, preset, done = {}, program.preset, state.step + 1
     if preset.bma:
-        average = take_in(state.average, params, state.step + 1, preset.steps, preset.bma)
-    state = TrainState(state.step + 1, params, stats, opt_state, average)
+        average = take_in(state.average, (params, stats), done, preset.steps, preset.bma)
+    state = TrainState(done, params, stats, opt_state, average)
     # What would keep eps through the second pass is not asked for.
     return state, evaluation._replace(aux=None, perturbed_rise=None)
 

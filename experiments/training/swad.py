@@ -162,8 +162,8 @@ class Segments:
     def add(self, state: TrainState) -> None:
         """Takes in the weights after one more step."""
         if self._mean is None:
-            self._mean = jax.tree.map(jnp.zeros_like, _weights(state))
-        self._mean = _take_in(self._mean, _weights(state), self._count)
+            self._mean = jax.tree.map(jnp.zeros_like, state.scored)
+        self._mean = _take_in(self._mean, state.scored, self._count)
         self._count += 1
 
     def end(self, step: int, lines: Lines) -> None:
@@ -199,7 +199,7 @@ class Segments:
           The state to evaluate.
         """
         steps, losses = _validation(lines)
-        weights = _weights(state)
+        weights = state.scored
         mean = jax.tree.map(jnp.zeros_like, weights)
         for count, k in enumerate(loss_valley(losses)):
             with np.load(self._file(steps[k])) as file:
@@ -207,7 +207,7 @@ class Segments:
             segment = jax.tree.unflatten(jax.tree.structure(weights), leaves)
             placed = jax.tree.map(lambda leaf: leaf.sharding, weights)
             mean = _take_in(mean, self._layout.put(segment, placed), count)
-        return state._replace(params=mean[0], batch_stats=mean[1])
+        return state.with_scored(mean)
 
     def remove(self) -> None:
         """Deletes the segments of a run that is finished."""
@@ -216,10 +216,6 @@ class Segments:
 
     def _file(self, step: int) -> Path:
         return self._folder / f"{step:06d}.npz"
-
-
-def _weights(state: TrainState) -> tuple[Any, Any]:
-    return state.params, state.batch_stats
 
 
 def _validation(lines: Lines) -> tuple[list[int], list[float]]:

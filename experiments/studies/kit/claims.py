@@ -196,7 +196,12 @@ def is_measured(claim: Claim, values: Values) -> bool:
 
 
 def differences(claim: Claim, values: Values) -> np.ndarray:
-    """What the claim says is positive, per seed; seeds of which a run diverged left out."""
+    """What the claim says is positive, per seed; seeds of which a run diverged left out.
+
+    Raises:
+      ValueError: one arm has a seed, or an unseen domain of it, that the other has not.
+    """
+    _refuse_unpaired(claim, values)
     scale = np.log if MEASURES[claim.measure].compared == "ratio" else np.asarray
 
     def of(arm: Arm) -> np.ndarray:
@@ -204,6 +209,23 @@ def differences(claim: Claim, values: Values) -> np.ndarray:
 
     found = of(claim.larger) - (of(claim.smaller) if claim.smaller else 0.0)
     return found[np.isfinite(found)]
+
+
+def _refuse_unpaired(claim: Claim, values: Values) -> None:
+    if claim.smaller is None:
+        return
+    larger, smaller = (
+        values.cells(arm.condition, arm.method, claim.measure)
+        for arm in (claim.larger, claim.smaller)
+    )
+    alone = sorted(larger ^ smaller)
+    if alone:
+        seed, domain = alone[0]
+        raise ValueError(
+            f"{claim.contrast} on {claim.where} is paired by seed and unseen domain, and "
+            f"{len(alone)} values of {claim.measure} are of one arm alone, the first of "
+            f"seed {seed}{domain and f' on {domain}'}: measure both arms on the same."
+        )
 
 
 def _test_family(claims: Sequence[Claim], values: Values) -> list[Finding]:

@@ -93,7 +93,7 @@ def scores(trained: Trained) -> dict[str, Any]:
 
 def averaged_scores(trained: Trained) -> dict[str, Any]:
     """`scores` of the weights averaged over the steps, each name after `averaged_`."""
-    state = trained.state._replace(params=trained.state.average)
+    state = trained.state.with_scored(trained.state.average)
     found = scores(trained._replace(state=state))
     return {f"averaged_{name}": value for name, value in found.items()}
 

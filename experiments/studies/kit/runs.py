@@ -137,8 +137,8 @@ class Store:
         return {name: run for name, (_, run) in kept.items()}
 
     def _train(self, plan: Plan, watch: Callable[[int], None]) -> None:
-        forget_given_up(plan.records)
         claims, records, seen = Claims(plan.claims), Records(plan.records), [0]
+        forget_given_up(plan.records, plan.runs.keys(), claims)
         for name in plan.runs:
             claims.forget(name)  # a call that was ended is no failure
 

@@ -65,6 +65,11 @@ class Values:
         """Of a condition, in the order in which they come."""
         return list(dict.fromkeys(r.method for r in self.rows if r.condition == condition))
 
+    def cells(self, condition: str, method: str, measure: str) -> set[tuple[int, str]]:
+        """(seed, unseen domain) of all that was measured."""
+        seeds = self._found[condition, method, measure]
+        return {(seed, domain) for seed, found in seeds.items() for domain in found}
+
     def per_seed(self, condition: str, method: str, measure: str) -> np.ndarray:
         """One value per seed, in their order: the mean over the unseen domains, [seeds]."""
         seeds = self._found[condition, method, measure]

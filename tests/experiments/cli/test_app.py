@@ -99,6 +99,14 @@ def test_compare_writes_results_and_report(tmp_path):
             "unknown domain of emoji_styles 'foo'; there are",
         ),
         (("train", "--rho", "-1"), "rho must be finite and >= 0; got -1.0"),
+        (("compare", "--methods", " ,"), "--methods is ' ,', which names none: give some"),
+        (
+            ("compare", "--gradients", "800", "--steps", "40"),
+            "--gradients is 800 and --steps 40: a run's length is said by one of them",
+        ),
+        (("compare", "--gradients", "nan"), "gradients must be at least 0; got nan"),
+        (("train", "--steps", "7", "--epochs", "2"), "steps is 7 and epochs 2: a run's l"),
+        (("train", "--seed", "4294967296"), "seed must lie in [0, 2**32); got 4294967296"),
     ],
 )
 def test_bad_input_is_one_line_that_lists_what_there_is(
@@ -198,3 +206,15 @@ def test_bad_input_of_the_data_commands_is_one_line(arguments, known, monkeypatc
         main()
     assert stopped.value.code == 2
     assert known in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_study_of_no_gradients_is_refused_before_it_begins(tmp_path, monkeypatch):
+    """And is none of the data set's own number."""
+    begun = []
+    monkeypatch.setattr(
+        "experiments.studies.kit.study.run_study", lambda *asked: begun.append(asked) or []
+    )
+    kept = ("--out", str(tmp_path / "study"), "--runs", str(tmp_path / "runs"))
+    result = run("study", "rho", "--gradients", "0", *kept)
+    assert result.exit_code == 2 and "--gradients" in result.output
+    assert not begun and not any(tmp_path.iterdir())

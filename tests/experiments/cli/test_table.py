@@ -27,6 +27,12 @@ def test_records_of_an_older_version_get_the_config_that_their_file_says(tmp_pat
     assert found["config"]["hyperparameters"] == {"rho": 0.3}
 
 
+RECORD = (
+    '{"records": [{"method": "erm", "data": "pacs", "unseen_domain": "photo", "seed": 0, '
+    "%s}]}"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -34,6 +40,7 @@ def test_records_of_an_older_version_get_the_config_that_their_file_says(tmp_pat
         ("[]", "results.json must hold a JSON object, not a list"),
         ("{}", "results.json holds no records"),
         ('{"records": [1]}', "results.json holds no records"),
+        (RECORD % '"oracle": 0.5', "results.json holds no records"),
     ],
 )
 def test_a_file_of_something_else_is_named(tmp_path, text, message):
@@ -53,11 +60,10 @@ def told(*arguments):
     return str(error.value)
 
 
-def make_sweep(folder, records, data="pacs", domains=PACS, trials=3):
+def make_sweep(folder, records, data="pacs", domains=PACS, trials=3, **overrides):
     """The folder of a sweep of erm, two draws, where these runs ended."""
-    config = make_config(
-        data=data, method="erm", unseen="x", seed=0, overrides={"weights": "scratch"}
-    )
+    overrides = {"weights": "scratch", **overrides}
+    config = make_config(data=data, method="erm", unseen="x", seed=0, overrides=overrides)
     plan = Sweep(
         data=data,
         where={},
@@ -113,6 +119,20 @@ def test_sweeps_of_several_data_sets_are_an_overview(tmp_path):
     assert "| erm | here | 15.0" in table(*folders, "--data", "rotated_digits").output
 
 
+def test_sweeps_of_other_configurations_stand_in_rows_of_their_own(tmp_path):
+    """Else a cell would be of runs that differ in more than their seed."""
+    usual = make_sweep(tmp_path / "usual", runs(trials=1), steps=100)
+    short = make_sweep(tmp_path / "short", runs(), steps=300)
+    shown = table(usual, short).output
+    assert f"| erm (steps 300) | here |{5 * ' 20.0 ± 10.0 (3) |'}" in shown
+    assert f"| erm (steps 100) | here |{5 * ' 10.0 (1) |'}" in shown
+    coop = make_sweep(tmp_path / "coop", runs(), model="clip", tuning="coop", weights="F")
+    shown = table(usual, coop).output
+    assert "| erm | here | 10.0" in shown and "| coop+erm | here | 20.0" in shown
+    alone = table(usual, coop, "--tuning", "coop").output
+    assert "| coop+erm | here" in alone and "| erm |" not in alone
+
+
 def test_selections_that_a_sweep_or_a_comparison_has_not_are_refused(tmp_path):
     sweep = make_sweep(tmp_path / "s", runs())
     there = "there are: training_domain_validation, leave_one_domain_out, oracle"
@@ -164,7 +184,7 @@ def test_domainbed_s_runs_stand_beside_new_ones(tmp_path):
         shown.output
     )
     assert f"DomainBed: {old}, 12 finished runs, 1 left out." in shown.output
-    assert f"warning: {old}: left out, without a file `done`: killed." in shown.stderr
+    assert f"warning: left out, without a file `done`: {old / 'killed'}." in shown.stderr
     chosen = {"step": 1, "validation": 0.5, "whole": 0.5, "scored": 0.4}
     kept = [
         record("erm", domain, 0, 0.5)

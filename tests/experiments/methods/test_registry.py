@@ -142,6 +142,18 @@ def test_a_budget_of_gradients_becomes_steps():
         with_steps(config_of("sam"), data, 0.5)
 
 
+def test_a_budget_of_gradients_takes_the_place_of_epochs_and_trains_no_zero_shot():
+    """What a run's epochs say, its steps follow from: a record must not say them too."""
+    data = load("rotated_digits")
+    within = with_steps(config_of("sam", epochs=2.0), data, 600)
+    assert (within.preset.steps, within.preset.epochs) == (300, 0.0)
+    untrained = make_config(
+        data="rotated_digits", method="erm", unseen=data.domains[0], seed=0,
+        overrides={"model": "clip", "tuning": "zero_shot", "weights": "F"},
+    )  # fmt: skip
+    assert with_steps(untrained, data, 600).preset.steps == 0
+
+
 def test_a_late_ascent_may_start_at_a_share_of_the_run():
     late = config_of("late_sam", start=0.75, steps=40)
     assert late.hyperparameters.start == 0.75

@@ -93,6 +93,17 @@ def test_by_hand(tmp_path):
     assert last["oracle"]["validation"] == 0.4
 
 
+def test_the_draws_of_one_search_may_lie_in_several_folders(tmp_path):
+    for draw, lines in enumerate(DRAWS):
+        write_run(tmp_path / "together" / str(draw), lines)
+        write_run(tmp_path / f"apart{draw}" / "run", lines)
+    whole, _ = read_domainbed(tmp_path / "together")
+    several, _ = read_domainbed(tmp_path / "apart0", tmp_path / "apart1")
+    for rule in ("training_domain_validation", "oracle"):
+        found = [select_over_draws(records, rule)[0] for records in (several, whole)]
+        assert found[0][rule] == found[1][rule] and found[0]["draw"] == found[1]["draw"]
+
+
 def test_a_benchmark_has_its_domains_names_and_methods_their_names_here(tmp_path):
     names = ("ERM", "GroupDRO", "VREx", "MIRO")
     for name in names:
@@ -112,7 +123,8 @@ def test_unfinished_folders_are_named_and_left_out(tmp_path):
     write_run(tmp_path / "b", DRAWS[1], done=False)
     (tmp_path / "c").mkdir()  # launched, and not begun
     records, unfinished = read_domainbed(tmp_path)
-    assert [r["draw"] for r in records] == [0] and unfinished == ["b", "c"]
+    assert [r["draw"] for r in records] == [0]
+    assert unfinished == [str(tmp_path / "b"), str(tmp_path / "c")]
 
 
 def test_the_folder_of_one_run_is_read_and_the_last_of_equal_steps_counts(tmp_path):
@@ -134,11 +146,24 @@ def without(name):
     ("text", "message"),
     [
         ('{"step": 300, "ar', "line 2, is no JSON: Unterminated"),
-        ("[]", "line 2, is no evaluation of DomainBed's train.py: it lacks all of it"),
-        (without("env2_in_acc"), "line 2, .* lacks env2_in_acc"),
-        (without("args"), r"line 2, .* lacks args.algorithm, .*, args.trial_seed\."),
-        (json.dumps(line([(1, 1)] * 3, unseen=[])), "line 2, .* lacks args.test_envs"),
-        (json.dumps(line([(1, 1)] * 3, unseen=[4])), "lacks env3_in_acc, .* env4_out_acc"),
+        ("[]", "line 2, is no evaluation of DomainBed's train.py: .* all of it"),
+        (without("env2_in_acc"), "line 2, .* be: env2_in_acc"),
+        (without("args"), r"line 2, .* be: args.algorithm, .*, args.trial_seed\."),
+        (json.dumps(line([(1, 1)] * 3, unseen=[])), "line 2, .* be: args.test_envs"),
+        (json.dumps(line([(1, 1)] * 3, unseen=[4])), "be: env3_in_acc, .* env4_out_acc"),
+        *(
+            (json.dumps(line([(1, 1)] * 3, unseen=unseen)), "be: args.test_envs")
+            for unseen in ([-1], [0, 0], [0, 1, 2], ["0"])
+        ),
+        (json.dumps(line([(1, 1)] * 2, unseen=[0, 1])), "be: env2_in_acc, env2_out_acc"),
+        *(
+            (json.dumps(line([(1, 1)] * 3, holdout_fraction=x)), "args.holdout_fraction")
+            for x in ("0.2", None, 1.5)
+        ),
+        *(
+            (json.dumps(line([(1, x), (1, 1), (1, 1)])), r"be: env0_out_acc\.")
+            for x in (float("nan"), 50, "0.5")
+        ),
         (
             json.dumps(line([(1, 1)] * 3, dataset="PACS")),
             "line 2, has 3 environments, and PACS has 4",
@@ -159,7 +184,7 @@ def test_a_run_that_ended_without_an_evaluation_is_named(tmp_path):
 
 
 def test_two_folders_of_one_run_are_refused(tmp_path):
-    for name in ("a", "b"):
-        write_run(tmp_path / name, DRAWS[0])
+    for name, unseen in {"a": (0, 2), "b": (2, 0)}.items():
+        write_run(tmp_path / name, [line([(0.5, 0.5)] * 3, unseen=unseen)])
     with pytest.raises(ValueError, match=r"a/results.jsonl and .*b/results.jsonl hold one"):
         read_domainbed(tmp_path)

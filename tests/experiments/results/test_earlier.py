@@ -47,3 +47,18 @@ def test_what_a_comparison_did_not_keep_is_named_and_the_rest_shown():
     assert "70.0 (1)" in domain_table(emoji, "emoji_styles", part="in_split", **shown).csv()
     with pytest.raises(ValueError, match="a record on own does not say what was not"):
         comparison_record(comparison("own"))
+
+
+@pytest.mark.parametrize(
+    ("data", "missing"),
+    [
+        ("pacs", "out_of_domain_accuracy"),
+        ("emoji_styles", "out_of_domain_heldout_accuracy"),
+    ],
+)
+def test_a_record_without_accuracies_is_named(data, missing):
+    record = comparison(data) | {"file": "A/results.json"}
+    del record[missing]
+    message = f"A/results.json: a record on {data} has neither .* nor {missing}, .* again"
+    with pytest.raises(ValueError, match=message):
+        comparison_record(record)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.cbook import is_math_text
 
 from experiments.results import figures
 from tests.experiments.results.records import curves_of
@@ -24,6 +25,22 @@ def test_a_figure_in_which_nothing_is_labelled_has_no_legend(tmp_path, monkeypat
     monkeypatch.setattr(figures, "save", lambda figure, path: shown.append(figure))
     figures.spread({}, ["erm"], ["a"], tmp_path / "spread.png")
     assert [axes.get_legend() for figure in shown for axes in figure.axes] == [None] * 2
+
+
+def test_names_of_domains_are_drawn_as_they_are(tmp_path, monkeypatch):
+    """Two dollars would be a formula, and a label that begins with `_` would be hidden."""
+    shown = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: shown.append(figure))
+    names = ["$5 and $6", "_x"]
+    curves = curves_of("erm/a/seed0", names)
+    figures.convergence(curves, ["erm"], ["a"], tmp_path / "convergence.png")
+    ((told,),) = [figure.legends for figure in shown]
+    texts = told.get_texts()
+    assert len(texts) == 2
+    for name, text in zip(names, texts, strict=True):
+        assert not is_math_text(text.get_text())
+        drawn = text.get_text().replace(r"\$", "$")  # as where there is no formula
+        assert drawn.strip("\N{ZERO WIDTH SPACE}") == name
 
 
 def test_a_seed_s_spread_is_the_mean_over_its_unseen_domains():

@@ -30,6 +30,15 @@ def test_of_many_methods_each_needs_a_smaller_p():
     assert many[0].points() == f"{alone.points()} not told apart"
 
 
+def test_means_that_differ_by_rounding_alone_are_ties():
+    """0.1 + 0.2 + 0.3 in either order: as an exact difference it would be beyond chance."""
+    one, other = np.mean([0.1, 0.2, 0.3]), np.mean([0.3, 0.2, 0.1])
+    assert one != other
+    seeds = range(5)
+    _, found = differences_to_first([dict.fromkeys(seeds, x) for x in (one, other)])
+    assert found.values == [0.0] * 5 and found.p == 1.0 and not found.told_apart
+
+
 def test_only_seeds_that_both_finished_are_compared():
     _, one, none = differences_to_first([ERM, {1: 0.7, 9: 0.0}, {9: 0.5}])
     assert one.points() == "+10.0, one seed tells nothing" and not one.told_apart

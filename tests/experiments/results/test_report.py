@@ -1,7 +1,12 @@
+import dataclasses
+import itertools
+
+import pytest
+
 from experiments.config.run import make_config
 from experiments.methods.registry import METHODS
 from experiments.results import figures
-from experiments.results.report import write_report
+from experiments.results.report import unfinished, write_report
 from experiments.training.compare import Comparison
 from tests.experiments.results.records import curves_of, record
 
@@ -64,6 +69,41 @@ def test_the_report_says_what_the_differences_tell(tmp_path, monkeypatch):
     write_report(comparison, tmp_path, "the command")
     text = (tmp_path / "report.md").read_text()
     assert "| method | unseen domain % | less ERM (points) | in-domain % |" in text
+
+
+@pytest.mark.parametrize(
+    ("failed", "told"),
+    [
+        ([("sam", "b", 1)], ["fewer seeds of some methods: SAM 1 of 2."]),
+        (
+            [("erm", "a", 0), ("erm", "b", 1)],
+            ["fewer seeds of some methods: ERM 0 of 2. Of ERM there is none, and the "
+             "differences are to SAM in its place."],
+        ),
+        (
+            [(method, "b", seed) for method in ("erm", "sam") for seed in (0, 1)],
+            ["Of b no run finished; the means are of the others."],
+        ),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_what_did_not_finish_is_told_where_the_means_are(
+    failed, told, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(figures, "save", lambda figure, path: figures.plt.close(figure))
+    asked = list(itertools.product(("erm", "sam"), ("a", "b"), (0, 1)))
+    configs = {
+        run: dataclasses.replace(CONFIG, method=run[0], unseen=run[1], seed=run[2])
+        for run in asked
+    }
+    records = [{**record(*run, 0.5), "commit": "0"} for run in asked if run not in failed]
+    failures = [(configs[run], "it diverged") for run in failed]
+    comparison = Comparison(list(configs.values()), records, failures, {})
+    rows = write_report(comparison, tmp_path, "the command")
+    text = (tmp_path / "report.md").read_text()
+    assert unfinished(comparison, rows).endswith("".join(told))
+    assert all(sentence in text for sentence in told)
+    assert ("A seed counts" in text) == ("fewer" in "".join(told))
 
 
 def test_every_tuning_s_training_and_both_halves_are_told(tmp_path, monkeypatch):

@@ -103,7 +103,14 @@ def test_the_plan_is_read_as_it_was_written(tmp_path, data):
         ({"trials": 1}, "trials: 2 there, 1 asked"),
         ({"methods": ["erm"]}, r"methods: erm, disam \(\w+\) there, erm \(\w+\) asked"),
         ({"unseen": ["15"]}, "unseen: 0, 15, .* there, 15 asked"),
-        ({"overrides": {**SMALL, "steps": 8}}, r"methods: erm, disam \(\w+\) there"),
+        (
+            {"overrides": {**SMALL, "steps": 8}},
+            r"methods.erm.preset.steps: 6 there, 8 asked; methods.disam.preset.steps: 6 th",
+        ),
+        (
+            {"overrides": {**SMALL, "rho": 0.2}},
+            r"methods.erm.hyperparameters.rho: 0.05 there, 0.2 asked; .*drawn.disam: draws",
+        ),
     ],
 )
 def test_another_plan_for_the_folder_is_refused(tmp_path, data, changes, message):

@@ -15,7 +15,7 @@ from experiments.training.loop import train
 from experiments.training.metrics import read_metrics
 from experiments.training.population import train_population
 from experiments.training.program import begin, make_program
-from experiments.training.run import Run
+from experiments.training.run import Run, init_key
 from experiments.training.run_folder import RunFolder
 from tests.experiments.models.clip.recorded import DATA
 from tests.float32 import assert_close
@@ -125,31 +125,48 @@ class Stop(Exception):
     pass
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run with both averages, its record, and the weights after every step."""
-    path, kept = tmp_path_factory.mktemp("whole"), []
-    log_window = Run.log_window
+def trained(own, path):
+    """A run's record, and what was scored after every step."""
+    kept, log_window = [], Run.log_window
 
     def keep(self, *arguments):
-        kept.append(jax.tree.map(np.asarray, self.state.params))
+        kept.append(jax.tree.map(np.asarray, self.state.scored))
         return log_window(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "log_window", keep)
-        record = train(config(swad=True), data(), path)
-    return path, record, kept
+        return train(own, data(), path), kept
+
+
+def averaged_over_all(own, kept):
+    """What a run's average must be, of 6 steps."""
+    first, _ = begin(make_program(own, data().classes, 5), init_key(own), one_device())
+    weights = weights_in_the_end(6, 0.5)
+    return jax.tree.map(
+        lambda *leaves: np.tensordot(weights, np.stack(leaves), 1), first.scored, *kept
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run with both averages, its record, and what was scored after every step."""
+    path = tmp_path_factory.mktemp("whole")
+    return path, *trained(config(swad=True), path)
 
 
 def test_a_run_s_average_is_that_of_all_its_weights(whole):
     path, _, kept = whole
     own = config(swad=True)
-    first, _ = begin(make_program(own, data().classes, 5), jax.random.key(0), one_device())
-    weights = weights_in_the_end(6, 0.5)
-    expected = jax.tree.map(
-        lambda *leaves: np.tensordot(weights, np.stack(leaves), 1), first.params, *kept
-    )
-    assert_close(last_state(path, own).average, expected)
+    assert_close(last_state(path, own).average, averaged_over_all(own, kept))
+
+
+def test_running_statistics_are_averaged_as_the_weights_are(tmp_path):
+    """Those of the last step are of other weights: they would score as another model."""
+    own = config(model="resnet", weights="scratch", activation="", tuning="finetune")
+    _, kept = trained(own, tmp_path)
+    average = last_state(tmp_path, own).average
+    assert jax.tree.leaves(average[1])
+    assert_close(average, averaged_over_all(own, kept))
 
 
 def test_the_average_is_recorded_beside_swad_and_the_selection_rules(whole):
@@ -164,7 +181,7 @@ def test_the_average_is_recorded_beside_swad_and_the_selection_rules(whole):
 def test_a_checkpoint_holds_what_is_trained_alone(whole):
     path, _, _ = whole
     state = last_state(path, config(swad=True))
-    assert state.params.keys() == state.average.keys() == {"head"}
+    assert state.params.keys() == state.average[0].keys() == {"head"}
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     files = sum(f.stat().st_size for f in (path / "checkpoints").rglob("*") if f.is_file())
     # Weights, average and two moments of 10 x 16 numbers: the tower's 64,000 are not there.

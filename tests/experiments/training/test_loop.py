@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -333,6 +334,23 @@ def test_divergence_names_step_and_domain_and_keeps_the_last_good_checkpoint(tmp
     assert final_state(tmp_path / "nan", config()).step == 10
 
 
+def test_weights_that_the_last_step_made_infinite_are_no_result(tmp_path):
+    """No window has seen them: the evaluation alone tells."""
+    wild = {"optimizer": "sgd", "schedule": "constant", "learning_rate": 1e38}
+    own = config("erm", steps=1, log_every=1, checkpoint_every=1, **wild)
+    message = (
+        r"erm/75/seed0: the loss of the held-out images of domain 0, 15, 30, 45, 60 is not "
+        r"finite after step 1\. No checkpoint had been made yet\. Try a smaller"
+    )
+    for _ in range(2):  # and again, where it goes on
+        with pytest.raises(RunDivergedError, match=message):
+            train(own, tmp_path)
+    assert not (tmp_path / "result.json").exists()
+    assert [line["kind"] for line in read_metrics(tmp_path)] == ["train"]
+    with opened(tmp_path, own) as folder:
+        assert folder.checkpoint_step() is None
+
+
 def test_divergence_of_one_domain_names_that_one(tmp_path, monkeypatch):
     """An infinite learning rate breaks all; a broken evaluation of one domain only that."""
 
@@ -394,7 +412,12 @@ def _evaluation(losses):
         ({"rho": -1.0}, "rho must be finite and >= 0; got -1"),
         ({"checkpoint_every": 7}, r"multiple of log_every \(5\); got 7"),
         ({"image_size": 8}, "image_size must be a multiple of 16 for patchnet; got 8"),
-        ({"seed": -1}, "seed must be at least 0; got -1"),
+        ({"seed": -1}, r"seed must lie in \[0, 2\*\*32\); got -1"),
+        ({"seed": 2**32}, r"seed must lie in \[0, 2\*\*32\); got 4294967296"),
+        ({"weight_decay": math.nan}, "weight_decay must be at least 0; got nan"),
+        ({"jitter": math.inf}, "jitter must be at least 0 and finite; got inf"),
+        ({"learning_rate": math.inf}, "learning_rate must be > 0 and finite; got inf"),
+        ({"grayscale": 1.5}, r"grayscale must lie in \[0, 1\]; got 1.5"),
     ],
 )
 def test_impossible_configs_are_refused_when_made(changes, message):

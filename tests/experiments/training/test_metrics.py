@@ -1,12 +1,17 @@
 """What a run's log leaves on the disk."""
 
+import errno
+import io
 import json
+import os
 import struct
 
+import pytest
+from tensorboardX import record_writer
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
 from experiments.devices import one_device
-from experiments.training.metrics import MetricsLog
+from experiments.training.metrics import MetricsLog, read_metrics
 
 
 def events(file):
@@ -45,3 +50,26 @@ def test_lines_after_the_step_that_a_run_goes_on_from_are_dropped(tmp_path):
         log.write({"step": step, "kind": "train", "loss/a": 1.0})
     log.close()
     assert [line["step"] for line in MetricsLog(tmp_path, 10, one_device()).lines] == [10]
+
+
+class FullDisk(io.RawIOBase):
+    def writable(self):
+        return True
+
+    def write(self, _):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_events_that_cannot_be_written_are_told_and_the_lines_stay_whole(
+    tmp_path, monkeypatch
+):
+    """The lines are more than would fit into a queue that nobody reads any more."""
+    full = io.BufferedWriter(FullDisk(), buffer_size=512)
+    monkeypatch.setattr(record_writer, "open_file", lambda path: full)
+    log = MetricsLog(tmp_path, 0, one_device())
+    with pytest.raises(OSError, match="No space left") as raised:
+        for step in range(1, 101):
+            log.write({"step": step, "kind": "train", "loss/a": 1.0})
+    assert raised.value.filename == str(tmp_path / "tensorboard")
+    log.close()
+    assert 1 < len(log.lines) < 100 and read_metrics(tmp_path) == log.lines

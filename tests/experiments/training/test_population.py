@@ -202,6 +202,19 @@ def test_a_member_that_diverges_disturbs_no_other(apart, tmp_path):
     assert [line["step"] for line in lines[0]] == [line["step"] for line in lines[1]]
 
 
+def test_a_member_that_the_last_step_made_infinite_disturbs_no_other(tmp_path):
+    at_once = {"steps": 1, "log_every": 1, "checkpoint_every": 1, "schedule": "constant"}
+    tame, wild = (
+        config(seed=seed, learning_rate=rate, **at_once)
+        for seed, rate in enumerate((1e-3, 1e38))
+    )
+    record, error = train_erm(tmp_path, [tame, wild])
+    assert record["steps"] == 1
+    assert isinstance(error, RunDivergedError)
+    assert "held-out images of domain 0, 15" in str(error)
+    assert not (tmp_path / "1" / "result.json").exists()
+
+
 def test_compare_vectorize_writes_the_same_records(tmp_path):
     results = {}
     for name, option in (("apart", ()), ("together", ("--vectorize",))):

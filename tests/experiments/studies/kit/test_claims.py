@@ -115,6 +115,30 @@ def test_a_run_that_diverged_leaves_its_seed_out():
     assert kit.answer_claims([claim("better")], Values(rows))[0].seeds == 9
 
 
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (
+            lambda row: row.seed != 3,
+            r"2 values of unseen_.* alone, the first of seed 3 on a",
+        ),
+        (lambda row: (row.seed, row.unseen_domain) != (3, "b"), "of seed 3 on b: measure"),
+    ],
+)
+def test_arms_of_other_seeds_or_domains_are_refused(kept, message):
+    """As many values would be paired by their places, and fewer domains averaged."""
+    values = made_up({"better": 0.03})
+    rows = [row for row in values.rows if row.method != "better" or kept(row)]
+    with pytest.raises(ValueError, match=message):
+        kit.answer_claims([claim("better")], Values(rows))
+    shifted = [
+        row._replace(seed=row.seed + 1) if row.method == "better" else row
+        for row in values.rows
+    ]
+    with pytest.raises(ValueError, match=r"4 values of .* the first of seed 0 on a"):
+        kit.answer_claims([claim("better")], Values(shifted))
+
+
 def test_an_arm_of_differences_is_tested_against_0():
     values = made_up({"better": 0.03})
     [found] = kit.answer_claims([claim("better", smaller=None, whose=OURS)], values)

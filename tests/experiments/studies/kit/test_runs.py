@@ -11,6 +11,7 @@ import pytest
 
 from experiments.config.run import make_config
 from experiments.data import load
+from experiments.runs.claims import Claims
 from experiments.runs.records import Records, records_in_files
 from experiments.studies.kit import probes, run, runs
 from experiments.studies.kit.matrix import Group, last, per_seed, run_groups
@@ -193,6 +194,21 @@ def test_a_run_that_was_given_up_is_named_and_tried_again_by_the_next_call(
     counted.clear()
     assert len(Store(tmp_path).outcomes([SPEC, other])) == 2
     assert counted == [SPEC]
+
+
+def test_records_are_not_written_anew_while_others_append_to_them(tmp_path, counted):
+    """Another study trains in the same store: what it kept meanwhile would be lost."""
+    records, others = Records(tmp_path / "records"), Claims(tmp_path / "claims")
+    records.append("of another study", "given up", why="its process ended 3 times")
+    assert others.take("another run")
+    Store(tmp_path).outcomes([dataclasses.replace(SPEC, looks=1)])  # its own were not
+    records.append(SPEC.digest, "given up", why="its process ended 3 times")
+    with pytest.raises(ValueError, match="1 runs are being trained; stop their nodes"):
+        Store(tmp_path).outcomes([SPEC])
+    others.release("another run")
+    Store(tmp_path).outcomes([SPEC])
+    assert len(counted) == 2
+    assert "of another study" in records_in_files(tmp_path / "records")
 
 
 def tiny(seed, **more):
