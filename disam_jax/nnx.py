@@ -25,7 +25,7 @@ from disam_jax.composed import ComposedLoss
 from disam_jax.evaluation import Evaluation, holds_method, pop_evaluation
 from disam_jax.passes.forward import LossFn, domain_losses
 from disam_jax.passes.options import LOSS_FNS, StepOptions, split_options
-from disam_jax.passes.parts import mean_of, micro_batch_weights
+from disam_jax.passes.parts import mean_from, micro_batch_weights
 from disam_jax.trees import Tree
 
 
@@ -113,7 +113,7 @@ class Optimizer(nnx.Optimizer[Any]):
         graph, params, rest = nnx.split(model, self.wrt, ..., graph=self.graph)
         params, rest = nnx.as_pure((params, rest))
         own, others = split_options(options)
-        given = {"loss_fn": loss_fn, "has_aux": has_aux, "record": True} | own
+        given = own | {"loss_fn": loss_fn, "has_aux": has_aux, "record": True}
         of_params = functools.partial(_of_params, graph, rest, self.wrt)
         own = _pure(StepOptions(**given), of_params).bound(*batch)
         updates, state = self.tx.update(
@@ -124,10 +124,8 @@ class Optimizer(nnx.Optimizer[Any]):
             **others,
         )
         evaluation, state = pop_evaluation(state)
-        aux, rest = evaluation.aux
-        if own.micro_batches is not None:
-            seen = own.micro_batches, own.domain_weights, own.axis_name
-            rest = jax.tree.map(functools.partial(_mean, micro_batch_weights(*seen)), rest)
+        aux, changed = evaluation.aux
+        rest = _after(rest, changed, own, evaluation)
         nnx.update(model, optax.apply_updates(params, updates), rest)
         nnx.update(self.opt_state, nnx.state(state, graph=self.graph))
         self.step[...] += 1
@@ -137,13 +135,21 @@ class Optimizer(nnx.Optimizer[Any]):
 def _of_params(graph: Any, rest: Tree, wrt: Any, evaluate: Callable[..., Any]) -> LossFn:
     """What evaluates a model, (model, *batch) -> (output, aux), as a pure function.
 
-    Its aux is (aux, all of the model that is not trained, as the pass left it).
+    Its aux is (aux, what the pass changed or made of what is not trained): what is frozen
+    is not held once more for each micro-batch.
     """
 
     def evaluate_at(params: Tree, *batch: Any) -> Any:
         model = nnx.merge(graph, params, rest)  # a fresh one, which the pass may change
         output, aux = evaluate(model, *batch)
-        return output, (aux, nnx.state(model, nnx.Not(wrt)))
+        after = nnx.state(model, nnx.Not(wrt))
+        before, values = map(dict, map(nnx.to_flat_state, (rest, nnx.as_pure(after))))
+        changed = [
+            (path, variable)
+            for path, variable in nnx.to_flat_state(after)
+            if values[path] is not before.get(path)
+        ]
+        return output, (aux, nnx.from_flat_state(changed))
 
     return evaluate_at
 
@@ -161,7 +167,37 @@ def _pure(options: StepOptions, of_params: Callable[..., LossFn]) -> StepOptions
     return dataclasses.replace(options, has_aux=True, **fns)
 
 
-def _mean(weights: jax.Array, each: jax.Array) -> jax.Array:
-    """Of what the micro-batches made of one variable, [K, ...]; counts all move alike."""
-    is_number = jnp.issubdtype(each.dtype, jnp.inexact)
-    return mean_of(each, weights) if is_number else each[0]
+def _after(
+    rest: nnx.State, changed: nnx.State, own: StepOptions, evaluation: Evaluation
+) -> nnx.State:
+    """What a step leaves of what the pass at w changed of `rest`, or made.
+
+    Of what overflowed nothing is kept, as `scale_loss` keeps nothing of such a step.
+    """
+    weights = None
+    if own.micro_batches is not None:
+        seen = own.micro_batches, own.domain_weights, own.axis_name
+        weights = micro_batch_weights(*seen)
+    good = jnp.all(jnp.isfinite(evaluation.gradient_norm))
+    begun = {k: x for k, x in nnx.to_flat_state(rest) if isinstance(x, jax.Array)}
+
+    def of(path: Any, left: Tree) -> Tree:
+        return jax.tree.map(
+            functools.partial(_taken_in, begun.get(path), weights, good), left
+        )
+
+    return nnx.from_flat_state(
+        [(path, of(path, x)) for path, x in nnx.to_flat_state(changed)]
+    )
+
+
+def _taken_in(
+    before: jax.Array | None, weights: jax.Array | None, good: jax.Array, left: jax.Array
+) -> jax.Array:
+    """One array; before is None of what the pass made, weights where the batch is whole."""
+    if not jnp.issubdtype(left.dtype, jnp.inexact):  # counts and keys, which move alike
+        return left if weights is None else left[0]
+    if weights is not None:
+        begun = jnp.zeros_like(left[0]) if before is None else before
+        left = mean_from(begun, left, weights)
+    return left if before is None else jnp.where(good, left, before)

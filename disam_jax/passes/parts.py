@@ -182,13 +182,11 @@ def micro_batch_weights(
     return own if axis_name is None else jax.lax.psum(own, axis_name)
 
 
-def mean_of(each: jax.Array, weights: jax.Array) -> jax.Array:
-    """The mean of what the micro-batches made of one array, [K, ...], by their weights [K].
+def mean_from(old: jax.Array, each: jax.Array, weights: jax.Array) -> jax.Array:
+    """The mean of what the micro-batches made of `old`, [K, ...], by their weights [K].
 
-    It is one of them and the mean of the others' distance to it: what they all left as it
-    was stays so to the last bit.
+    It is the mean of how far they moved it: where all weights are 0 it stays.
     """
-    one = each[jnp.argmax(weights)]
-    away = each - one[None]
-    shares = trees.safe_divide(weights, jnp.sum(weights)).astype(away.dtype)
-    return one + jnp.sum(_weighted(_along(shares, away), away), axis=0)
+    moved = each - old[None]
+    shares = trees.safe_divide(weights, jnp.sum(weights)).astype(moved.dtype)
+    return old + jnp.sum(_weighted(_along(shares, moved), moved), axis=0)

@@ -189,7 +189,7 @@ def test_the_statistics_of_micro_batches_weigh_as_their_losses(weights, expected
     x = jnp.stack([jnp.ones((4, 2)), jnp.full((4, 2), 3.0 if weights[1] else jnp.inf)])
     door(model, dj.sam(RHO)).update(
         model,
-        lambda model, x: jnp.mean(jnp.where(jnp.isfinite(x), model(x), 0.0)),
+        lambda model, x: (model(x), jnp.sum(model.scale[...]))[1],  # a finite gradient
         micro_batches=x,
         domain_weights=jnp.array(weights, jnp.float32)[:, None],
     )
@@ -213,6 +213,54 @@ def test_what_is_new_or_not_touched_in_micro_batches():
     )
     assert_close(model.seen[...], jnp.sum(weights[:, 0] * X.mean((1, 2))) / 2)
     jax.tree.map(np.testing.assert_array_equal, numbers(base), frozen)
+
+
+def test_what_overflows_leaves_the_statistics_alone():
+    """With the weights and the scale that fits next; counts go on."""
+    norm, dropout = nnx.BatchNorm(2, rngs=nnx.Rngs(0)), nnx.Dropout(0.5, rngs=nnx.Rngs(1))
+    model = nnx.Sequential(norm, dropout)
+    tx = dj.scale_loss(optax.chain(dj.sam(RHO), optax.sgd(0.1)))
+    optimizer = dj.nnx.Optimizer(model, tx, wrt=nnx.Param)
+    before = numbers(norm)
+    optimizer.update(model, lambda model, x: jnp.mean(model(x)), jnp.full((4, 2), jnp.inf))
+    assert optimizer.opt_state.skipped[...] == 1
+    jax.tree.map(np.testing.assert_array_equal, numbers(norm), before)
+    assert dropout.rngs.count[...] == 1
+
+
+@pytest.mark.filterwarnings("ignore:Using 'Module.sow:DeprecationWarning")
+def test_what_a_pass_sows_is_kept_step_after_step():
+    class Sowing(nnx.Linear):
+        def __call__(self, x):
+            self.sow(nnx.Intermediate, "seen", x)
+            return super().__call__(x)
+
+    model = Sowing(2, 1, rngs=nnx.Rngs(0))
+    optimizer = door(model)
+    for step in range(3):
+        x = jnp.full((4, 2), float(step))
+        optimizer.update(model, lambda model, x: jnp.mean(model(x)), x)
+    assert isinstance(model.seen, nnx.Intermediate)
+    np.testing.assert_array_equal(model.seen.get_value()[-1], x)
+
+
+def test_what_is_frozen_is_held_once():
+    """Not once for each micro-batch, as what the pass changes of it must be."""
+    width, num = 256, 8
+    base = nnx.Linear(width, width, use_bias=False, rngs=nnx.Rngs(0))
+    model = nnx.LoRA(width, 1, width, base_module=base, rngs=nnx.Rngs(0))
+    optimizer = door(model, wrt=nnx.LoRAParam)
+    graph, state = nnx.split((model, optimizer))
+
+    @jax.jit
+    def step(state, x):
+        model, optimizer = nnx.merge(graph, state)
+        optimizer.update(model, lambda model, x: jnp.mean(model(x) ** 2), micro_batches=x)
+        return nnx.state((model, optimizer))
+
+    compiled = step.lower(state, jnp.ones((num, 1, width))).compile()
+    frozen = base.kernel[...].nbytes
+    assert compiled.memory_analysis().temp_size_in_bytes < num // 2 * frozen
 
 
 def test_a_loss_scale_stands_around_the_chain():
