@@ -1,5 +1,6 @@
 """Prepares a folder of images once, so that training reads them in any order, fast."""
 
+import dataclasses
 import functools
 import shutil
 from collections.abc import Callable, Mapping
@@ -106,6 +107,8 @@ def _prepare(
                 f"{in_lines(corrupt)}\n"
                 "Mend or remove them, or pass --skip-corrupt to leave them out."
             )
+        if name not in BENCHMARKS:  # whose classes are known, and counted
+            warnings += partial_classes(_decoded(listing, checked))
         warnings += [f"left out: {problem}" for problem in corrupt]
         for domain, found in checked.items():
             report = functools.partial(progress, f"writing {domain}")
@@ -130,8 +133,7 @@ def _list(
         known = ", ".join((*BENCHMARKS, "folder"))
         raise ValueError(f"{name} is not prepared from a folder; those that are: {known}")
     listing = list_folder(data_dir)
-    warnings = [*listing.warnings, *partial_classes(listing)]
-    return listing, listing.classes, warnings
+    return listing, listing.classes, [*listing.warnings]
 
 
 def _check_apart(folder: Path, root: Path) -> None:
@@ -181,6 +183,15 @@ def _problems(listing: Listing, checked: Mapping[str, Mapping[str, Checked]]) ->
             )
         problems += own
     return problems
+
+
+def _decoded(listing: Listing, checked: Mapping[str, Mapping[str, Checked]]) -> Listing:
+    """The listing of what can be decoded."""
+    files = {
+        domain: tuple(file for file, c in found.items() if not c.error)
+        for domain, found in checked.items()
+    }
+    return dataclasses.replace(listing, files=files)
 
 
 def _prepare_domain(

@@ -490,6 +490,15 @@ def test_what_cannot_be_read_is_left_out_when_asked(tmp_path):
     assert prepare("folder", tree, tmp_path / "prepared").counts == {"ink": 4, "oil": 2}
 
 
+def test_a_class_of_which_nothing_is_left_is_told(tmp_path):
+    tree = small_tree(tmp_path / "tree", "ink", "oil")
+    (tree / "oil/dog/1.png").write_bytes(b"")
+    data = prepare("folder", tree, tmp_path / "prepared", skip_corrupt=True)
+    told, left_out = data.warnings
+    assert told == "classes that are not in every domain: dog (not in oil)"
+    assert left_out.startswith("left out: oil/dog/1.png: ")
+
+
 def test_a_domain_of_which_nothing_is_left_is_refused(tmp_path):
     tree = small_tree(tmp_path / "tree", "ink", "oil")
     for name in ("cat", "dog"):
