@@ -93,10 +93,11 @@ class Optimizer(nnx.Optimizer[Any]):
           batch: the further arguments of `loss_fn`.
           has_aux: whether `loss_fn` returns an aux; it comes back as `evaluation.aux`.
           options: the others of `StepOptions`, whose loss functions take the model too,
-            and what others in the chain take. With `micro_batches`, `loss_fn` takes one of
-            them after `batch`; all start from one model (`nnx.reseed` in `loss_fn` gives
-            each a dropout mask of its own), and the mean of what they make of it is kept,
-            where each counts by its part of `domain_weights`, as in the loss.
+            and what others in the chain take; a record is always made. With
+            `micro_batches`, `loss_fn` takes one of them after `batch`; all start from one
+            model (`nnx.reseed` in `loss_fn` gives each a dropout mask of its own), and the
+            mean of what they make of it is kept, where each counts by its part of
+            `domain_weights`, as in the loss.
 
         Returns:
           What the step saw.
@@ -172,7 +173,7 @@ def _after(
 ) -> nnx.State:
     """What a step leaves of what the pass at w changed of `rest`, or made.
 
-    Of what overflowed nothing is kept, as `scale_loss` keeps nothing of such a step.
+    Where the pass at w overflowed nothing of it is kept: `scale_loss` skips such a step.
     """
     weights = None
     if own.micro_batches is not None:

@@ -167,6 +167,10 @@ def micro_batch_weights(
       micro_batches: a tree of arrays [K, ...].
       weights: [K, M] of the domains; None is uniform.
       axis_name: over whose devices they are summed; None is none.
+
+    Raises:
+      ValueError: the micro-batches have no common first axis, or the weights are not
+        [K, M], finite and >= 0, where that can be seen.
     """
     num = check_micro_batches(micro_batches)
     if weights is None:

@@ -1,4 +1,7 @@
-"""CLIPOOD's Beta moving average of the weights over all steps (Shu et al., ICML 2023)."""
+"""CLIPOOD's Beta moving average of the weights over all steps (Shu et al., ICML 2023).
+
+With live BatchNorm, which CLIP has not, the running statistics are averaged like them.
+"""
 
 from typing import Any
 
@@ -31,7 +34,7 @@ def beta_shares(steps: int, beta: float) -> np.ndarray:
 def take_in(average: Any, params: Any, step: jax.Array, steps: int, beta: float) -> Any:
     """The average of the models before, and of the one after `step` steps.
 
-    (1 - share) average + share params, leaf by leaf.
+    (1 - share) average + share params, leaf by leaf; params is any tree of arrays.
     """
     share = jnp.asarray(beta_shares(steps, beta))[step]
     return optax.incremental_update(params, average, share)
