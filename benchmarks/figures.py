@@ -12,7 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator
 
-from experiments.results.figures import COLORS, color_of, label, save
+from experiments.results.figures import color_of, save
+from experiments.results.labels import COLORS, label
 
 Records = Sequence[dict[str, Any]]
 

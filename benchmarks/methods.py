@@ -18,7 +18,7 @@ import disam_jax as dj
 from benchmarks.cases import Batch, Case
 from experiments.methods import METHODS as LIBRARY
 from experiments.methods import Hyperparameters, Method
-from experiments.results.figures import COLORS
+from experiments.results.labels import COLORS
 
 Step = Callable[[Any, Any, Batch], tuple[Any, Any]]
 Transformation = optax.GradientTransformationExtraArgs

@@ -21,7 +21,8 @@ from benchmarks.cases import Case, classifier, mlp
 from benchmarks.figures import NAMES
 from benchmarks.measure import Compiled, Setup, compile_step
 from experiments.files import write_json
-from experiments.results.figures import NARROW, PALETTE, label, save
+from experiments.results.figures import NARROW, save
+from experiments.results.labels import PALETTE, label
 from experiments.training.numerics import environment
 
 PARTS: tuple[str, ...] = (

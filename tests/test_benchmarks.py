@@ -13,7 +13,7 @@ from benchmarks.measure import Setup, compile_step, kept_bytes, measure
 from benchmarks.methods import METHODS, NAIVE, STANDARD
 from benchmarks.tpu_compile import collectives, spec_of
 from benchmarks.trace import PARTS, REST, parts_of, traced
-from experiments.results.figures import COLORS
+from experiments.results.labels import COLORS
 
 pytestmark = pytest.mark.slow
 PINNED = {"model", "method", "dtype", "time_ratio", "flops_ratio"}

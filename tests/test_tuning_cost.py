@@ -6,7 +6,9 @@ import pytest
 
 from benchmarks.tuning import UNRECORDED, markdown, record
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimized")]
+# Without the optimizations of machine code, which come after what is counted here, each
+# compiles in two fifths of the time.
+pytestmark = pytest.mark.slow
 cost = functools.cache(record)  # of a tuning by a method
 # 86 million numbers of the image tower: patches, class token and positions, twelve blocks,
 # two norms, projection.

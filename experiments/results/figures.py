@@ -1,4 +1,4 @@
-"""Figures of a comparison, as PNG. One colour per method everywhere (Okabe and Ito)."""
+"""Figures of a comparison, as PNG."""
 
 import zlib
 from collections.abc import Sequence
@@ -15,15 +15,11 @@ from matplotlib.colors import Normalize
 
 from experiments.files import writing
 from experiments.methods.registry import METHODS
+from experiments.results.labels import COLORS, PALETTE, label
 from experiments.results.paired import Difference, differences_to_first
 from experiments.results.statistics import estimate
 from experiments.results.summary import Row
 
-PALETTE = (
-    "#7f7f7f", "#0072B2", "#56B4E9", "#CC79A7", "#009E73", "#D55E00", "#E69F00", "#000000",
-)  # fmt: skip
-CORE = tuple(METHODS)[: len(PALETTE)]
-COLORS = dict(zip(CORE, PALETTE, strict=True))
 OTHERS = plt.get_cmap("tab20b")
 # One for each method that has a colour.
 LINES = (
@@ -40,11 +36,6 @@ def color_of(method: str) -> Any:
     known = list(METHODS)[len(PALETTE) :]
     index = known.index(method) if method in known else zlib.crc32(method.encode())
     return OTHERS(index * 7 % OTHERS.N)
-
-
-def label(method: str) -> str:
-    """The method's name as the papers write it."""
-    return method.upper().replace("_", " ")
 
 
 HOW = "95 % intervals, paired by seed; open circle: not told apart"

@@ -8,7 +8,7 @@ from experiments.config.protocols import find_protocol
 from experiments.config.run import RunConfig
 from experiments.files import write_whole
 from experiments.methods.registry import find_method
-from experiments.results import figures
+from experiments.results.labels import COLORS, label
 from experiments.results.summary import Row, summarize
 from experiments.results.table import grid
 from experiments.training.compare import Comparison
@@ -52,7 +52,7 @@ harmonic: 2 base new / (base + new). All images of the unseen domain, means over
 that have images of the half; differences to the first method are in total too."""
 
 Column = tuple[str, Callable[[Row], str]]
-METHOD: Column = ("method", lambda row: figures.label(row.method))
+METHOD: Column = ("method", lambda row: label(row.method))
 IN_DOMAIN: Column = ("in-domain %", lambda row: row.in_domain.percent())
 
 
@@ -67,8 +67,10 @@ def write_report(comparison: Comparison, out: Path, command: str) -> list[Row]:
     Returns:
       The rows of the table.
     """
+    from experiments.results import figures  # late: Matplotlib takes every command a second
+
     rows = summarize(comparison.records)
-    if len(rows) > len(figures.COLORS):
+    if len(rows) > len(COLORS):
         figures.ranking(rows, out / "accuracy.png")
     elif rows:
         methods, unseen = _trained(rows), list(rows[0].scores)
@@ -93,7 +95,7 @@ def headline(rows: Sequence[Row]) -> tuple[Column, ...]:
     other work cannot be compared in time; `benchmarks` interleaves steps.
     """
     less: Column = (
-        f"less {figures.label(rows[0].method)} (points)",
+        f"less {label(rows[0].method)} (points)",
         lambda row: row.difference.points() if row.difference else "",
     )
     gradients: Column = (
@@ -128,14 +130,14 @@ def _share_concepts(rows: Sequence[Row]) -> bool:
 
 def verdict(rows: Sequence[Row]) -> str:
     """What the differences to the first method tell, in a line; empty of one method."""
-    first = figures.label(rows[0].method)
+    first = label(rows[0].method)
     told: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
     for row in rows:
         if row.difference:
             mean = row.difference.estimate.mean
             way = "above" if mean > 0 else "below"
             way = way if row.difference.told_apart else "not told apart from"
-            told[way].append(f"{figures.label(row.method)} {100 * mean:+.1f}")
+            told[way].append(f"{label(row.method)} {100 * mean:+.1f}")
     parts = [f"{way} {first}: {', '.join(names)}" for way, names in told.items() if names]
     found = "; ".join(parts)
     return (
@@ -155,7 +157,7 @@ def unfinished(comparison: Comparison, rows: Sequence[Row]) -> str:
     for name in dict.fromkeys(config.method_name for config in failed):
         asked = {c.seed for c in comparison.configs if c.method_name == name}
         if found.get(name, 0) < len(asked):
-            fewer.append(f"{figures.label(name)} {found.get(name, 0)} of {len(asked)}")
+            fewer.append(f"{label(name)} {found.get(name, 0)} of {len(asked)}")
     domains = dict.fromkeys(c.unseen for c in failed if c.unseen not in rows[0].scores)
     first = comparison.configs[0].method_name
     said = []
@@ -170,8 +172,8 @@ def unfinished(comparison: Comparison, rows: Sequence[Row]) -> str:
         )
     if first not in found:
         said.append(
-            f"Of {figures.label(first)} there is none, and the differences are to "
-            f"{figures.label(rows[0].method)} in its place."
+            f"Of {label(first)} there is none, and the differences are to "
+            f"{label(rows[0].method)} in its place."
         )
     return " ".join(said)
 
@@ -234,7 +236,7 @@ def _markdown(comparison: Comparison, rows: list[Row], command: str) -> str:
     parts = [f"# {comparison.configs[0].data}: leave one domain out"]
     if rows:
         parts += [_what_was_done(comparison, rows), *_tables(rows)]
-    if _trained(rows) and len(rows) <= len(figures.COLORS):
+    if _trained(rows) and len(rows) <= len(COLORS):
         parts.append(CURVES)
     if comparison.failures:
         parts += [
@@ -301,7 +303,7 @@ def _how_it_was_made(comparison: Comparison, command: str) -> list[str]:
         f"{machine['device_count']} {machine['device']['kind']} device(s); {packages}.",
         *_protocols(comparison.configs),
         "\n".join(
-            f"- {figures.label(method.name)}: "
+            f"- {label(method.name)}: "
             + ", ".join(f"{name} {getattr(chosen, name)}" for name in method.reads)
             for method, chosen in methods
             if method.reads

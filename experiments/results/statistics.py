@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 
@@ -74,9 +74,9 @@ def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
     error = float(found.std(ddof=1)) / len(found) ** 0.5
     if error == 0:
         return Estimate(mean, mean, mean, float(mean == 0), len(found), 0.0)
-    student = stats.t(len(found) - 1)
-    half = float(student.ppf((1 + CONFIDENCE) / 2)) * error
-    p = 2 * float(student.sf(abs(mean) / error))
+    freedom = len(found) - 1
+    half = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
+    p = 2 * float(special.stdtr(freedom, -abs(mean) / error))
     return Estimate(mean, mean - half, mean + half, p, len(found), error)
 
 
@@ -116,6 +116,8 @@ def sign_flip(values: Sequence[float] | np.ndarray) -> float:
     found = np.asarray(values, float)
     if len(found) < 2:
         return 1.0
+    from scipy import stats  # imported late: it takes a second, which every command would
+
     test = stats.permutation_test(
         (found,),
         lambda x, axis: np.mean(x, axis=axis),
@@ -145,7 +147,7 @@ def equivalence(difference: Estimate, margin: float) -> float:
     inside = margin - abs(difference.mean)
     if difference.error == 0:
         return float(inside <= 0)
-    return float(stats.t(difference.count - 1).sf(inside / difference.error))
+    return float(special.stdtr(difference.count - 1, -inside / difference.error))
 
 
 def detectable(difference: Estimate, power: float = 0.8) -> float:
@@ -156,8 +158,8 @@ def detectable(difference: Estimate, power: float = 0.8) -> float:
     """
     if difference.count == 1:
         return np.inf
-    student = stats.t(difference.count - 1)
-    errors = student.ppf((1 + CONFIDENCE) / 2) + student.ppf(power)
+    shares = np.array([(1 + CONFIDENCE) / 2, power])
+    errors = special.stdtrit(difference.count - 1, shares).sum()
     return float(errors * difference.error)
 
 

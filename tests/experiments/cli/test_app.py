@@ -1,5 +1,7 @@
 import itertools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -35,6 +37,13 @@ def test_lists_hold_one_name_a_line_first(command, names):
     result = run(command)
     assert result.exit_code == 0
     assert [line.split()[0] for line in result.output.splitlines()] == names.split()
+
+
+def test_a_command_that_draws_nothing_waits_for_no_drawing():
+    """These two take longer to import than JAX."""
+    script = "import experiments.cli.app, sys; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert not {"matplotlib", "scipy.stats"} & {*found.stdout.decode().split()}
 
 
 @pytest.mark.parametrize("command", ["train", "compare"])

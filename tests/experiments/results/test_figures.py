@@ -3,6 +3,7 @@ import pytest
 from matplotlib.cbook import is_math_text
 
 from experiments.results import figures
+from experiments.results.labels import COLORS
 from tests.experiments.results.records import curves_of
 
 
@@ -55,4 +56,4 @@ def test_a_seed_s_spread_is_the_mean_over_its_unseen_domains():
 
 
 def test_every_method_has_a_colour_of_its_own():
-    assert len(set(figures.COLORS.values())) == len(figures.COLORS)
+    assert len(set(COLORS.values())) == len(COLORS)

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.config.run import make_config
 from experiments.data import load
-from experiments.results import figures
+from experiments.results.labels import label
 from experiments.results.report import write_report
 from experiments.training import compare
 from experiments.training.compare import run_matrix, write_results
@@ -91,7 +91,7 @@ def test_report_and_figures_are_there(finished):
     out, _, rows = finished
     text = (out / "report.md").read_text()
     for row in rows:
-        cells = figures.label(row.method), row.unseen_concepts.percent()
+        cells = label(row.method), row.unseen_concepts.percent()
         assert f"| {' | '.join(cells)} |" in text
     assert "the command" in text
     for name in ("accuracy", "spread", "convergence"):

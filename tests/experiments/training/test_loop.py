@@ -268,10 +268,10 @@ def test_a_line_cut_short_is_measured_again(tmp_path, whole):
 
 @pytest.mark.slow
 def test_a_killed_process_goes_on_to_the_same_bits(tmp_path):
-    own = config(steps=200)
+    own = config(steps=100)
     command = [
         *(sys.executable, "-m", "experiments", "train", "--data", "rotated_digits"),
-        *("--method", "disam", "--unseen", "75", "--seed", "0", "--steps", "200"),
+        *("--method", "disam", "--unseen", "75", "--seed", "0", "--steps", "100"),
         *("--batch-size", "8", "--log-every", "5", "--checkpoint-every", "10"),
     ]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -283,7 +283,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     lines = read_metrics(killed)
-    assert 15 <= len(lines) < 60
+    assert len(lines) >= 15
     assert not (killed / "result.json").exists()
     for path in (killed, whole):
         told = [*command, "--out", str(path)]
