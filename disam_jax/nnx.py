@@ -56,7 +56,7 @@ class Optimizer(nnx.Optimizer[Any]):
       options: of `nnx.Optimizer`.
 
     Raises:
-      ValueError: there is no method in `tx`.
+      ValueError: there is no method in `tx`, or one within `optax.MultiSteps`.
     """
 
     def __init__(
@@ -73,6 +73,13 @@ class Optimizer(nnx.Optimizer[Any]):
                 "tx must begin with a method of this package, as in "
                 "optax.chain(disam_jax.sam(0.05), optax.adamw(1e-3)), and holds none; "
                 "disam_jax.erm() is the one that perturbs nothing."
+            )
+        parts = jax.tree.leaves(self.opt_state, is_leaf=_adds_up)
+        if any(_adds_up(part) and holds_method(part.inner_opt_state) for part in parts):
+            raise ValueError(
+                "a method of tx is within optax.MultiSteps, which adds up gradients of w, "
+                "and it asks for those at w + eps of the whole batch: give the chain alone "
+                "and its parts as update(..., micro_batches=...)."
             )
 
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -131,6 +138,10 @@ class Optimizer(nnx.Optimizer[Any]):
         nnx.update(self.opt_state, nnx.state(state, graph=self.graph))
         self.step[...] += 1
         return evaluation._replace(aux=aux)
+
+
+def _adds_up(state: Any) -> bool:
+    return isinstance(state, optax.MultiStepsState)
 
 
 def _of_params(graph: Any, rest: Tree, wrt: Any, evaluate: Callable[..., Any]) -> LossFn:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from disam_jax.perturbations.ascend import FINE
 from experiments.cli.console import bars, console, line_without_bars, tell
 from experiments.cli.options import TrainedOn, with_options
 from experiments.config.protocols import find_protocol
@@ -18,8 +19,6 @@ from experiments.data.opening import Where, open_data
 from experiments.data.prepare import Prepared
 from experiments.fields import check_known
 from experiments.methods import find_method
-
-FINE = 1e-3  # most numbers in half precision lie further apart than a smaller rho moves
 
 
 def open_for(

@@ -336,6 +336,7 @@ def test_muon_after_it():
     ("make", "message"),
     [
         (lambda m: door(m, optax.clip(1.0)), "tx must begin with a method"),
+        (lambda m: door(m, optax.MultiSteps(dj.sam(), 2)), "give the chain alone and its"),
         (
             lambda m: door(m).update(m, nnx.state(m, nnx.Param)),
             "loss_fn must be a function",
