@@ -131,20 +131,32 @@ def _share_concepts(rows: Sequence[Row]) -> bool:
 def verdict(rows: Sequence[Row]) -> str:
     """What the differences to the first method tell, in a line; empty of one method."""
     first = label(rows[0].method)
-    told: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
+    told: dict[str, dict[str, float]] = {
+        "above": {},
+        "below": {},
+        "not told apart from": {},
+    }
     for row in rows:
         if row.difference:
             mean = row.difference.estimate.mean
             way = "above" if mean > 0 else "below"
             way = way if row.difference.told_apart else "not told apart from"
-            told[way].append(f"{label(row.method)} {100 * mean:+.1f}")
-    parts = [f"{way} {first}: {', '.join(names)}" for way, names in told.items() if names]
+            told[way][label(row.method)] = 100 * mean
+    parts = [f"{way} {first}: {_listed(means)}" for way, means in told.items() if means]
     found = "; ".join(parts)
     return (
         f"{found[0].upper()}{found[1:]} (points on unseen domains, at the last step)."
         if found
         else ""
     )
+
+
+def _listed(means: dict[str, float]) -> str:
+    """Each with its difference; of more than have a colour, how many they are."""
+    if len(means) > len(COLORS):
+        least, most = min(means.values()), max(means.values())
+        return f"{len(means)} methods, {least:+.1f} to {most:+.1f}"
+    return ", ".join(f"{name} {mean:+.1f}" for name, mean in means.items())
 
 
 def unfinished(comparison: Comparison, rows: Sequence[Row]) -> str:

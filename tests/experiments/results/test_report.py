@@ -6,7 +6,8 @@ import pytest
 from experiments.config.run import make_config
 from experiments.methods.registry import METHODS
 from experiments.results import figures
-from experiments.results.report import unfinished, write_report
+from experiments.results.report import unfinished, verdict, write_report
+from experiments.results.summary import summarize
 from experiments.training.compare import Comparison
 from tests.experiments.results.records import curves_of, record
 
@@ -69,6 +70,17 @@ def test_the_report_says_what_the_differences_tell(tmp_path, monkeypatch):
     write_report(comparison, tmp_path, "the command")
     text = (tmp_path / "report.md").read_text()
     assert "| method | unseen domain % | less ERM (points) | in-domain % |" in text
+
+
+def test_many_differences_are_counted():
+    names = ["erm", *list(METHODS)[1:11]]
+    records = [
+        record(name, "a", seed, 0.5 + 0.01 * i * (-1) ** (i + seed))
+        for i, name in enumerate(names)
+        for seed in range(3)
+    ]
+    told = verdict(summarize(records))
+    assert told.startswith("Not told apart from ERM: 10 methods, -1.5 to +1.7 (points")
 
 
 @pytest.mark.parametrize(
