@@ -102,7 +102,7 @@ def ranking(rows: Sequence[Row], path: Path) -> None:
             mean = f"{100 * difference.estimate.mean:.1f}".replace("-", "\N{MINUS SIGN}")
             panel.text(-0.95 * reach, at, mean, va="center")
     panel.set_yticks(range(len(compared)), [label(row.method) for row, _ in compared])
-    panel.margins(y=0.02)
+    panel.set_ylim(-0.6, len(compared) - 0.4)
     shown = plt.cm.ScalarMappable(scale, colors)
     bar = figure.colorbar(shown, ax=panel, location="bottom", aspect=40, pad=0.01)
     bar.set_label("gradients per step")

@@ -113,7 +113,7 @@ def run_matrix(
 def _about(data: DomainData | Prepared) -> str:
     described = data.description if isinstance(data, DomainData) else ""
     classes = len(data.classes)
-    guessed = f"{classes} classes: guessing is right in {100 / classes:.0f} %."
+    guessed = f"{classes} classes: guessing is right in {100 / classes:.2g} %."
     return f"{described[:1].upper()}{described[1:]}. {guessed}" if described else guessed
 
 
