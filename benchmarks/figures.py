@@ -104,7 +104,9 @@ def family_times(records: Records, path: Path) -> None:
             axes.axvline(ratio, color="#bbbbbb", linewidth=0.8, zorder=0)
         axes.set_yticks(at, [label(name) for name in order], fontsize=8)
         axes.set_xlabel("time of a step / ERM's; tick: operations")
-        axes.set_title(group_label(of_model[model]["erm"]).replace("\n", "; "), fontsize=9, loc="left")
+        axes.set_title(
+            group_label(of_model[model]["erm"]).replace("\n", "; "), fontsize=9, loc="left"
+        )
         axes.margins(y=0.01)
     save(figure, path)
 

@@ -65,7 +65,7 @@ def test_kept_results_are_of_today_s_batches(file, request):
     results = json.loads(file.read_text())
     preset = results["presets"][0]
     names = ("batching", "batch_size", "image_size", "shift", "min_crop", "split")
-    names += ("label_noise", "noisy_sources")
+    names += ("label_noise", "noisy_sources", "open_classes", "class_order", "model")
     overrides = {name: preset[name] for name in names if name in preset}
     of_folder = results["records"][0]["data"] == "folder"
     if not of_folder and "unseen_concept_accuracy" not in results["records"][0]:
