@@ -8,6 +8,7 @@ from benchmarks.input_pipeline import input_pipeline
 from benchmarks.memory import memory
 from benchmarks.population import population
 from benchmarks.precision import precision
+from benchmarks.pytorch import pytorch
 from benchmarks.reading import reading
 from benchmarks.step_cost import step_cost
 from benchmarks.sweep_scale import sweep_scale
@@ -21,6 +22,7 @@ app.command("compiling")(compiling)
 app.command("growth")(growth)
 app.command("trace")(trace)
 app.command("tpu_compile")(tpu_compile)
+app.command("pytorch")(pytorch)
 app.command("memory")(memory)
 app.command("precision")(precision)
 app.command("population")(population)

@@ -11,6 +11,8 @@ from benchmarks.cases import classifier, mlp, rematerialized
 from benchmarks.figures import family_of
 from benchmarks.measure import Setup, compile_step, kept_bytes, measure
 from benchmarks.methods import METHODS, NAIVE, STANDARD
+from benchmarks.pytorch import installed
+from benchmarks.pytorch import table as beside_pytorch
 from benchmarks.tpu_compile import collectives, spec_of
 from benchmarks.trace import PARTS, REST, parts_of, traced
 from experiments.results.labels import COLORS
@@ -183,6 +185,19 @@ def test_collectives_are_counted_with_what_they_move():
         "all-gather": {"count": 1, "bytes": 32, "largest": 32},
         "all-reduce": {"count": 2, "bytes": 52, "largest": 48},
     }
+
+
+def test_a_peer_that_is_not_installed_is_named():
+    with pytest.raises(ImportError, match="no_torch is not installed: pip install torch"):
+        installed("no_torch")
+
+
+def test_a_row_for_each_step_beside_pytorch():
+    ratio = {"over_erm": [2.0, 1.9, 2.1], "over_sam_in_pytorch": [0.5, 0.4, 0.6]}
+    rows = beside_pytorch([{"model": "a", "method": "sam", "milliseconds": 12.4} | ratio])
+    assert rows.splitlines()[2:] == [
+        "| a | sam | 12 | 2.00 (1.90-2.10) | 0.50 (0.40-0.60) |"
+    ]
 
 
 def test_the_largest_axis_that_divides_is_shared_out():
