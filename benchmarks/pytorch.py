@@ -46,7 +46,7 @@ def pytorch(
     records = []
     for model in models.split(","):
         case = classifier(model, image_size=IMAGE_SIZE, per_domain=PER_DOMAIN)
-        network = networks[model]().eval()  # eval: BatchNorm's statistics stay
+        network = networks[model]().train(False)  # BatchNorm's statistics stay
         ours, theirs = map(_size, (jax.tree.leaves(case.params), network.parameters()))
         if ours != theirs:
             raise ValueError(f"{model} has {ours} parameters here and {theirs} there.")
