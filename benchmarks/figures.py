@@ -122,7 +122,7 @@ def _groups(axes: Any, groups: list[list[dict[str, Any]]], styles: dict[str, Any
             spread = [[middle - r["time_ratio_low"]], [r["time_ratio_high"] - middle]]
             axes.bar(x, middle, 0.9, yerr=spread, error_kw=ERROR, **styles[r["method"]])
             if middle > TOP:
-                axes.text(x, TOP, f"{middle:.1f}", ha="center", va="bottom", fontsize=8)
+                axes.text(x, TOP, f"{middle:.0f}", ha="center", va="bottom", fontsize=8)
         ticks.append(at.mean())
         start = at[-1] + 2.5 + max(LABEL_WIDTH - len(group), 0) / 2
     for ratio in (1, 2):
