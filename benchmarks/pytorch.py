@@ -20,12 +20,14 @@ import typer
 from benchmarks.cases import CLASSES, Case, classifier
 from benchmarks.measure import ERM, Compiled, Setup, compile_step, take_turns
 from benchmarks.methods import RHO
+from experiments.fields import check_known
 from experiments.files import write_json
 from experiments.results.table import grid
 from experiments.training.numerics import environment
 
 PER_DOMAIN, IMAGE_SIZE = 4, 64
 OURS = ("erm", "sam", "disam")
+RATIOS = ("over_erm", "over_sam_in_pytorch")
 PACKAGES = ("torch", "torchvision", "timm")
 
 
@@ -44,15 +46,20 @@ def pytorch(
         ),
     }
     records = []
-    for model in models.split(","):
+    wanted = models.split(",")
+    for model in wanted:
+        check_known("model", model, tuple(networks))
+    for model in wanted:
         case = classifier(model, image_size=IMAGE_SIZE, per_domain=PER_DOMAIN)
         network = networks[model]().train(False)  # BatchNorm's statistics stay
-        ours, theirs = map(_size, (jax.tree.leaves(case.params), network.parameters()))
+        ours = sum(leaf.size for leaf in jax.tree.leaves(case.params))
+        theirs = sum(p.numel() for p in network.parameters())
         if ours != theirs:
             raise ValueError(f"{model} has {ours} parameters here and {theirs} there.")
         records += _turns(case, torch, network, seconds)
-    packages = {name: installed(name).__version__ for name in PACKAGES}
-    write_json(out, {"records": records, "environment": environment() | packages})
+    machine = environment()
+    machine["packages"] |= {name: installed(name).__version__ for name in PACKAGES}
+    write_json(out, {"records": records, "environment": machine})
     print(table(records))
 
 
@@ -67,10 +74,6 @@ def installed(name: str) -> Any:
     except ImportError as error:
         needed = " ".join(PACKAGES)
         raise ImportError(f"{name} is not installed: pip install {needed}") from error
-
-
-def _size(parameters: Any) -> int:
-    return sum(int(np.prod(p.shape)) for p in parameters)
 
 
 def _turns(case: Case, torch: Any, network: Any, seconds: float) -> list[dict[str, Any]]:
@@ -141,6 +144,3 @@ def table(records: list[dict[str, Any]]) -> str:
         for r in records
     ]
     return grid(("model", "step", "ms", "over ERM here", "over SAM in PyTorch"), rows)
-
-
-RATIOS = ("over_erm", "over_sam_in_pytorch")

@@ -5,8 +5,7 @@ from experiments.methods.registry import METHODS
 PALETTE = (
     "#7f7f7f", "#0072B2", "#56B4E9", "#CC79A7", "#009E73", "#D55E00", "#E69F00", "#000000",
 )  # fmt: skip
-CORE = tuple(METHODS)[: len(PALETTE)]
-COLORS = dict(zip(CORE, PALETTE, strict=True))
+COLORS = dict(zip(METHODS, PALETTE, strict=False))  # of the first ones
 
 
 def label(method: str) -> str:

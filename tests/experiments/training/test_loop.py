@@ -283,7 +283,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     lines = read_metrics(killed)
-    assert len(lines) >= 15
+    assert 15 <= len(lines) < 30
     assert not (killed / "result.json").exists()
     for path in (killed, whole):
         told = [*command, "--out", str(path)]
