@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from disam_jax.perturbations.ascend import FINE
 from experiments.cli.console import bars, console, line_without_bars, tell
 from experiments.cli.options import TrainedOn, with_options
 from experiments.config.protocols import find_protocol
@@ -68,7 +67,7 @@ def warn_of_perturbations(configs: Iterable[RunConfig]) -> None:
             )
         moves = "rho" in reads and rho > 0
         rounded = preset.dtype != "float32" and preset.perturbed_dtype == "same"
-        if moves and rounded and rho < FINE:
+        if moves and rounded and rho < 1e-3:  # the library's own bound, see dj.perturbation
             tell(
                 "warning",
                 f"{name} at rho {rho:g} in {preset.dtype}: w + eps may round to w, and "
