@@ -124,8 +124,9 @@ class Preset:
         for name in (*NOT_NEGATIVE, "weight_decay"):
             check_at_least(name, getattr(self, name), 0)
         check_at_least("steps", self.steps, 0 if self.tuning in UNTRAINED else 1)
-        if self.penalty_start is not None:
-            check_at_least("penalty_start", self.penalty_start, 0)
+        for name in ("penalty_weight", "penalty_start"):
+            if getattr(self, name) is not None:
+                check_at_least(name, getattr(self, name), 0)
         for name in ("holdout_fraction", "dropout", "label_noise", "open_classes"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}.")

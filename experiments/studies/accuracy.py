@@ -126,6 +126,7 @@ def draw(values: Values, curves: Curves, out: Path) -> list[Figure]:
         draw_forest(
             claims(values),
             values,
+            MEASURE,
             out / "differences.png",
             "Paired differences in accuracy on unseen concepts of the unseen domain",
         )

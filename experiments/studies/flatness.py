@@ -149,8 +149,9 @@ def draw(values: Values, curves: Curves, out: Path) -> list[Figure]:
     asked = claims(values)
     answers = [
         draw_forest(
-            [claim for claim in asked if claim.measure == name],
+            asked,
             values,
+            name,
             out / f"{name}.png",
             f"Sharpness on unseen concepts of the unseen domain, by the {what}",
         )

@@ -188,10 +188,10 @@ LABELS = {BASE: "base classes", NEW: "new classes", HARMONIC: "harmonic mean"}
 
 def draw(values: Values, curves: Curves, out: Path) -> list[Figure]:
     """The differences on new classes, and where every arm stands on both halves."""
-    of_new = [claim for claim in claims(values) if claim.measure == NEW]
     forest = draw_forest(
-        of_new,
+        claims(values),
         values,
+        NEW,
         out / "new_classes.png",
         "Paired differences in accuracy on new classes of the unseen style",
     )

@@ -40,21 +40,25 @@ KEY = (
 )
 
 
-def draw_forest(claims: Sequence[Claim], values: Values, file: Path, title: str) -> Figure:
-    """Draws the paired difference of every claim, with a dot per seed.
+def draw_forest(
+    claims: Sequence[Claim], values: Values, measure: str, file: Path, title: str
+) -> Figure:
+    """Draws the paired difference of every claim about a measure, with a dot per seed.
 
     Args:
-      claims: of one measure.
+      claims: all of the study, so that a family is answered whole, as on the page.
       values: of the study.
+      measure: whose claims are drawn.
       file: of the PNG.
       title: of the figure.
 
     Returns:
       The figure.
     """
-    there = [claim for claim in claims if is_measured(claim, values)]
-    dots = {(c.where, c.contrast): differences(c, values) for c in there}
-    draw_rows(answer_claims(there, values), file, lambda f: dots[f.where, f.contrast])
+    drawn = [c for c in claims if c.measure == measure and is_measured(c, values)]
+    dots = {(c.where, c.contrast): differences(c, values) for c in drawn}
+    answered = [f for f in answer_claims(claims, values) if f.measure == measure]
+    draw_rows(answered, file, lambda finding: dots[finding.where, finding.contrast])
     return Figure(file.name, title, f"{KEY} Dots below: the seeds.")
 
 

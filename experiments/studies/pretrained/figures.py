@@ -27,6 +27,7 @@ def draw(claims: Claims, values: Values, curves: Curves, out: Path) -> list[Figu
     forest = draw_forest(
         claims(values),
         values,
+        MEASURE,
         out / "differences.png",
         "Paired differences in accuracy on unseen concepts of the unseen style",
     )

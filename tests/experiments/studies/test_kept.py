@@ -7,6 +7,7 @@ import pytest
 
 from experiments.files import read_json
 from experiments.studies import NAMES, find_study
+from experiments.studies.kit import forest
 from experiments.studies.kit.study import VALUES, read_numbers
 
 STUDIES = Path(__file__).parents[3] / "docs" / "studies"
@@ -22,6 +23,17 @@ def test_the_answers_follow_from_the_values(name):
     assert listed["findings"] == found
     assert made["command"].endswith(f"--out docs/studies/{name}")
     assert not any("dirty" in commit for commit in made["commits"])
+
+
+@pytest.mark.parametrize("name", ["accuracy", "flatness", "open_classes", "pretrained"])
+def test_a_forest_says_of_a_claim_what_the_page_says(name, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(forest, "draw_rows", lambda rows, *_: drawn.extend(rows))
+    study, (_, values, curves) = find_study(name), read_numbers(STUDIES / name)
+    study.draw(values, curves, tmp_path)
+    # Holm's adjustment is of a whole family, of which a figure may show a part.
+    found = study.find(values)
+    assert drawn and all(finding in found for finding in drawn)
 
 
 @pytest.mark.parametrize("name", KEPT)

@@ -408,6 +408,10 @@ def _evaluation(losses):
         ({"model": "vgg"}, "unknown model 'vgg'; there are: patchnet, resnet"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'; there are: adam, adamw, sgd"),
         ({"penalty_start": -1}, "penalty_start must be at least 0; got -1"),
+        (
+            {"penalty_weight": math.inf},
+            "penalty_weight must be at least 0 and finite; got inf",
+        ),
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"rho": -1.0}, "rho must be finite and >= 0; got -1"),
         ({"checkpoint_every": 7}, r"multiple of log_every \(5\); got 7"),
