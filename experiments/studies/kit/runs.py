@@ -77,7 +77,8 @@ class Store:
       commits_used: that those runs were trained with.
       configs_used: of those runs.
       batches_used: the first ones that those runs drew, `data/unseen/seed/examples/pixels`,
-        and `/share/sources` of wrong labels, -> digest, where nothing else was changed.
+        and `/name=value` of wrong labels and open classes, -> digest, where nothing else
+        was changed.
     """
 
     def __init__(self, path: Path, jobs: int = 1) -> None:
@@ -220,8 +221,9 @@ def _refuse_given_up(plan: Plan, kept: Collection[str]) -> None:
 def _batch_name(config: RunConfig) -> str:
     preset = config.preset
     parts = [config.data, config.unseen, config.seed, preset.batch_size, preset.image_size]
-    if preset.label_noise:
-        parts += [preset.label_noise, preset.noisy_sources]
+    decide = ["label_noise", "noisy_sources"] if preset.label_noise else []
+    decide += ["open_classes", "class_order", "model"] if preset.open_classes else []
+    parts += [f"{name}={getattr(preset, name)}" for name in decide]
     return "/".join(map(str, parts))
 
 

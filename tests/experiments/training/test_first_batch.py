@@ -80,10 +80,11 @@ def test_kept_results_are_of_today_s_batches(file, request):
 def test_kept_studies_are_of_today_s_batches(file):
     made = json.loads(file.read_text())["made"]
     for name, kept in made["first_batches"].items():
-        data, unseen, seed, size, pixels, *noise = name.split("/")
+        data, unseen, seed, size, pixels, *more = name.split("/")
         overrides = {"batch_size": int(size), "image_size": int(pixels)}
-        if noise:
-            overrides |= {"label_noise": float(noise[0]), "noisy_sources": noise[1]}
+        for setting, value in (part.split("=") for part in more):
+            share = setting in ("label_noise", "open_classes")
+            overrides[setting] = float(value) if share else value
         today = drawn(data, unseen, seed, **overrides)
         assert kept == today, (name, made["commits"])
     assert made["first_batches"]
