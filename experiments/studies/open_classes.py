@@ -247,7 +247,7 @@ def _draw_halves(values: Values, file: Path) -> Figure:
         "Accuracy on base and on new classes of the unseen style, among all 687 names",
         "Means over seeds and unseen styles, with 95 % intervals. Open: the last step; "
         "filled: the weights averaged over the steps (BMA). The star is zero-shot, and the "
-        "lines go through it.",
+        "lines go through it. Where SAM cannot be seen, DISAM lies on it.",
     )
 
 
