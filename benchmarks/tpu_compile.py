@@ -9,6 +9,7 @@ import math
 import os
 import re
 from collections import defaultdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,8 @@ from rich.table import Table
 
 from benchmarks.cases import IMAGE_DOMAINS, Case, classifier
 from benchmarks.methods import METHODS
-from experiments.files import read_json, write_json
+from experiments.files import read_json, write_json, write_whole
+from experiments.results.table import grid
 from experiments.training.numerics import environment
 
 STEPS = ("erm", "sam", "disam", "sagm", "gsam", "interval_sam", "momentum_sam")
@@ -31,12 +33,21 @@ AXIS = "chips"
 COLLECTIVES = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
 )  # fmt: skip
+COLUMNS = (
+    "chips, model, parameters", "step", "operations / ERM's", "bytes / ERM's",
+    "temporary / ERM's", "temporary, MiB", "moved between chips / ERM's", "collectives",
+)  # fmt: skip
+COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(COLLECTIVES)})(?:-start)?\(")
+BRANCHES = re.compile(r"branch_computations=\{(.*?)\}")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
 BYTES |= {"f64": 8, "s64": 8, "u64": 8}
 
 
 def tpu_compile(
-    out: Annotated[Path, typer.Option(help="JSON file; goes on with what is missing.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="JSON file, with .md beside it; goes on with what is missing."),
+    ],
     topology: Annotated[str, typer.Option(help="Kind and grid of chips.")] = "v5e:2x2",
     models: Annotated[str, typer.Option(help="With commas between.")] = ",".join(MODELS),
     methods: Annotated[str, typer.Option(help="With commas between.")] = ",".join(STEPS),
@@ -46,6 +57,7 @@ def tpu_compile(
     chips = chips_of(topology)
     result: dict[str, Any] = read_json(out) if out.exists() else {"records": []}
     result["environment"] = environment()
+    result["environment"]["packages"]["libtpu"] = version("libtpu")
     done = {tuple(r[key] for key in KEYS): r for r in result["records"]}
     for model in models.split(","):
         for sharded in (False, True):
@@ -60,6 +72,7 @@ def tpu_compile(
                 result["records"].append(record)
                 write_json(out, result)
                 Console().print(f"{model}, {method}, sharded {sharded}: compiled")
+    write_whole(out.with_suffix(".md"), markdown(result["records"]))
     show(result["records"])
 
 
@@ -155,34 +168,78 @@ def _shape(shape: Any, dtype: Any, sharding: Any) -> jax.ShapeDtypeStruct:
 
 
 def collectives(text: str) -> dict[str, dict[str, int]]:
-    """Kind -> count, bytes and the largest one's, by the text of a compiled program."""
-    found: dict[str, list[int]] = defaultdict(list)
-    kinds = "|".join(COLLECTIVES)
-    for shape, kind in re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", text):
-        sizes = [
-            BYTES.get(dtype, 4) * math.prod(int(d) for d in dims.split(",") if d)
-            for dtype, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape)
-        ]
-        found[kind].append(sum(sizes))
+    """Kind -> count, bytes and the largest one's, by the text of a compiled program.
+
+    Of the branches of a condition only one runs: the one that moves most is counted.
+    """
+    header = r"^(ENTRY )?%(\S+) .*?\{\n(.*?)^\}"
+    found = re.findall(header, text, re.MULTILINE | re.DOTALL)
+    bodies = {name: body for _, name, body in found}
+
+    def moved(name: str) -> list[tuple[str, int]]:
+        """The kind and bytes of each collective of a computation and of those it calls."""
+        body = bodies[name]
+        here = [(kind, _bytes(shape)) for shape, kind in COLLECTIVE.findall(body)]
+        for names in BRANCHES.findall(body):
+            branches = [moved(branch.strip(" %")) for branch in names.split(",")]
+            here += max(branches, key=lambda each: sum(size for _, size in each))
+        for called in re.findall(r"=%([\w.-]+)", body):
+            here += moved(called)
+        return here
+
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for kind, size in moved(next(name for entry, name, _ in found if entry)):
+        sizes[kind].append(size)
     return {
-        kind: {"count": len(sizes), "bytes": sum(sizes), "largest": max(sizes)}
-        for kind, sizes in sorted(found.items())
+        kind: {"count": len(own), "bytes": sum(own), "largest": max(own)}
+        for kind, own in sorted(sizes.items())
     }
 
 
-def show(records: list[dict[str, Any]]) -> None:
-    """Prints a row for each step, over ERM's of the same model."""
-    table = Table("model", "sharded", "step", "operations", "bytes", "temporary", "moved")
+def _bytes(shape: str) -> int:
+    """Of an array or a tuple, as a program writes it."""
+    return sum(
+        BYTES.get(dtype, 4) * math.prod(int(d) for d in dims.split(",") if d)
+        for dtype, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape)
+    )
+
+
+def rows(records: list[dict[str, Any]]) -> list[list[str]]:
+    """A row for each step, over ERM's of the same model on the same chips."""
+    found = []
     for r in records:
         same = [e for e in records if all(e[k] == r[k] for k in KEYS[:-1])]
         erm = next((e for e in same if e["method"] == "erm"), None)
         if erm is None:
             continue
         keys = ("flops", "bytes_accessed", "temporary_bytes")
-        ratios = [f"{r[key] / erm[key]:.3f}" for key in keys]
-        moved = ", ".join(
-            f"{own['count']} {kind}, {own['bytes'] / 1e6:.1f} MB"
-            for kind, own in r["collectives"].items()
-        )
-        table.add_row(r["model"], f"{r['sharded']}", r["method"], *ratios, moved)
+        moved, by_erm = (_moved(e["collectives"]) for e in (r, erm))
+        found.append([
+            f"{r['topology']}, {r['model']}, {'sharded' if r['sharded'] else 'replicated'}",
+            r["method"],
+            *(f"{r[key] / erm[key]:.3f}" for key in keys),
+            f"{r['temporary_bytes'] / 2**20:.0f}",
+            f"{moved / by_erm:.3f}" if by_erm else "",
+            ", ".join(f"{own['count']} {kind}" for kind, own in r["collectives"].items()),
+        ])  # fmt: skip
+    return found
+
+
+def _moved(collectives: dict[str, dict[str, int]]) -> int:
+    return sum(own["bytes"] for own in collectives.values())
+
+
+def show(records: list[dict[str, Any]]) -> None:
+    """Prints the rows."""
+    table = Table(*COLUMNS)
+    for row in rows(records):
+        table.add_row(*row)
     Console().print(table)
+
+
+def markdown(records: list[dict[str, Any]]) -> str:
+    """The rows in Markdown."""
+    # What is read as a number stands to the right.
+    return (
+        grid([*COLUMNS], rows(records), [*[" --- "] * 2, *[" ---: "] * 5, " --- "]) + "\n"
+    )

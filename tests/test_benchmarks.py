@@ -175,15 +175,31 @@ def test_the_profile_of_a_step_shows_its_parts_one_after_another(case):
 
 
 def test_collectives_are_counted_with_what_they_move():
-    text = """
-      %a = (f32[4,2]{1,0}, bf16[8]{0}) all-reduce-start(%x, %y), channel_id=1
-      %b = f32[4,2]{1,0} all-reduce-done(%a)
-      ROOT %c = f32[] all-reduce(%z), channel_id=2
-      %d = bf16[16]{0:T(256)} all-gather(%w), dimensions={0}
-    """
+    text = """HloModule jit_step
+%few (p: f32[4]) -> f32[4] {
+  ROOT %e = f32[4]{0} all-reduce(%p), channel_id=4, to_apply=%add
+}
+
+%many (p: f32[4]) -> f32[4] {
+  %f = f32[4]{0} all-reduce(%p), channel_id=5, to_apply=%add
+  ROOT %g = f32[4]{0} all-reduce(%f), channel_id=6, to_apply=%add
+}
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+ENTRY %main (x: f32[4,2], z: f32[]) -> f32[] {
+  %a = (f32[4,2]{1,0}, bf16[8]{0}) all-reduce-start(%x, %y), channel_id=1, to_apply=%add
+  %b = f32[4,2]{1,0} all-reduce-done(%a)
+  %h = f32[4]{0} conditional(%i, %x, %x), branch_computations={%few, %many}
+  ROOT %c = f32[] all-reduce(%z), channel_id=2, to_apply=%add
+  %d = bf16[16]{0:T(256)} all-gather(%w), dimensions={0}
+}
+"""
     assert collectives(text) == {
         "all-gather": {"count": 1, "bytes": 32, "largest": 32},
-        "all-reduce": {"count": 2, "bytes": 52, "largest": 48},
+        "all-reduce": {"count": 4, "bytes": 84, "largest": 48},
     }
 
 
