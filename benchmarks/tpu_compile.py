@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
-import numpy as np
 import typer
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cases import IMAGE_DOMAINS, Case, classifier
 from benchmarks.methods import METHODS
+from experiments.devices import Layout
 from experiments.files import read_json, write_json, write_whole
 from experiments.results.table import grid
 from experiments.training.numerics import environment
@@ -29,7 +28,6 @@ from experiments.training.numerics import environment
 STEPS = ("erm", "sam", "disam", "sagm", "gsam", "interval_sam", "momentum_sam")
 MODELS = ("vit_s16", "vit_b16", "resnet50")
 PER_CHIP = 24  # images
-AXIS = "chips"
 COLLECTIVES = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
 )  # fmt: skip
@@ -37,7 +35,9 @@ COLUMNS = (
     "chips, model, parameters", "step", "operations / ERM's", "bytes / ERM's",
     "temporary / ERM's", "temporary, MiB", "moved between chips / ERM's", "collectives",
 )  # fmt: skip
-COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(COLLECTIVES)})(?:-start)?\(")
+COLLECTIVE = re.compile(
+    rf"= (.*?) ({'|'.join(COLLECTIVES)})(?:-start)?\(.*?channel_id=(\d+)"
+)
 BRANCHES = re.compile(r"branch_computations=\{(.*?)\}")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
 BYTES |= {"f64": 8, "s64": 8, "u64": 8}
@@ -125,20 +125,18 @@ def compiled(case: Case, method: str, chips: list[Any], sharded: bool) -> dict[s
       `argument_bytes`, and of each kind of `collectives` its `count`, `bytes` and the
       `largest`'s.
     """
-    mesh = Mesh(np.array(chips), (AXIS,))
+    layout = Layout(tuple(chips), "sharded" if sharded else "replicated")
     size = PER_CHIP * len(chips) // IMAGE_DOMAINS * IMAGE_DOMAINS
-    step, state = METHODS[method](case)
-
-    def place(leaf: Any) -> Any:
-        spec = spec_of(leaf.shape, len(chips)) if sharded else PartitionSpec()
-        return _shape(leaf.shape, leaf.dtype, NamedSharding(mesh, spec))
-
-    params, state = jax.tree.map(place, (case.params, state))
-    over_batch = NamedSharding(mesh, PartitionSpec(AXIS))
-    batch = jax.tree.map(
-        lambda x: _shape((size, *x.shape[1:]), x.dtype, over_batch), case.batch
+    step, state = METHODS[method](_gathering(case, layout))
+    out = layout.of_state((case.params, state))
+    params, state = jax.tree.map(
+        lambda leaf, sharding: _shape(leaf.shape, leaf.dtype, sharding),
+        (case.params, state),
+        out,
     )
-    out = jax.tree.map(lambda x: x.sharding, (params, state))
+    batch = jax.tree.map(
+        lambda x: _shape((size, *x.shape[1:]), x.dtype, layout.spread), case.batch
+    )
     jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=out)
     program: Any = jitted.lower(params, state, batch).compile()
     memory, cost = program.memory_analysis(), program.cost_analysis()
@@ -154,13 +152,11 @@ def compiled(case: Case, method: str, chips: list[Any], sharded: bool) -> dict[s
     }
 
 
-def spec_of(shape: tuple[int, ...], parts: int) -> PartitionSpec:
-    """The largest axis that divides is shared out; a leaf without one is copied."""
-    fitting = [axis for axis, size in enumerate(shape) if size % parts == 0 and size]
-    if not fitting:
-        return PartitionSpec()
-    axis = max(fitting, key=lambda axis: shape[axis])
-    return PartitionSpec(*[None] * axis, AXIS)
+def _gathering(case: Case, layout: Layout) -> Case:
+    def example_losses(params: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        return case.example_losses(layout.gather(params), inputs, labels)
+
+    return case._replace(example_losses=example_losses)
 
 
 def _shape(shape: Any, dtype: Any, sharding: Any) -> jax.ShapeDtypeStruct:
@@ -170,25 +166,35 @@ def _shape(shape: Any, dtype: Any, sharding: Any) -> jax.ShapeDtypeStruct:
 def collectives(text: str) -> dict[str, dict[str, int]]:
     """Kind -> count, bytes and the largest one's, by the text of a compiled program.
 
-    Of the branches of a condition only one runs: the one that moves most is counted.
+    Of the branches of a condition only one runs: the one that moves most is counted. What
+    runs beside computations is written where it begins, in them and where it ends, under
+    one number. The TPU's compiler writes a reduce-scatter as an all-reduce in a fusion of
+    that name; several have one number, and the bytes are those of what is reduced.
     """
     header = r"^(ENTRY )?%(\S+) .*?\{\n(.*?)^\}"
     found = re.findall(header, text, re.MULTILINE | re.DOTALL)
     bodies = {name: body for _, name, body in found}
 
-    def moved(name: str) -> list[tuple[str, int]]:
-        """The kind and bytes of each collective of a computation and of those it calls."""
+    def moved(name: str) -> dict[str, tuple[str, int]]:
+        """What tells it apart -> kind and bytes, of a computation and of those it calls."""
         body = bodies[name]
-        here = [(kind, _bytes(shape)) for shape, kind in COLLECTIVE.findall(body)]
+        scatters = name.startswith("all-reduce-scatter")
+        here = {
+            name if scatters else number: (
+                "reduce-scatter" if scatters else kind,
+                _bytes(shape),
+            )
+            for shape, kind, number in COLLECTIVE.findall(body)
+        }
         for names in BRANCHES.findall(body):
             branches = [moved(branch.strip(" %")) for branch in names.split(",")]
-            here += max(branches, key=lambda each: sum(size for _, size in each))
+            here |= max(branches, key=lambda each: sum(size for _, size in each.values()))
         for called in re.findall(r"=%([\w.-]+)", body):
-            here += moved(called)
+            here |= moved(called)
         return here
 
     sizes: dict[str, list[int]] = defaultdict(list)
-    for kind, size in moved(next(name for entry, name, _ in found if entry)):
+    for kind, size in moved(next(name for entry, name, _ in found if entry)).values():
         sizes[kind].append(size)
     return {
         kind: {"count": len(own), "bytes": sum(own), "largest": max(own)}

@@ -77,6 +77,17 @@ class Layout:
         longest = max(axes, key=lambda axis: shape[axis])
         return NamedSharding(self.mesh, PartitionSpec(*[None] * longest, "data"))
 
+    def gather(self, tree: Any) -> Any:
+        """The weights that lie in parts, whole where they are used.
+
+        Gradients by them lie in parts again. Left to itself the compiler would move the
+        activations too, which are larger.
+        """
+        if self.parameters == "replicated":
+            return tree
+        parts = jax.lax.with_sharding_constraint(tree, self.of_state(tree))
+        return jax.lax.with_sharding_constraint(parts, self.replicated)
+
     def put(self, tree: Any, shardings: Any) -> Any:
         """Places arrays that every process has whole."""
 

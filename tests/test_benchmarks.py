@@ -13,7 +13,7 @@ from benchmarks.measure import Setup, compile_step, kept_bytes, measure
 from benchmarks.methods import METHODS, NAIVE, STANDARD
 from benchmarks.pytorch import installed
 from benchmarks.pytorch import table as beside_pytorch
-from benchmarks.tpu_compile import collectives, spec_of
+from benchmarks.tpu_compile import collectives
 from benchmarks.trace import PARTS, REST, parts_of, traced
 from experiments.results.labels import COLORS
 
@@ -214,9 +214,3 @@ def test_a_row_for_each_step_beside_pytorch():
     assert rows.splitlines()[2:] == [
         "| a | sam | 12 | 2.00 (1.90-2.10) | 0.50 (0.40-0.60) |"
     ]
-
-
-def test_the_largest_axis_that_divides_is_shared_out():
-    assert tuple(spec_of((3, 8, 16), 4)) == (None, None, "chips")
-    assert tuple(spec_of((8, 6), 4)) == ("chips",)
-    assert tuple(spec_of((3, 5), 4)) == tuple(spec_of((), 4)) == ()

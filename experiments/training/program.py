@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,11 @@ from experiments.training.parts import seen_classes
 from experiments.training.pattern import Numbers, pattern, with_arrays
 
 
+def as_they_lie(weights: Params) -> Params:
+    """The weights, whole on every device."""
+    return weights
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """A method on a model; the same for all runs of a pattern.
@@ -31,6 +36,7 @@ class Program:
       classes: names of the classes, in the order of the logits.
       num_domains: M, the source domains.
       seen: labels of the classes that are trained on; None is all.
+      gather: of weights that lie in parts on several devices, the whole ones.
     """
 
     method: Method
@@ -39,6 +45,7 @@ class Program:
     classes: Classes
     num_domains: int
     seen: tuple[int, ...] | None = None
+    gather: Callable[[Params], Params] = as_they_lie
 
     def with_numbers(self, numbers: Numbers) -> "Program":
         """The program of a run: the pattern's with the run's numbers, also traced ones."""

@@ -4,6 +4,7 @@ They are compiled where they are called: by `compile_step` and `compile_predict`
 run, under `vmap` for a population.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -113,7 +114,7 @@ def forward(
     batch: Batch,
 ) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
     """Example losses [N], logits, features, and BatchNorm's statistics after the batch."""
-    weights = model.tuning.weights(frozen | params, program.seen)
+    weights = model.tuning.weights(program.gather(frozen | params), program.seen)
     (logits, features), moved = model.module.apply(
         {"params": weights, "batch_stats": state.batch_stats},
         batch.images,
@@ -134,6 +135,7 @@ def compile_step(
 
     The numbers are those of a run of the program's pattern; the state is donated.
     """
+    program = dataclasses.replace(program, gather=layout.gather)
 
     def step(
         numbers: Numbers, frozen: Params, state: TrainState, batch: Batch
@@ -160,7 +162,7 @@ def compile_predict(
     weigh = jax.jit(model.tuning.weights)
 
     def compute(weights: Params, batch_stats: Any, images: jax.Array) -> jax.Array:
-        variables = {"params": weights, "batch_stats": batch_stats}
+        variables = {"params": layout.gather(weights), "batch_stats": batch_stats}
         return model.module.apply(variables, scale_pixels(images), train=False)[0]  # pyright: ignore[reportReturnType]
 
     compiled = jax.jit(compute, out_shardings=layout.replicated)

@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks.tpu_compile import collectives
 from experiments.config.protocols import IN_MEMORY
 from experiments.data.batches import Batch
-from experiments.devices import one_device
+from experiments.devices import all_devices, one_device
 from experiments.methods.registry import METHODS
 from experiments.models.classifier import make_classifier
 from experiments.models.small import merge_patches
@@ -21,6 +22,7 @@ from tests.float32 import BOUND, assert_close
 
 CLASSES, SIZE = 3, 16
 NAMES = tuple("abc")
+REDUCTIONS = ("all-reduce", "reduce-scatter")
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
 BATCH = Batch(
@@ -216,3 +218,19 @@ def test_merge_patches_keeps_each_patch_together():
 def test_default_model_has_the_documented_size():
     params = fresh(program(preset=dataclasses.replace(IN_MEMORY, steps=1))).params
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 131_691
+
+
+@pytest.mark.parametrize(("method", "passes"), [("erm", 1), ("sam", 2), ("disam", 2)])
+def test_a_pass_gathers_weights_that_lie_in_parts_and_moves_no_activation(method, passes):
+    own, layout = program(method), all_devices(4, "sharded")
+    state, frozen = begin(own, KEY, layout)
+    lowered = compile_step(own, layout).lower(Numbers({}, {}), frozen, state, BATCH)
+    found = collectives(lowered.compile().as_text())
+    leaves = jax.tree.leaves(state.params)
+    parts = [leaf.nbytes for leaf in leaves if not leaf.sharding.is_fully_replicated]
+    assert len(parts) > 1
+    assert found.pop("all-gather")["bytes"] == passes * sum(parts)
+    reduced = sum(found.pop(k, {"bytes": 0})["bytes"] for k in REDUCTIONS)
+    numbers = 256  # bytes a pass: losses and counts of the domains, norms
+    assert reduced <= passes * (sum(leaf.nbytes for leaf in leaves) + numbers)
+    assert not found
