@@ -31,7 +31,7 @@ PAGES = {  # and how many Python blocks are in them
     "docs/sweeps.md": 0,
     "docs/batchnorm.md": 6,
     "docs/tuning.md": 4,
-    "docs/scaling.md": 3,
+    "docs/scaling.md": 4,
     "docs/precision.md": 4,
     "docs/write_your_own.md": 6,
     "docs/differences.md": 0,
