@@ -93,6 +93,7 @@ def chips_of(topology: str) -> list[Any]:
         "TPU_ACCELERATOR_TYPE": f"{kind.replace('v5e', 'v5litepod')}-{count}",
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_WORKER_ID": "0",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip that two processes would share
     }
     os.environ.update(alone)
     from jax.experimental import topologies
@@ -175,7 +176,7 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
     found = re.findall(header, text, re.MULTILINE | re.DOTALL)
     bodies = {name: body for _, name, body in found}
 
-    def moved(name: str) -> dict[str, tuple[str, int]]:
+    def own_and_called(name: str) -> dict[str, tuple[str, int]]:
         """What tells it apart -> kind and bytes, of a computation and of those it calls."""
         body = bodies[name]
         scatters = name.startswith("all-reduce-scatter")
@@ -187,14 +188,15 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
             for shape, kind, number in COLLECTIVE.findall(body)
         }
         for names in BRANCHES.findall(body):
-            branches = [moved(branch.strip(" %")) for branch in names.split(",")]
+            branches = [own_and_called(branch.strip(" %")) for branch in names.split(",")]
             here |= max(branches, key=lambda each: sum(size for _, size in each.values()))
         for called in re.findall(r"=%([\w.-]+)", body):
-            here |= moved(called)
+            here |= own_and_called(called)
         return here
 
+    entry = next(name for is_entry, name, _ in found if is_entry)
     sizes: dict[str, list[int]] = defaultdict(list)
-    for kind, size in moved(next(name for entry, name, _ in found if entry)).values():
+    for kind, size in own_and_called(entry).values():
         sizes[kind].append(size)
     return {
         kind: {"count": len(own), "bytes": sum(own), "largest": max(own)}
@@ -219,20 +221,20 @@ def rows(records: list[dict[str, Any]]) -> list[list[str]]:
         if erm is None:
             continue
         keys = ("flops", "bytes_accessed", "temporary_bytes")
-        moved, by_erm = (_moved(e["collectives"]) for e in (r, erm))
         found.append([
             f"{r['topology']}, {r['model']}, {'sharded' if r['sharded'] else 'replicated'}",
             r["method"],
             *(f"{r[key] / erm[key]:.3f}" for key in keys),
             f"{r['temporary_bytes'] / 2**20:.0f}",
-            f"{moved / by_erm:.3f}" if by_erm else "",
+            f"{moved(r) / moved(erm):.3f}",
             ", ".join(f"{own['count']} {kind}" for kind, own in r["collectives"].items()),
         ])  # fmt: skip
     return found
 
 
-def _moved(collectives: dict[str, dict[str, int]]) -> int:
-    return sum(own["bytes"] for own in collectives.values())
+def moved(record: dict[str, Any]) -> int:
+    """Bytes that go from chip to chip in a step."""
+    return sum(own["bytes"] for own in record["collectives"].values())
 
 
 def show(records: list[dict[str, Any]]) -> None:

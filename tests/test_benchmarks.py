@@ -1,6 +1,9 @@
 """The benchmark of step costs: what it writes and counts, never what a clock says."""
 
+import collections
+import importlib.util
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,11 +16,12 @@ from benchmarks.measure import Setup, compile_step, kept_bytes, measure
 from benchmarks.methods import METHODS, NAIVE, STANDARD
 from benchmarks.pytorch import installed
 from benchmarks.pytorch import table as beside_pytorch
-from benchmarks.tpu_compile import collectives
+from benchmarks.tpu_compile import KEYS, chips_of, collectives, compiled, moved
 from benchmarks.trace import PARTS, REST, parts_of, traced
 from experiments.results.labels import COLORS
 
 pytestmark = pytest.mark.slow
+ON_A_TPU = Path(__file__).parents[1] / "benchmarks/results/tpu_compile.json"
 PINNED = {"model", "method", "dtype", "time_ratio", "flops_ratio"}
 SETUPS = [
     Setup("sam"),
@@ -185,6 +189,24 @@ def test_collectives_are_counted_with_what_they_move():
   ROOT %g = f32[4]{0} all-reduce(%f), channel_id=6, to_apply=%add
 }
 
+%begins (p: bf16[8]) -> bf16[16] {
+  ROOT %n = bf16[16]{0} all-gather(%p), channel_id=7, dimensions={0}
+}
+
+%ends (p: bf16[8]) -> bf16[16] {
+  ROOT %o = bf16[16]{0} all-gather(%p), channel_id=7, dimensions={0}
+}
+
+%all-reduce-scatter.1 (p: f32[8]) -> f32[2] {
+  %q = f32[8]{0} all-reduce(%p), channel_id=8, to_apply=%add
+  ROOT %r = f32[2]{0} dynamic-slice(%q), dynamic_slice_sizes={2}
+}
+
+%all-reduce-scatter.2 (p: f32[8]) -> f32[2] {
+  %s = f32[8]{0} all-reduce(%p), channel_id=8, to_apply=%add
+  ROOT %t = f32[2]{0} dynamic-slice(%s), dynamic_slice_sizes={2}
+}
+
 %add (a: f32[], b: f32[]) -> f32[] {
   ROOT %sum = f32[] add(%a, %b)
 }
@@ -194,13 +216,59 @@ ENTRY %main (x: f32[4,2], z: f32[]) -> f32[] {
   %b = f32[4,2]{1,0} all-reduce-done(%a)
   %h = f32[4]{0} conditional(%i, %x, %x), branch_computations={%few, %many}
   ROOT %c = f32[] all-reduce(%z), channel_id=2, to_apply=%add
-  %d = bf16[16]{0:T(256)} all-gather(%w), dimensions={0}
+  %d = bf16[16]{0:T(256)} all-gather(%w), channel_id=3, dimensions={0}
+  %j = bf16[16]{0} fusion(%w), calls=%begins
+  %k = bf16[16]{0} fusion(%j), calls=%ends
+  %l = f32[2]{0} fusion(%x), calls=%all-reduce-scatter.1
+  %m = f32[2]{0} fusion(%l), calls=%all-reduce-scatter.2
 }
 """
     assert collectives(text) == {
-        "all-gather": {"count": 1, "bytes": 32, "largest": 32},
+        "all-gather": {"count": 2, "bytes": 64, "largest": 32},
         "all-reduce": {"count": 4, "bytes": 84, "largest": 48},
+        "reduce-scatter": {"count": 2, "bytes": 64, "largest": 32},
     }
+
+
+@pytest.fixture(scope="module")
+def on_a_tpu():
+    """(topology, model, pixels, sharded) -> method -> record."""
+    found = collections.defaultdict(dict)
+    for record in json.loads(Path("benchmarks/results/tpu_compile.json").read_text())[
+        "records"
+    ]:
+        found[tuple(record[key] for key in KEYS[:-1])][record["method"]] = record
+    return found
+
+
+def test_on_a_tpu_disam_is_sam(on_a_tpu):
+    for setting, by_method in on_a_tpu.items():
+        sam, disam = by_method["sam"], by_method["disam"]
+        for key in ("flops", "bytes_accessed", "temporary_bytes"):
+            assert disam[key] == pytest.approx(sam[key], rel=0.01), (setting, key)
+        assert moved(disam) - moved(sam) <= 64 * sam["chips"], setting  # domain losses
+        counts = [
+            {k: v["count"] for k, v in r["collectives"].items()} for r in (sam, disam)
+        ]
+        assert counts[0] == counts[1], setting
+
+
+def test_on_a_tpu_nothing_that_grows_with_the_parameters_moves_beyond_twice(on_a_tpu):
+    for setting, by_method in on_a_tpu.items():
+        for method, record in by_method.items():
+            few = record["parameters"] / 100
+            assert moved(record) <= 2 * moved(by_method["erm"]) + few, (setting, method)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="the TPU's compiler")
+@pytest.mark.parametrize("sharded", [False, True])
+def test_steps_of_a_toy_compile_for_a_tpu(sharded):
+    case = mlp("bfloat16", width=256, depth=2, domains=3, batch_size=96)
+    chips = chips_of("v5e:2x2")
+    erm, sam, disam = (compiled(case, m, chips, sharded) for m in ("erm", "sam", "disam"))
+    assert disam["flops"] == pytest.approx(sam["flops"], rel=1e-3)
+    assert 1.9 < sam["flops"] / erm["flops"] < 2.05
+    assert moved(sam) <= 2 * moved(erm) + 256 and moved(disam) <= moved(sam) + 64
 
 
 def test_a_peer_that_is_not_installed_is_named():
