@@ -37,9 +37,10 @@ def dot(a: Tree, b: Tree) -> jax.Array:
     """
     total = jnp.zeros([], jnp.float32)
     a, b = at_least_float32((a, b))
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        # For real numbers, both of the functions beside the product do nothing.
-        total += jnp.sum(jnp.real(jnp.conj(x) * y))
+    with jax.numpy_dtype_promotion("standard"):  # float64 beside the first float32
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+            # For real numbers, both of the functions beside the product do nothing.
+            total += jnp.sum(jnp.real(jnp.conj(x) * y))
     return total
 
 
@@ -66,13 +67,24 @@ def _sqrt_jvp(primals: Any, tangents: Any) -> Any:
 
 def safe_divide(numerator: float | jax.Array, denominator: jax.Array) -> jax.Array:
     """Returns numerator / denominator, and 0 where the denominator is 0."""
-    return numerator / jnp.where(denominator == 0, jnp.inf, denominator)
+    with jax.numpy_dtype_promotion("standard"):  # a schedule's float32 beside float64
+        return numerator / jnp.where(denominator == 0, jnp.inf, denominator)
 
 
 def unknown(like: jax.Array) -> jax.Array:
     """Returns NaN in place of what was not seen: `jax_debug_nans` is not to stop at it."""
     with jax.debug_nans(False):
         return jnp.nan * like
+
+
+def scale(scalar: Any, tree: Tree) -> Tree:
+    """Returns scalar * tree, in the dtype of each leaf."""
+    return jax.tree.map(lambda x: jnp.asarray(scalar, jnp.finfo(x.dtype).dtype) * x, tree)
+
+
+def weighted_sum(weights: jax.Array, stacked: Tree) -> Tree:
+    """Returns sum_k weights[k] * tree_k, in the dtype of each leaf [K, ...]."""
+    return jax.tree.map(lambda x: jnp.tensordot(weights.astype(x.dtype), x, 1), stacked)
 
 
 def with_norm(tree: Tree, length: Any) -> Tree:

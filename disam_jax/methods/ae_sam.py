@@ -93,7 +93,8 @@ def ae_sam(
     check_part("combine", combine, Combination)
 
     def init(params: Tree) -> AESAMState:
-        return AESAMState(perturbation.init(params), jnp.zeros([]), jnp.zeros([]))
+        zero = jnp.zeros_like(trees.dot(params, params))
+        return AESAMState(perturbation.init(params), zero, zero)
 
     def step(loss: Losses, state: AESAMState, count: jax.Array) -> Step:
         here = loss.at()

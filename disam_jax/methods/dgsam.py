@@ -85,8 +85,8 @@ def dgsam(
         losses, aux = jax.tree.map(lambda x: x[jnp.argsort(order)], (losses, aux))
         share = trees.safe_divide(1.0, jnp.sum(there[visits]))
         mean = LossGrad(
-            gradient=optax.tree.scale(share, total),
-            cotangent=trees.safe_divide(there, jnp.sum(there)),
+            gradient=trees.scale(share, total),
+            cotangent=trees.safe_divide(there, jnp.sum(there)).astype(losses.dtype),
             losses=losses,
             aux=aux,
         )

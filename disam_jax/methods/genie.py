@@ -120,17 +120,20 @@ def _preconditioned(
 ) -> Tree:
     """P * m, and with a key (1 - t) * n beside it."""
     seen = 1 - decay ** count.astype(float)  # how much of the means is not their start
-    mean, square = optax.tree.scale(1 / seen, (mean, square))
+    mean, square = trees.scale(1 / seen, (mean, square))
     r = (1 - decay) * (2 - seen) / ((1 + decay) * seen)
 
     def variance(m: jax.Array, v: jax.Array) -> jax.Array:
-        found = trees.safe_divide(v - m**2, 1 - r)
+        found = trees.safe_divide(v - m**2, (1 - r).astype(m.dtype))
         return jnp.where((found > 0) & (count > 1), found, NO_VARIANCE)
 
     variances = jax.tree.map(variance, mean, square)
     trust = jax.tree.map(lambda var: jnp.tanh(jnp.minimum(1 / var, 10.0)), variances)
     share = jax.tree.map(
-        lambda t, var, m: t / (1 + r * var / (m**2 + 1e-8)), trust, variances, mean
+        lambda t, var, m: t / (1 + r.astype(m.dtype) * var / (m**2 + 1e-8)),
+        trust,
+        variances,
+        mean,
     )
     signal = optax.tree.mul(share, mean)
     if key is None:

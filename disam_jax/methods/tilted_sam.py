@@ -79,9 +79,9 @@ def tilted_sam(
         seen = [_sample(loss, key, *lengths) for key in keys]
         losses = jnp.stack([weighted_mean(p.losses, p.weights) for _, p, _ in seen])  # pyright: ignore[reportArgumentType]  of a pass there are weights
         shares = jax.nn.softmax(at_step(t, count) * losses)
-        gradient = jax.tree.map(
-            lambda *g: jnp.tensordot(shares, jnp.stack(g), 1),
-            *[perturbed.gradient for _, perturbed, _ in seen],
+        gradients = [perturbed.gradient for _, perturbed, _ in seen]
+        gradient = trees.weighted_sum(
+            shares, jax.tree.map(lambda *g: jnp.stack(g), *gradients)
         )
         return Step(gradient, state, loss.evaluation(*seen[-1]))
 

@@ -63,7 +63,7 @@ def fish(rate: Hyperparameter = 5e-5) -> optax.GradientTransformationExtraArgs:
     def step(loss: Losses, state: tuple[()], count: jax.Array) -> Step:
         walked, seen = _walk(loss, at_step(step_size, count))
         share = jnp.max(seen.cotangent)  # of one domain
-        gradient = jax.tree.map(lambda walked: share * walked[-1], walked)
+        gradient = trees.scale(share, jax.tree.map(lambda walked: walked[-1], walked))
         return Step(gradient, state, loss.evaluation(seen._replace(gradient=gradient)))
 
     return method_from_step(lambda params: (), step)
@@ -121,8 +121,7 @@ def pgrad(
         beside = jax.vmap(trees.dot, in_axes=(None, 0))
         products = jax.vmap(beside, in_axes=(0, None))(points, points)
         coefficients = _principal(products, directions)
-        gradient = jax.tree.map(lambda x: jnp.tensordot(coefficients, x, 1), points)
-        gradient = optax.tree.cast_like(gradient, loss.no_eps())
+        gradient = trees.weighted_sum(coefficients, points)
         return Step(gradient, state, loss.evaluation(seen._replace(gradient=gradient)))
 
     return method_from_step(lambda params: (), step)
@@ -130,7 +129,7 @@ def pgrad(
 
 def _principal(products: jax.Array, directions: int) -> jax.Array:
     """What of each point, [K + 1], goes into the sum, from their products."""
-    centering = jnp.eye(len(products)) - 1 / len(products)
+    centering = jnp.eye(len(products), dtype=products.dtype) - 1 / len(products)
     values, vectors = jnp.linalg.eigh(centering @ products @ centering)
     values, vectors = values[::-1][:directions], vectors[:, ::-1][:, :directions]
     values = jnp.maximum(values, 0.0)
@@ -153,10 +152,11 @@ def _walk(loss: Losses, length: jax.Array) -> tuple[Tree, LossGrad]:
         met = weighted_mean(here.losses, here.cotangent)
         return optax.tree.add(walked, here.gradient), (walked, met, here.aux)
 
-    there = (loss.micro_batch_weights() > 0).astype(float)
+    visited = loss.micro_batch_weights() > 0
     end, (before, losses, aux) = jax.lax.scan(
-        go, loss.no_eps(), jnp.arange(len(there)), unroll=loss.options.unroll
+        go, loss.no_eps(), jnp.arange(len(visited)), unroll=loss.options.unroll
     )
+    there = visited.astype(losses.dtype)
     share = trees.safe_divide(there, jnp.sum(there))
     walked = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), before, end)
     return walked, LossGrad(end, share, losses, aux)

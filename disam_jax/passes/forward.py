@@ -57,7 +57,7 @@ class DomainGradients(NamedTuple):
             nothing = trees.unknown(self.losses)
             return LossGrad(gradient, nothing, self.losses, self.aux, shares)
         cotangent = jax.grad(chosen)(self.losses, shares)
-        gradient = jax.tree.map(lambda g: jnp.tensordot(cotangent, g, 1), self.gradients)
+        gradient = trees.weighted_sum(cotangent, self.gradients)
         return LossGrad(gradient, cotangent, self.losses, self.aux, shares)
 
 

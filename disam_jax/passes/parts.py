@@ -124,15 +124,17 @@ def over_devices(here: Pass, axis_name: AxisName) -> Pass:
 def scaled(here: Pass, scale: jax.Array) -> Pass:
     """On the way back all is `scale` times as large, so that float16 can hold it."""
 
+    def unscaled(grad: Tree) -> Tree:
+        return jax.tree.map(lambda g: g / jnp.asarray(scale, g.dtype), grad)
+
     def pullback(cotangent: jax.Array) -> tuple[Tree, jax.Array, Any]:
-        grad, losses, aux = here.pullback(scale * cotangent)
-        return jax.tree.map(lambda g: g / scale, grad), losses, aux
+        grad, losses, aux = here.pullback(trees.scale(scale, cotangent))
+        return unscaled(grad), losses, aux
 
     def own(also: Any) -> DomainGradients:
         assert here.own is not None
-        mine = here.own(scale * also)
-        gradients = jax.tree.map(lambda g: g / scale, mine.gradients)
-        return mine._replace(gradients=gradients)
+        mine = here.own(trees.scale(scale, also))
+        return mine._replace(gradients=unscaled(mine.gradients))
 
     return here._replace(pullback=pullback, own=own if here.own else None)
 

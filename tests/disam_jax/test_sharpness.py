@@ -397,19 +397,36 @@ def test_a_step_needs_no_implicit_promotion(method, dtype):
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_no_method_needs_implicit_promotion(name, dtype):
-    tx, params = ALL[name], {"kernel": jnp.ones((2, 2), dtype), "norm": jnp.ones(1, dtype)}
+@pytest.mark.parametrize(
+    ("dtype", "x64"),
+    [("float32", False), ("bfloat16", False), ("float32", True), ("float64", True)],
+)
+def test_no_method_needs_implicit_promotion(name, dtype, x64):
+    tx = ALL[name]
 
     def losses(p, scale=1.0):
         return scale * jnp.sum(p["kernel"] ** 2) + jnp.sum(p["norm"])
 
     options = {"loss_fn": losses, "record": True}
-    if wants_micro_batches(name):
-        weights = jnp.ones((3, 1), jnp.int32)  # counts
-        options |= {"micro_batches": jnp.ones(3, dtype), "domain_weights": weights}
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+    with (
+        jax.enable_x64(x64),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        params = {"kernel": jnp.ones((2, 2), dtype), "norm": jnp.ones(1, dtype)}
+        if wants_micro_batches(name):
+            weights = jnp.ones((3, 1), jnp.int32)  # counts
+            options |= {"micro_batches": jnp.ones(3, dtype), "domain_weights": weights}
         updates, _ = jax.eval_shape(
             lambda state: tx.update(None, state, params, **options), tx.init(params)
         )
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_genie_needs_no_implicit_promotion(dtype):
+    tx = dj.genie(0.1)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        params = {"kernel": jnp.ones((2, 2), dtype)}
+        step = jax.eval_shape(tx.update, params, tx.init(params))[0]
+    assert step["kernel"].dtype == dtype
