@@ -36,7 +36,7 @@ COLUMNS = (
     "temporary / ERM's", "temporary, MiB", "moved between chips / ERM's", "collectives",
 )  # fmt: skip
 COLLECTIVE = re.compile(
-    rf"= (.*?) ({'|'.join(COLLECTIVES)})(?:-start)?\(.*?channel_id=(\d+)"
+    rf"%(\S+) = (.*?) ({'|'.join(COLLECTIVES)})(?:-start)?\((?:.*?channel_id=(\d+))?"
 )
 BRANCHES = re.compile(r"branch_computations=\{(.*?)\}")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
@@ -181,11 +181,11 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
         body = bodies[name]
         scatters = name.startswith("all-reduce-scatter")
         here = {
-            name if scatters else number: (
+            name if scatters else number or own: (
                 "reduce-scatter" if scatters else kind,
                 _bytes(shape),
             )
-            for shape, kind, number in COLLECTIVE.findall(body)
+            for own, shape, kind, number in COLLECTIVE.findall(body)
         }
         for names in BRANCHES.findall(body):
             branches = [own_and_called(branch.strip(" %")) for branch in names.split(",")]

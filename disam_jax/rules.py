@@ -213,7 +213,7 @@ def pcgrad(*, seed: int = 0) -> Scheduled:
             rows, _ = jax.lax.scan(
                 project, jnp.eye(len(weights), dtype=products.dtype), order
             )
-            return _combined(jnp.sum(rows, axis=0), gradients)
+            return trees.weighted_sum(jnp.sum(rows, axis=0), gradients)
 
         return Rule(make)
 
@@ -251,7 +251,7 @@ def alignment_noise(gamma: Hyperparameter = 1e-3, *, seed: int = 0) -> Scheduled
 
     def at(count: jax.Array) -> Rule:
         def make(gradients: Tree, weights: jax.Array) -> Tree:
-            pooled = _combined(weights, gradients)
+            pooled = trees.weighted_sum(weights, gradients)
             key = jax.random.fold_in(jax.random.key(seed), count)
             noise = trees.drawn_like(_uniform, key, pooled)
             size = at_step(weight, count) * (1 - _mean_cosine(gradients, weights))
@@ -317,10 +317,3 @@ def _products(gradients: Tree) -> jax.Array:
     """<g_i, g_j> over all leaves, [M, M]."""
     beside = jax.vmap(trees.dot, in_axes=(None, 0))
     return jax.vmap(beside, in_axes=(0, None))(gradients, gradients)
-
-
-def _combined(coefficients: jax.Array, gradients: Tree) -> Tree:
-    """sum_i coefficients_i * g_i."""
-    return jax.tree.map(
-        lambda g: jnp.tensordot(coefficients.astype(g.dtype), g, 1), gradients
-    )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import compiling, growth, step_cost
-from benchmarks.cases import classifier, mlp, rematerialized
+from benchmarks.cases import IMAGE_DOMAINS, classifier, mlp, rematerialized
 from benchmarks.figures import family_of
 from benchmarks.measure import Setup, compile_step, kept_bytes, measure
 from benchmarks.methods import METHODS, NAIVE, STANDARD
@@ -216,7 +216,7 @@ ENTRY %main (x: f32[4,2], z: f32[]) -> f32[] {
   %b = f32[4,2]{1,0} all-reduce-done(%a)
   %h = f32[4]{0} conditional(%i, %x, %x), branch_computations={%few, %many}
   ROOT %c = f32[] all-reduce(%z), channel_id=2, to_apply=%add
-  %d = bf16[16]{0:T(256)} all-gather(%w), channel_id=3, dimensions={0}
+  %d = bf16[16]{0:T(256)} all-gather(%w), dimensions={0}
   %j = bf16[16]{0} fusion(%w), calls=%begins
   %k = bf16[16]{0} fusion(%j), calls=%ends
   %l = f32[2]{0} fusion(%x), calls=%all-reduce-scatter.1
@@ -234,9 +234,7 @@ ENTRY %main (x: f32[4,2], z: f32[]) -> f32[] {
 def on_a_tpu():
     """(topology, model, pixels, sharded) -> method -> record."""
     found = collections.defaultdict(dict)
-    for record in json.loads(Path("benchmarks/results/tpu_compile.json").read_text())[
-        "records"
-    ]:
+    for record in json.loads(ON_A_TPU.read_text())["records"]:
         found[tuple(record[key] for key in KEYS[:-1])][record["method"]] = record
     return found
 
@@ -245,8 +243,8 @@ def test_on_a_tpu_disam_is_sam(on_a_tpu):
     for setting, by_method in on_a_tpu.items():
         sam, disam = by_method["sam"], by_method["disam"]
         for key in ("flops", "bytes_accessed", "temporary_bytes"):
-            assert disam[key] == pytest.approx(sam[key], rel=0.01), (setting, key)
-        assert moved(disam) - moved(sam) <= 64 * sam["chips"], setting  # domain losses
+            assert disam[key] == pytest.approx(sam[key], rel=0.002), (setting, key)
+        assert moved(disam) - moved(sam) <= 4 * IMAGE_DOMAINS, setting  # their losses
         counts = [
             {k: v["count"] for k, v in r["collectives"].items()} for r in (sam, disam)
         ]
@@ -256,8 +254,8 @@ def test_on_a_tpu_disam_is_sam(on_a_tpu):
 def test_on_a_tpu_nothing_that_grows_with_the_parameters_moves_beyond_twice(on_a_tpu):
     for setting, by_method in on_a_tpu.items():
         for method, record in by_method.items():
-            few = record["parameters"] / 100
-            assert moved(record) <= 2 * moved(by_method["erm"]) + few, (setting, method)
+            most = 2 * moved(by_method["erm"]) + 256  # losses of the domains, norms
+            assert moved(record) <= most, (setting, method)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="the TPU's compiler")

@@ -93,7 +93,7 @@ def ae_sam(
     check_part("combine", combine, Combination)
 
     def init(params: Tree) -> AESAMState:
-        zero = jnp.zeros_like(trees.dot(params, params))
+        zero = jnp.zeros_like(trees.dot(params, params))  # as wide as the squared norm
         return AESAMState(perturbation.init(params), zero, zero)
 
     def step(loss: Losses, state: AESAMState, count: jax.Array) -> Step:
